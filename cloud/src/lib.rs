@@ -1,0 +1,1 @@
+//! The cloud service: CloudHub, EdgeController, device controller, embedded API.

@@ -1,0 +1,2 @@
+//! Thermometer.
+fn main() {}

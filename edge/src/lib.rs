@@ -1,0 +1,1 @@
+//! The edge daemon: pods on Docker, MQTT devices and their twins, autonomous.

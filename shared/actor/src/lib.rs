@@ -1,0 +1,1 @@
+//! Mailboxes that outlive their actors, and the supervisor over actix actors.

@@ -1,0 +1,1 @@
+//! HTTP page, metrics and health endpoints over the actor registry.

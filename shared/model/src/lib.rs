@@ -1,0 +1,1 @@
+//! Devices, twins, memberships, names and their pure rules.
