@@ -1,0 +1,189 @@
+//! What a handler gets: a batch that is lent until it is settled.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll};
+
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
+use tokio::time::Instant;
+
+use crate::mail::{Entry, Mail, Meta};
+use crate::mailbox::{Blame, Cell};
+use crate::panic;
+
+/// What the pump waits for before it takes the next batch.
+pub(crate) type Parking = Rc<RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>>;
+
+/// A batch of messages, lent to a handler.
+///
+/// [`done`](Self::done) settles them. A lease that is dropped otherwise (a panic, an aborted handler) puts its messages
+/// back to the front of the mailbox and counts the death against them; they are then handed out one by one, which finds
+/// the message that kills, and at its third death it goes to the quarantine. Handlers are therefore idempotent: they
+/// commit before they tell, and what was committed twice is the same.
+pub struct Lease<M: Mail> {
+    cell: Arc<Cell<M>>,
+    epoch: u64,
+    batch: Vec<Arc<Entry<M>>>,
+    settled: usize,
+    /// The handler settles one by one: a death is the fault of the first that is left.
+    singly: bool,
+    finished: bool,
+    began: Instant,
+    parking: Parking,
+}
+
+impl<M: Mail> actix::Message for Lease<M> {
+    type Result = ();
+}
+
+impl<M: Mail> Lease<M> {
+    pub(crate) fn new(cell: Arc<Cell<M>>, epoch: u64, batch: Vec<Arc<Entry<M>>>, parking: Parking) -> Self {
+        Self { cell, epoch, batch, settled: 0, singly: false, finished: false, began: Instant::now(), parking }
+    }
+
+    /// The messages, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Meta, &M)> {
+        self.batch[self.settled..].iter().map(|e| (&e.meta, &e.message))
+    }
+
+    /// How many messages there are; at least one.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a lease is never empty")]
+    pub fn len(&self) -> usize {
+        self.batch.len() - self.settled
+    }
+
+    /// Handles the messages one by one; each is settled when `handle` returns. For actors without a transaction.
+    pub fn each(mut self, mut handle: impl FnMut(&Meta, &M)) {
+        self.singly = true;
+        while let Some(entry) = self.batch.get(self.settled).cloned() {
+            handle(&entry.meta, &entry.message);
+            self.settled += 1;
+        }
+        self.done();
+    }
+
+    /// Counts an error against the actor and logs it once, with its chain. The message is settled with the rest.
+    pub fn fail(&self, index: usize, error: &dyn std::error::Error) {
+        self.cell.stats.failed.fetch_add(1, Ordering::Relaxed);
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        let (id, kind) = self.batch.get(self.settled + index).map_or((String::new(), "?"), |e| (e.meta.id.to_string(), e.message.kind()));
+        log::warn!(actor = self.cell.name, kind = kind, id = id.as_str(), error = text.as_str(); "message failed");
+    }
+
+    /// Settles the first `index` messages and puts the rest back to the front, unblamed; the mailbox rests until `until`
+    /// has ended.
+    pub fn postpone_from(mut self, index: usize, until: impl Future<Output = ()> + 'static) {
+        self.settled = (self.settled + index).min(self.batch.len());
+        *self.parking.borrow_mut() = Some(Box::pin(until));
+        self.finish(Blame::Nobody);
+    }
+
+    /// A token that says whether this incarnation is still the one; to be checked immediately before a commit.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        Fence::new(self.cell.epoch_cell(), self.epoch)
+    }
+
+    /// Settles all messages.
+    pub fn done(mut self) {
+        self.settled = self.batch.len();
+        self.finish(Blame::Nobody);
+    }
+
+    fn finish(&mut self, blame: Blame) {
+        if !self.finished {
+            self.finished = true;
+            self.cell.finish(self.epoch, &self.batch, self.settled, blame, self.began.elapsed());
+        }
+    }
+}
+
+impl<M: Mail> Drop for Lease<M> {
+    fn drop(&mut self) {
+        self.finish(if self.singly { Blame::First } else { Blame::All });
+    }
+}
+
+/// Says whether an incarnation is still the living one (a fencing token of the store).
+#[derive(Clone, Debug)]
+pub struct Fence {
+    current: Option<Arc<AtomicU64>>,
+    mine: u64,
+}
+
+impl Fence {
+    pub(crate) fn new(current: Arc<AtomicU64>, mine: u64) -> Self {
+        Self { current: Some(current), mine }
+    }
+
+    /// A fence for writers that are not supervised actors (start-up, tools): always holds.
+    #[must_use]
+    pub const fn unfenced() -> Self {
+        Self { current: None, mine: 0 }
+    }
+
+    /// `false` once the incarnation was replaced.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.current.as_ref().is_none_or(|c| c.load(Ordering::Acquire) == self.mine)
+    }
+}
+
+/// The result of a handler that must wait: the mailbox rests until the work has ended, and a panic in it is a death of
+/// the actor like any other. It owns the lease and settles it at its end.
+pub struct Work<A: Actor>(Option<Pin<Box<dyn ActorFuture<A, Output = ()>>>>);
+
+impl<A: Actor> Work<A> {
+    /// Work that is still to be done.
+    pub fn new(future: impl ActorFuture<A, Output = ()> + 'static) -> Self {
+        Self(Some(Box::pin(future)))
+    }
+
+    /// Nothing to wait for.
+    #[must_use]
+    pub const fn done() -> Self {
+        Self(None)
+    }
+}
+
+impl<A, M> MessageResponse<A, Lease<M>> for Work<A>
+where
+    A: Actor<Context = Context<A>>,
+    M: Mail,
+{
+    fn handle(self, ctx: &mut Context<A>, _: Option<OneshotSender<()>>) {
+        if let Some(future) = self.0 {
+            ctx.wait(Guarded(future));
+        }
+    }
+}
+
+/// Catches a panic, so that the actor's `stopped` and `drop` run outside of unwinding: a second panic there would abort
+/// the process.
+struct Guarded<A>(Pin<Box<dyn ActorFuture<A, Output = ()>>>);
+
+impl<A: Actor<Context = Context<A>>> ActorFuture<A> for Guarded<A> {
+    type Output = ();
+    fn poll(mut self: Pin<&mut Self>, actor: &mut A, ctx: &mut Context<A>, task: &mut TaskContext<'_>) -> Poll<()> {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.0.as_mut().poll(actor, ctx, task))) {
+            Ok(poll) => poll,
+            Err(payload) => {
+                panic::note_death(panic::last_words(&*payload));
+                ctx.terminate();
+                Poll::Ready(())
+            }
+        }
+    }
+}

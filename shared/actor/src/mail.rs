@@ -1,0 +1,122 @@
+//! What a mailbox carries: a message and its header.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A message that a mailbox may carry.
+///
+/// `Sync` because the mailbox keeps the message that is in hand, to hand it to the next incarnation: large payloads
+/// belong into an `Arc` or `Bytes`.
+pub trait Mail: Send + Sync + 'static {
+    /// Name of the variant, for the page and the logs.
+    fn kind(&self) -> &'static str;
+
+    /// A readable form for the quarantine; cut at [`crate::Quarantined::TEXT_MAX`] bytes. Never put a secret in it.
+    fn describe(&self) -> String {
+        self.kind().to_owned()
+    }
+
+    /// Rough size in memory, counted against the mailbox's limit in bytes.
+    fn bytes(&self) -> usize {
+        256
+    }
+}
+
+/// Identity of one message: 128 bits, unique in this process and, by a random prefix, between processes.
+///
+/// Printed in the form of a version 4 UUID, as the header of KubeEdge's messages has it (manual ch. 6.2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MsgId(u128);
+
+impl MsgId {
+    /// Makes a fresh identity.
+    #[must_use]
+    pub fn fresh() -> Self {
+        static PREFIX: OnceLock<u64> = OnceLock::new();
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let prefix = *PREFIX.get_or_init(|| {
+            let mut hasher = RandomState::new().build_hasher();
+            hasher.write_u128(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
+            hasher.finish()
+        });
+        let raw = (u128::from(prefix) << 64) | u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        // Version and variant bits of RFC 9562 §5.4.
+        Self((raw & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62))
+    }
+}
+
+impl fmt::Display for MsgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v = self.0;
+        write!(f, "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", v >> 96, (v >> 80) as u16, (v >> 64) as u16, (v >> 48) as u16, v & 0xffff_ffff_ffff)
+    }
+}
+
+impl fmt::Debug for MsgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not the form that [`MsgId`] prints.
+#[derive(Debug, thiserror::Error)]
+#[error("not a message id: expected 32 hexadecimal digits in the form of a UUID")]
+pub struct NotAMsgId;
+
+impl FromStr for MsgId {
+    type Err = NotAMsgId;
+    fn from_str(text: &str) -> Result<Self, NotAMsgId> {
+        if text.len() != 36 || !text.is_ascii() {
+            return Err(NotAMsgId);
+        }
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(NotAMsgId);
+        }
+        u128::from_str_radix(&digits, 16).map(Self).map_err(|_| NotAMsgId)
+    }
+}
+
+/// The header that every message carries (manual ch. 6.2): identity, what it answers, when and where it was made.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// This message.
+    pub id: MsgId,
+    /// The message that caused this one.
+    pub parent: Option<MsgId>,
+    /// When it was made, in ms since 1970.
+    pub at_ms: u64,
+    /// Who made it: the name of an actor or of a border ("mqtt", "cloud").
+    pub source: &'static str,
+}
+
+impl Meta {
+    /// A header with a fresh identity, made now.
+    #[must_use]
+    pub fn new(source: &'static str) -> Self {
+        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source }
+    }
+
+    /// A header for what follows from `parent`.
+    #[must_use]
+    pub fn child_of(parent: &Meta, source: &'static str) -> Self {
+        Self { parent: Some(parent.id), ..Self::new(source) }
+    }
+}
+
+pub(crate) fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One message in a mailbox.
+pub(crate) struct Entry<M> {
+    pub(crate) meta: Meta,
+    pub(crate) message: M,
+    /// Deaths in which this message was in hand.
+    pub(crate) attempts: std::sync::atomic::AtomicU32,
+    pub(crate) bytes: usize,
+}

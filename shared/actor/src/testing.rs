@@ -1,0 +1,117 @@
+//! For tests of modules: probes in place of peers, leases without a supervisor, deadlines in place of sleeps.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::lease::{Lease, Parking};
+use crate::mail::{Entry, Mail, Meta};
+use crate::mailbox::{Blame, Handle, Take, Ward, mailbox};
+
+/// A mailbox whose messages a test takes out itself.
+pub struct Probe<M: Mail> {
+    handle: Handle<M>,
+    epoch: u64,
+}
+
+/// A message that a [`Probe`] took out.
+pub struct Taken<M>(Arc<Entry<M>>);
+
+impl<M> Taken<M> {
+    /// Its header.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.0.meta
+    }
+}
+
+impl<M> std::ops::Deref for Taken<M> {
+    type Target = M;
+    fn deref(&self) -> &M {
+        &self.0.message
+    }
+}
+
+impl<M: Mail> Probe<M> {
+    /// A probe with its mailbox.
+    #[must_use]
+    pub fn new(name: &'static str, capacity: usize) -> Self {
+        Self::of(&mailbox(name, capacity))
+    }
+
+    /// A probe that reads a given mailbox, in place of its actor.
+    #[must_use]
+    pub fn of(handle: &Handle<M>) -> Self {
+        Self { epoch: handle.0.next_epoch(false), handle: handle.clone() }
+    }
+
+    /// Handle for the module under test.
+    #[must_use]
+    pub fn handle(&self) -> Handle<M> {
+        self.handle.clone()
+    }
+
+    /// The next message, if there is one.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Taken<M>> {
+        match self.handle.0.take(1, self.epoch, std::task::Waker::noop()) {
+            Take::Batch(batch) => {
+                self.handle.0.finish(self.epoch, &batch, batch.len(), Blame::Nobody, Duration::ZERO);
+                batch.into_iter().next().map(Taken)
+            }
+            Take::Empty | Take::Fenced | Take::Finished => None,
+        }
+    }
+
+    /// All messages that are there.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Taken<M>> {
+        std::iter::from_fn(|| self.try_next()).collect()
+    }
+
+    /// The next message, waited for up to `within`.
+    pub async fn next(&self, within: Duration) -> Option<Taken<M>> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(taken) = self.try_next() {
+                return Some(taken);
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// A lease over these messages, for calling a handler by hand. The probe's mailbox takes back what is not settled.
+#[must_use]
+pub fn lease<M: Mail>(messages: Vec<M>) -> (Lease<M>, Probe<M>) {
+    let probe = Probe::new("under-test", messages.len().max(1));
+    for message in messages {
+        assert!(probe.handle.try_send(message).is_ok(), "the mailbox has room for all");
+    }
+    let Take::Batch(batch) = probe.handle.0.take(usize::MAX, probe.epoch, std::task::Waker::noop()) else {
+        panic!("a lease needs a message");
+    };
+    let parking: Parking = Rc::new(RefCell::new(None));
+    (Lease::new(probe.handle.0.clone(), probe.epoch, batch, parking), probe)
+}
+
+/// Waits until a condition holds, up to a deadline; polls every few ms and panics with the text of the condition.
+#[macro_export]
+macro_rules! eventually {
+    ($within:expr, $condition:expr) => {{
+        let deadline = ::std::time::Instant::now() + $within;
+        while !$condition {
+            assert!(::std::time::Instant::now() < deadline, "not within {:?}: {}", $within, stringify!($condition));
+            $crate::testing::breathe().await;
+        }
+    }};
+}
+
+/// A pause between two looks.
+pub async fn breathe() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
