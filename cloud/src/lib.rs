@@ -1,1 +1,3 @@
 //! The cloud service: CloudHub, EdgeController, device controller, embedded API.
+
+pub mod pki;

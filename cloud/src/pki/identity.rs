@@ -1,0 +1,76 @@
+//! Who a client certificate says its owner is.
+
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::rt::net::TcpStream;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Organization of every node's certificate (Kubernetes node authorizer).
+pub const NODES: &str = "system:nodes";
+/// What stands before the node's name in the common name.
+pub const NODE_PREFIX: &str = "system:node:";
+
+/// Subject of a verified client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// CN, for example `system:node:edge-1`; empty when there is none.
+    pub common_name: String,
+    /// Every O of the subject.
+    pub organizations: Vec<String>,
+}
+
+impl Identity {
+    /// Reads the subject. `None` if the bytes are not a certificate.
+    pub fn from_der(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let subject = certificate.subject();
+        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+            attribute.as_str().ok().map(str::to_owned)
+        };
+        let common_names: Vec<String> = subject.iter_common_name().filter_map(text).collect();
+        Some(Self {
+            // Two common names are two identities, so none.
+            common_name: if common_names.len() == 1 {
+                common_names.into_iter().next().unwrap_or_default()
+            } else {
+                String::new()
+            },
+            organizations: subject.iter_organization().filter_map(text).collect(),
+        })
+    }
+
+    /// The node's name, if this is a node: O `system:nodes` and CN `system:node:<name>`.
+    pub fn node(&self) -> Option<&str> {
+        let name = self.common_name.strip_prefix(NODE_PREFIX)?;
+        (self
+            .organizations
+            .iter()
+            .any(|organization| organization == NODES)
+            && is_node_name(name))
+        .then_some(name)
+    }
+}
+
+/// Whether `name` may name a Kubernetes Node: a DNS subdomain (RFC 1123), at most 253 characters.
+pub fn is_node_name(name: &str) -> bool {
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            let edge =
+                |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+            let bytes = label.as_bytes();
+            bytes.len() <= 63
+                && edge(bytes.first().copied())
+                && edge(bytes.last().copied())
+                && bytes
+                    .iter()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
+        })
+}
+
+/// The identity that the other end of a TLS connection of our servers proved; `None` without a certificate.
+///
+/// `connection` is what `HttpServer::on_connect` hands out. rustls has verified the certificate already.
+pub fn of_connection(connection: &dyn std::any::Any) -> Option<Identity> {
+    let stream = connection.downcast_ref::<TlsStream<TcpStream>>()?;
+    let (_, session) = stream.get_ref();
+    Identity::from_der(session.peer_certificates()?.first()?)
+}
