@@ -1,0 +1,197 @@
+//! The edge's SQLite database: the only place that knows Diesel.
+//!
+//! One write connection behind a lock that serves in the order of asking; readers use a pool of
+//! two. A module calls [`Store::write`] once for a whole batch of messages: the functions of
+//! [`device`], [`attribute`], [`twin`], [`meta`] and [`pending_report`] inside, its effects after.
+//!
+//! Invariant: what `write` returned `Ok` for survives a power cut (`synchronous=FULL`).
+//! Invariant: an actor that was replaced commits nothing: its fence is read right before COMMIT.
+//! Invariant: a transaction that lasts [`STUCK_AFTER`] ends the process, for nobody else can write meanwhile.
+//!
+//! The columns that KubeEdge has stand first and in its order (facts: `SELECT *` is read by position).
+
+pub mod attribute;
+mod connection;
+pub mod device;
+mod error;
+mod lock;
+pub mod meta;
+pub mod pending_report;
+mod schema;
+#[cfg(test)]
+mod tests;
+pub mod twin;
+mod watch;
+
+use std::{
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actor::Fence;
+use diesel::SqliteConnection;
+
+use connection::{Readers, Transaction};
+use error::query;
+use lock::FairLock;
+use watch::Watch;
+
+pub use error::StoreError;
+pub use watch::{LATENCY_BUCKETS, STUCK_AFTER, STUCK_EXIT_CODE, Stuck, WriteStats};
+
+/// The open database; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    /// `None` after a failure that left the connection unusable; the next writer opens it again.
+    writer: FairLock<Option<SqliteConnection>>,
+    readers: Readers,
+    watch: Arc<Watch>,
+}
+
+impl Store {
+    /// Opens the database at `path`, creates it and its directory if they are missing, and
+    /// brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::TooNew`] when a later program wrote the file (which is left as it is),
+    /// [`StoreError::NotWritable`], [`StoreError::NoSpace`], [`StoreError::Damaged`],
+    /// [`StoreError::Migrate`], and [`StoreError::Open`] for everything else. All of them are
+    /// reasons to end the process (exit code 74).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let writer = connection::prepare(&path)?;
+        let readers = connection::readers(&path)?;
+        let inner = Inner { path, writer: FairLock::new(Some(writer)), readers, watch: Arc::new(Watch::new()) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs `body` in one transaction and makes it durable before returning.
+    ///
+    /// `body` holds the only write connection: it may use Diesel (through this module's table
+    /// functions) and pure code, and must not wait for anything else. Whatever goes wrong, an
+    /// `Err` of `body`, a panic, a lost fence, a failed COMMIT, leaves the database as it was.
+    ///
+    /// # Errors
+    /// What `body` returned; [`StoreError::Fenced`]; [`StoreError::NoSpace`] and
+    /// [`StoreError::Query`] from BEGIN and COMMIT.
+    pub fn write<T>(&self, fence: &Fence, body: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut writer = self.inner.writer.lock();
+        let _busy = self.inner.watch.enter();
+        if writer.is_none() {
+            *writer = Some(connection::writer(&self.inner.path)?);
+        }
+        let open = writer.as_mut().expect("opened above");
+        let result = self.transact(open, fence, body);
+        if let Err(error) = &result {
+            self.inner.watch.rolled_back(matches!(error, StoreError::Fenced));
+            if !connection::is_usable(open) {
+                *writer = None;
+            }
+        }
+        result
+    }
+
+    fn transact<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        fence: &Fence,
+        body: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut transaction = Transaction::begin(connection, "BEGIN IMMEDIATE").map_err(query("begin a transaction", "sqlite"))?;
+        let value = body(&mut Tx(Read { connection: transaction.connection() }))?;
+        if !fence.holds() {
+            return Err(StoreError::Fenced);
+        }
+        let started = Instant::now();
+        transaction.commit().map_err(query("commit", "sqlite"))?;
+        self.inner.watch.committed(started.elapsed());
+        Ok(value)
+    }
+
+    /// Runs `body` on one consistent state of the database; it cannot write.
+    ///
+    /// # Errors
+    /// What `body` returned; [`StoreError::Open`] when no reader became free within 5 s.
+    pub fn read<T>(&self, body: impl FnOnce(&mut Read<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut pooled = self.inner.readers.get().map_err(|source| StoreError::Open { path: self.inner.path.clone(), source: source.into() })?;
+        let mut transaction = Transaction::begin(&mut pooled, "BEGIN").map_err(query("begin reading", "sqlite"))?;
+        body(&mut Read { connection: transaction.connection() })
+    }
+
+    /// Calls `hook` once, on a thread of its own, when a transaction has lasted `limit`.
+    ///
+    /// The daemon gives [`STUCK_AFTER`] and ends the process with [`STUCK_EXIT_CODE`]: an actor
+    /// that hangs inside a transaction cannot be fenced, for it holds the only write connection.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn when_stuck(&self, limit: Duration, hook: impl FnOnce(Stuck) + Send + 'static) -> std::io::Result<()> {
+        watch::spawn(&self.inner.watch, limit, hook)
+    }
+
+    /// What the write connection has done so far.
+    pub fn stats(&self) -> WriteStats {
+        self.inner.watch.stats()
+    }
+
+    /// How many threads write or wait to write.
+    pub fn writers(&self) -> u64 {
+        self.inner.writer.waiting()
+    }
+
+    /// Bytes on disk: the database, and what is still in its write-ahead log.
+    pub fn size(&self) -> Size {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let mut wal = self.inner.path.clone().into_os_string();
+        wal.push("-wal");
+        Size { database_bytes: bytes(&self.inner.path), wal_bytes: bytes(Path::new(&wal)) }
+    }
+
+    /// Where the database is.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+/// Size of the files, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The database itself.
+    pub database_bytes: u64,
+    /// Its write-ahead log.
+    pub wal_bytes: u64,
+}
+
+/// One consistent state of the database; given to the reading functions of the tables.
+pub struct Read<'c> {
+    connection: &'c mut SqliteConnection,
+}
+
+/// A transaction that may write; it is also a [`Read`] that sees its own writes.
+pub struct Tx<'c>(Read<'c>);
+
+impl<'c> Deref for Tx<'c> {
+    type Target = Read<'c>;
+    fn deref(&self) -> &Read<'c> {
+        &self.0
+    }
+}
+
+impl<'c> DerefMut for Tx<'c> {
+    fn deref_mut(&mut self) -> &mut Read<'c> {
+        &mut self.0
+    }
+}
