@@ -1,2 +1,99 @@
-//! Entry point.
-fn main() {}
+//! `skep-cloud`: reads arguments and configuration, sets up the log, runs, and ends with a stated exit code.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use skep_cloud::{
+    config::{COMMENTED_DEFAULT, CloudConfig},
+    exit::Exit,
+};
+
+#[derive(Parser)]
+#[command(name = "skep-cloud", version, about = "Kubernetes at the edge: the cloud service")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Run {
+        #[command(flatten)]
+        place: Place,
+        /// Where the administrator's kubeconfig for the embedded API is written.
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Print the version.
+    Version,
+    /// Print the commented default configuration.
+    Config,
+    /// Print a token with which an edge machine may join (`skep-edge join --token`).
+    Token {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(clap::Args)]
+struct Place {
+    /// Configuration file; /etc/skep/cloud.yaml when it exists, the defaults otherwise.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of everything that is kept.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn read(self) -> Result<CloudConfig, Exit> {
+        let mut config = CloudConfig::read(self.config.as_deref(), std::env::vars())?;
+        if let Some(dir) = self.data_dir {
+            config.data_dir = dir;
+        }
+        config.check().map_err(Exit::Settings)?;
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_timestamp_millis().init();
+    match execute(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            log::error!(code = exit.code(); "{exit}");
+            ExitCode::from(&exit)
+        }
+    }
+}
+
+#[allow(clippy::print_stdout)] // the commands whose result is text on standard output
+fn execute(command: Command) -> Result<(), Exit> {
+    match command {
+        Command::Run { place, kubeconfig } => {
+            let mut config = place.read()?;
+            config.embedded.kubeconfig = kubeconfig.or(config.embedded.kubeconfig);
+            skep_cloud::wiring::run(config)
+        }
+        Command::Version => {
+            println!("skep-cloud {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Config => {
+            print!("{COMMENTED_DEFAULT}");
+            Ok(())
+        }
+        Command::Token { place } => {
+            println!("{}", skep_cloud::wiring::token(&place.read()?)?);
+            Ok(())
+        }
+    }
+}
