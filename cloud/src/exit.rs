@@ -13,7 +13,7 @@
 
 use std::process::ExitCode;
 
-use crate::config::LoadError;
+use crate::{config::LoadError, pki::PkiError};
 
 /// Why the daemon ended, other than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,29 @@ impl Exit {
             Self::GaveUp(_) => 70,
         }
     }
+}
+
+impl Exit {
+    /// The end that follows from unusable certificates.
+    pub fn of_pki(error: &PkiError) -> Self {
+        let text = chain(error);
+        match error {
+            PkiError::Io { .. } => Self::Io(text),
+            PkiError::AdvertiseAddress { .. } | PkiError::ForeignKubeconfig { .. } => Self::Settings(text),
+            _ => Self::Certificate(text),
+        }
+    }
+}
+
+/// An error with its causes, as one sentence.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 impl From<&Exit> for ExitCode {

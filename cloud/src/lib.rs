@@ -1,5 +1,7 @@
 //! The cloud service: CloudHub, EdgeController, device controller, embedded API.
 
 pub mod config;
+pub mod edge_controller;
 pub mod exit;
 pub mod pki;
+pub mod wiring;

@@ -41,12 +41,7 @@ struct NodeNeeds {
 
 impl Locations {
     /// Takes note that `pod` is bound to `node` and needs `needs`; replaces what was known of the pod.
-    pub fn place(
-        &mut self,
-        pod: &ResourceKey,
-        node: &NodeName,
-        needs: BTreeSet<ResourceKey>,
-    ) -> Moved {
+    pub fn place(&mut self, pod: &ResourceKey, node: &NodeName, needs: BTreeSet<ResourceKey>) -> Moved {
         let mut moved = Moved::default();
         // Counted up before down, so that what stays is neither gained nor lost.
         for key in &needs {
@@ -54,18 +49,11 @@ impl Locations {
                 moved.gained.push((node.clone(), key.clone()));
             }
         }
-        let placed = Placed {
-            node: node.clone(),
-            needs,
-        };
+        let placed = Placed { node: node.clone(), needs };
         if let Some(before) = self.pods.insert(pod.clone(), placed) {
             self.release(pod, before, &mut moved);
         }
-        self.nodes
-            .entry(node.clone())
-            .or_default()
-            .pods
-            .insert(pod.clone());
+        self.nodes.entry(node.clone()).or_default().pods.insert(pod.clone());
         moved
     }
 
@@ -90,33 +78,19 @@ impl Locations {
 
     /// Whether a pod bound to `node` needs `key`.
     pub fn needs(&self, node: &NodeName, key: &ResourceKey) -> bool {
-        self.users
-            .get(key)
-            .is_some_and(|nodes| nodes.contains_key(node))
+        self.users.get(key).is_some_and(|nodes| nodes.contains_key(node))
     }
 
     /// What `node` has to have: first the ConfigMaps and Secrets, then the pods.
     pub fn of_node(&self, node: &NodeName) -> impl Iterator<Item = &ResourceKey> {
-        self.nodes
-            .get(node)
-            .into_iter()
-            .flat_map(|of_node| of_node.needs.iter().chain(&of_node.pods))
+        self.nodes.get(node).into_iter().flat_map(|of_node| of_node.needs.iter().chain(&of_node.pods))
     }
 
     fn count_up(&mut self, node: &NodeName, key: &ResourceKey) -> bool {
-        let count = self
-            .users
-            .entry(key.clone())
-            .or_default()
-            .entry(node.clone())
-            .or_default();
+        let count = self.users.entry(key.clone()).or_default().entry(node.clone()).or_default();
         *count += 1;
         if *count == 1 {
-            self.nodes
-                .entry(node.clone())
-                .or_default()
-                .needs
-                .insert(key.clone());
+            self.nodes.entry(node.clone()).or_default().needs.insert(key.clone());
         }
         *count == 1
     }
@@ -169,65 +143,22 @@ pub fn references(namespace: &Namespace, spec: &serde_json::Value) -> BTreeSet<R
         add(ResourceKind::Secret, secret.name);
     }
     for volume in spec.volumes {
-        add(
-            ResourceKind::ConfigMap,
-            volume.config_map.and_then(|source| source.name),
-        );
-        add(
-            ResourceKind::Secret,
-            volume.secret.and_then(|source| source.secret_name),
-        );
-        add(
-            ResourceKind::Secret,
-            volume
-                .csi
-                .and_then(|source| source.node_publish_secret_ref)
-                .and_then(|named| named.name),
-        );
-        for source in volume
-            .projected
-            .map(|projected| projected.sources)
-            .unwrap_or_default()
-        {
-            add(
-                ResourceKind::ConfigMap,
-                source.config_map.and_then(|named| named.name),
-            );
-            add(
-                ResourceKind::Secret,
-                source.secret.and_then(|named| named.name),
-            );
+        add(ResourceKind::ConfigMap, volume.config_map.and_then(|source| source.name));
+        add(ResourceKind::Secret, volume.secret.and_then(|source| source.secret_name));
+        add(ResourceKind::Secret, volume.csi.and_then(|source| source.node_publish_secret_ref).and_then(|named| named.name));
+        for source in volume.projected.map(|projected| projected.sources).unwrap_or_default() {
+            add(ResourceKind::ConfigMap, source.config_map.and_then(|named| named.name));
+            add(ResourceKind::Secret, source.secret.and_then(|named| named.name));
         }
     }
-    for container in spec
-        .containers
-        .into_iter()
-        .chain(spec.init_containers)
-        .chain(spec.ephemeral_containers)
-    {
+    for container in spec.containers.into_iter().chain(spec.init_containers).chain(spec.ephemeral_containers) {
         for source in container.env_from {
-            add(
-                ResourceKind::ConfigMap,
-                source.config_map_ref.and_then(|named| named.name),
-            );
-            add(
-                ResourceKind::Secret,
-                source.secret_ref.and_then(|named| named.name),
-            );
+            add(ResourceKind::ConfigMap, source.config_map_ref.and_then(|named| named.name));
+            add(ResourceKind::Secret, source.secret_ref.and_then(|named| named.name));
         }
-        for source in container
-            .env
-            .into_iter()
-            .filter_map(|variable| variable.value_from)
-        {
-            add(
-                ResourceKind::ConfigMap,
-                source.config_map_key_ref.and_then(|named| named.name),
-            );
-            add(
-                ResourceKind::Secret,
-                source.secret_key_ref.and_then(|named| named.name),
-            );
+        for source in container.env.into_iter().filter_map(|variable| variable.value_from) {
+            add(ResourceKind::ConfigMap, source.config_map_key_ref.and_then(|named| named.name));
+            add(ResourceKind::Secret, source.secret_key_ref.and_then(|named| named.name));
         }
     }
     found
@@ -320,10 +251,7 @@ mod tests {
     use super::*;
 
     fn keys(names: &[&str]) -> BTreeSet<ResourceKey> {
-        names
-            .iter()
-            .map(|name| format!("default/{name}").parse().unwrap())
-            .collect()
+        names.iter().map(|name| format!("default/{name}").parse().unwrap()).collect()
     }
 
     fn key(name: &str) -> ResourceKey {
@@ -373,12 +301,7 @@ mod tests {
 
     #[test]
     fn a_spec_of_another_shape_names_nothing_and_does_no_harm() {
-        for spec in [
-            json!(null),
-            json!([1]),
-            json!({"volumes": "x"}),
-            json!({"volumes": [{"configMap": {"name": "Not A Name/../x"}}]}),
-        ] {
+        for spec in [json!(null), json!([1]), json!({"volumes": "x"}), json!({"volumes": [{"configMap": {"name": "Not A Name/../x"}}]})] {
             assert!(references(&Namespace::default(), &spec).is_empty(), "{spec}");
         }
     }
@@ -408,10 +331,7 @@ mod tests {
         assert_eq!(moved.gained, [(n1.clone(), key("configmap/z"))]);
         assert_eq!(moved.lost, [(n1.clone(), key("configmap/x"))]);
         let held: Vec<String> = locations.of_node(&n1).map(ToString::to_string).collect();
-        assert_eq!(
-            held,
-            ["default/configmap/y", "default/configmap/z", "default/pod/a"]
-        );
+        assert_eq!(held, ["default/configmap/y", "default/configmap/z", "default/pod/a"]);
     }
 
     #[test]

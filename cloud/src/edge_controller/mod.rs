@@ -1,0 +1,3 @@
+//! EdgeController: what Kubernetes wants of the edge goes down, what the edge reports goes up.
+
+pub mod location;
