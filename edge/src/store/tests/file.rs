@@ -1,0 +1,132 @@
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use diesel_migrations::MigrationHarness;
+
+use super::*;
+use crate::store::connection::{MIGRATIONS, writer};
+
+fn open(path: &Path) -> StoreError {
+    Store::open(path).unwrap_err()
+}
+
+#[test]
+fn migrations_go_up_down_and_up_again_with_data_in_the_tables() {
+    let Fixture { store, directory } = fixture();
+    let fill = |store: &Store| {
+        store
+            .write(&Fence::unfenced(), |tx| {
+                let lamp = device("lamp");
+                let incarnation = device::insert(tx, &lamp)?;
+                twin::put(tx, &lamp.id, &name("t"), &property("1"))?;
+                pending_report::property(tx, &lamp.id, incarnation, &name("t"), model::Timestamp(1))
+            })
+            .unwrap();
+    };
+    fill(&store);
+    drop(store);
+    let path = directory.path().join("edge.db");
+    let mut connection = writer(&path).unwrap();
+    // One step down keeps what the older schema knows.
+    connection.revert_last_migration(MIGRATIONS).unwrap();
+    assert_eq!(cells(&mut connection, "SELECT expected AS value FROM device_twin"), ["1"]);
+    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    assert_eq!(cells(&mut connection, "SELECT id AS value FROM device"), ["lamp"]);
+    connection.revert_all_migrations(MIGRATIONS).unwrap();
+    let left =
+        "SELECT name AS value FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '\\_\\_diesel%' ESCAPE '\\'";
+    assert_eq!(cells(&mut connection, left), Vec::<String>::new());
+    drop(connection);
+    let store = Store::open(&path).unwrap();
+    fill(&store);
+}
+
+#[test]
+fn a_database_of_a_newer_schema_is_refused_and_left_as_it_is() {
+    let Fixture { store, directory } = fixture();
+    store
+        .write(&Fence::unfenced(), |tx| {
+            let newer = "INSERT INTO __diesel_schema_migrations (version) VALUES ('29991231000000')";
+            tx.connection.batch_execute(newer).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    drop(store);
+    let path = directory.path().join("edge.db");
+    let before = fs::read(&path).unwrap();
+    let error = open(&path);
+    assert!(matches!(&error, StoreError::TooNew { found, .. } if found == "29991231000000"), "{error}");
+    assert!(error.to_string().contains("install the newer skep-edge"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_one_clear_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let locked = directory.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+    let mut paths = vec![file.join("edge.db"), PathBuf::from("/proc/self/fdinfo/edge.db")];
+    // Permissions do not bind root.
+    if fs::write(locked.join("probe"), "").is_err() {
+        paths.push(locked.join("edge.db"));
+    }
+    for path in paths {
+        let error = open(&path);
+        assert!(matches!(error, StoreError::NotWritable { .. }), "{}: {error:?}", path.display());
+        assert!(error.to_string().contains("--data-dir"), "{error}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_read_only_connection_is_recognised_by_what_sqlite_says() {
+    let fixture = fixture();
+    let said = fixture.store.read(|read| Ok(read.connection.batch_execute("DELETE FROM device").unwrap_err())).unwrap();
+    assert!(crate::store::error::is_read_only(&said), "{said}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_damaged_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("edge.db");
+    let garbage = "certainly not SQLite\n".repeat(1000);
+    fs::write(&path, &garbage).unwrap();
+    let error = open(&path);
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), garbage);
+}
+
+#[test]
+fn a_directory_in_place_of_the_file_cannot_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = open(directory.path());
+    assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+}
+
+#[test]
+fn a_missing_directory_is_made_and_the_file_is_its_owners_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a/b #1?/edge.db");
+    drop(Store::open(&path).unwrap());
+    let store = Store::open(&path).unwrap();
+    store.write(&Fence::unfenced(), |tx| device::insert(tx, &device("lamp"))).unwrap();
+    for file in fs::read_dir(path.parent().unwrap()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.path().display());
+    }
+}
+
+#[test]
+fn the_connections_are_set_up_for_durability_and_little_memory() {
+    let fixture = fixture();
+    let pragma = |read: &mut Read<'_>, name: &str| cells(read.connection, &format!("SELECT {name} || '' AS value FROM pragma_{name}")).concat();
+    let writer = fixture.write(|tx| Ok(["journal_mode", "synchronous", "foreign_keys", "cache_size"].map(|name| pragma(tx, name))));
+    assert_eq!(writer, ["wal", "2", "1", "-1024"]);
+    let reader = fixture.store.read(|read| Ok(["query_only", "cache_size"].map(|name| pragma(read, name)))).unwrap();
+    assert_eq!(reader, ["1", "-256"]);
+    // Both in one transaction each; a third waits for its turn.
+    fixture.store.read(|_| fixture.store.read(|_| Ok(()))).unwrap();
+}

@@ -1,0 +1,189 @@
+use std::{
+    panic::AssertUnwindSafe,
+    process::Command,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use actor::{
+    Mail,
+    testing::{Probe, lease},
+};
+use model::Timestamp;
+
+use super::*;
+
+const DEVICES: &str = "SELECT id AS value FROM device ORDER BY id";
+
+struct Nothing;
+
+impl Mail for Nothing {
+    fn kind(&self) -> &'static str {
+        "Nothing"
+    }
+}
+
+fn refusal() -> StoreError {
+    StoreError::Query { action: "test", table: "none", source: diesel::result::Error::NotFound }
+}
+
+#[test]
+fn an_error_in_the_body_takes_everything_back() {
+    let fixture = fixture();
+    let result: Result<(), _> = fixture.store.write(&Fence::unfenced(), |tx| {
+        device::insert(tx, &device("lamp"))?;
+        Err(refusal())
+    });
+    assert!(result.is_err());
+    assert!(fixture.cells(DEVICES).is_empty());
+    fixture.write(|tx| device::insert(tx, &device("next")));
+    assert_eq!(fixture.cells(DEVICES), ["next"]);
+    assert_eq!((fixture.store.stats().commits, fixture.store.stats().rollbacks), (1, 1));
+}
+
+#[test]
+fn a_panic_in_the_body_takes_everything_back_and_others_go_on() {
+    let fixture = fixture();
+    let died = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        fixture.write(|tx| -> Result<(), StoreError> {
+            device::insert(tx, &device("lamp"))?;
+            panic!("between two statements");
+        });
+    }));
+    assert!(died.is_err());
+    fixture.write(|tx| device::insert(tx, &device("next")));
+    assert_eq!(fixture.cells(DEVICES), ["next"]);
+}
+
+#[test]
+fn an_actor_that_was_replaced_commits_nothing() {
+    let fixture = fixture();
+    let (lease, probe) = lease(vec![Nothing]);
+    let fence = lease.fence();
+    fixture.store.write(&fence, |tx| device::insert(tx, &device("before"))).unwrap();
+    let result = fixture.store.write(&fence, |tx| {
+        device::insert(tx, &device("after"))?;
+        // The supervisor gives up on this incarnation while it is still inside its transaction.
+        let _successor = Probe::of(&probe.handle());
+        Ok(())
+    });
+    assert!(matches!(result, Err(StoreError::Fenced)), "{result:?}");
+    assert_eq!(fixture.cells(DEVICES), ["before"]);
+    assert_eq!(fixture.store.stats().fenced, 1);
+}
+
+/// The first half of the next test, in a process that it kills.
+#[test]
+fn child_dies_between_two_statements() {
+    let Some(path) = std::env::var_os("SKEP_TEST_STORE") else { return };
+    let store = Store::open(path).unwrap();
+    store.write(&Fence::unfenced(), |tx| device::insert(tx, &device("durable"))).unwrap();
+    let _ = store.write(&Fence::unfenced(), |tx| -> Result<(), StoreError> {
+        device::insert(tx, &device("lost"))?;
+        std::process::abort();
+    });
+}
+
+#[test]
+fn a_process_that_dies_between_two_statements_leaves_what_it_committed_and_nothing_else() {
+    let fixture = fixture();
+    let me = std::env::current_exe().unwrap();
+    let child = Command::new(me)
+        .args(["--exact", "store::tests::transaction::child_dies_between_two_statements"])
+        .env("SKEP_TEST_STORE", fixture.store.path())
+        .output()
+        .unwrap();
+    assert!(!child.status.success());
+    assert_eq!(fixture.cells(DEVICES), ["durable"]);
+    fixture.write(|tx| device::insert(tx, &device("next")));
+}
+
+#[test]
+fn a_full_disk_is_a_typed_error_and_the_store_goes_on_when_there_is_space() {
+    let fixture = fixture();
+    let fill = || {
+        fixture.store.write(&Fence::unfenced(), |tx| {
+            let lamp = device("lamp");
+            device::insert(tx, &lamp)?;
+            for number in 0..10_000 {
+                twin::put(tx, &lamp.id, &name(&format!("p{number}")), &property("1"))?;
+            }
+            Ok(())
+        })
+    };
+    let limit = |pages: u32| {
+        fixture.write(|tx| {
+            tx.connection.batch_execute(&format!("PRAGMA max_page_count = {pages}")).unwrap();
+            Ok(())
+        });
+    };
+    limit(30);
+    let full = fill();
+    assert!(matches!(full, Err(StoreError::NoSpace { .. })), "{full:?}");
+    assert!(fixture.cells(DEVICES).is_empty());
+    limit(1_000_000);
+    fill().unwrap();
+}
+
+#[test]
+fn a_reader_sees_one_state_while_another_is_written_and_cannot_write() {
+    let fixture = fixture();
+    let before = fixture.store.read(|read| {
+        let before = device::ids(read)?;
+        fixture.write(|tx| device::insert(tx, &device("lamp")));
+        assert_eq!(device::ids(read)?, before);
+        Ok(before)
+    });
+    assert!(before.unwrap().is_empty());
+    assert_eq!(fixture.store.read(device::ids).unwrap().len(), 1);
+    let refused = fixture.store.read(|read| read.connection.batch_execute("DELETE FROM device").map_err(query("delete", "device")));
+    assert!(refused.is_err());
+    assert_eq!(fixture.store.read(device::ids).unwrap().len(), 1);
+}
+
+#[test]
+fn a_transaction_that_hangs_is_told_of_and_a_quick_one_is_not() {
+    let fixture = fixture();
+    let (tell, told) = mpsc::channel();
+    fixture.store.when_stuck(Duration::from_millis(40), move |stuck| tell.send(stuck).unwrap()).unwrap();
+    for _ in 0..20 {
+        fixture.write(|_| Ok(()));
+    }
+    assert!(told.try_recv().is_err());
+    fixture.write(|_| {
+        let stuck = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(stuck.held_for >= Duration::from_millis(40));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_watcher_ends_with_the_store() {
+    let fixture = fixture();
+    let (tell, told) = mpsc::channel::<()>();
+    fixture.store.when_stuck(Duration::from_millis(10), move |_| drop(tell)).unwrap();
+    drop(fixture);
+    // The hook, and the sender in it, is dropped with the thread.
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Err(mpsc::RecvTimeoutError::Disconnected));
+}
+
+#[test]
+fn what_a_commit_took_is_counted() {
+    let fixture = fixture();
+    let started = Instant::now();
+    for number in 0..5 {
+        fixture.write(|tx| {
+            let lamp = device(&format!("lamp{number}"));
+            let incarnation = device::insert(tx, &lamp)?;
+            pending_report::state(tx, &lamp.id, incarnation, Timestamp(1))
+        });
+    }
+    let stats = fixture.store.stats();
+    assert_eq!(stats.commits, 5);
+    assert_eq!(stats.commit_buckets.iter().sum::<u64>(), 5);
+    assert!(stats.commit_max_us >= stats.commit_last_us && stats.commit_total_us >= stats.commit_max_us);
+    assert!(u128::from(stats.commit_total_us) <= started.elapsed().as_micros());
+    let size = fixture.store.size();
+    assert!(size.database_bytes > 0 && size.wal_bytes > 0, "{size:?}");
+    assert_eq!(fixture.store.writers(), 0);
+}
