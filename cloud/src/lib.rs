@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod edge_controller;
+pub mod embedded;
 pub mod exit;
 pub mod pki;
 pub mod wiring;

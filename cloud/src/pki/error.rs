@@ -17,9 +17,7 @@ pub enum PkiError {
         advice: &'static str,
     },
     /// No certificate authority was ever made here.
-    #[error(
-        "there is no certificate authority in `{dir}`: start `skep-cloud run` once, it makes one"
-    )]
+    #[error("there is no certificate authority in `{dir}`: start `skep-cloud run` once, it makes one")]
     NotCreated {
         /// The directory that was searched.
         dir: PathBuf,
@@ -46,9 +44,7 @@ pub enum PkiError {
         detail: String,
     },
     /// Certificate and key were not made for each other.
-    #[error(
-        "`{certificate}` does not belong to the key in `{key}`: restore the pair from the same backup"
-    )]
+    #[error("`{certificate}` does not belong to the key in `{key}`: restore the pair from the same backup")]
     KeyMismatch {
         /// The certificate.
         certificate: PathBuf,
@@ -56,17 +52,13 @@ pub enum PkiError {
         key: PathBuf,
     },
     /// A leaf certificate was signed by a different authority.
-    #[error(
-        "`{path}` was not signed by this directory's ca.crt: restore it, or delete it and its key to have a new pair made"
-    )]
+    #[error("`{path}` was not signed by this directory's ca.crt: restore it, or delete it and its key to have a new pair made")]
     OtherAuthority {
         /// The certificate.
         path: PathBuf,
     },
     /// The authority is too old. Leaf certificates are renewed instead.
-    #[error(
-        "the certificate authority `{path}` expired on {not_after}: move the directory away to make a new one; every edge must then join again"
-    )]
+    #[error("the certificate authority `{path}` expired on {not_after}: move the directory away to make a new one; every edge must then join again")]
     Expired {
         /// The certificate.
         path: PathBuf,
@@ -74,17 +66,13 @@ pub enum PkiError {
         not_after: String,
     },
     /// A configured address cannot stand in a certificate.
-    #[error(
-        "advertise address `{address}` is neither an IP address nor a DNS name: correct it in the configuration"
-    )]
+    #[error("advertise address `{address}` is neither an IP address nor a DNS name: correct it in the configuration")]
     AdvertiseAddress {
         /// As configured.
         address: String,
     },
     /// A kubeconfig that somebody else wrote stands where ours should go.
-    #[error(
-        "`{path}` exists and was not written by skep-cloud: choose another path for the kubeconfig, or move the file away"
-    )]
+    #[error("`{path}` exists and was not written by skep-cloud: choose another path for the kubeconfig, or move the file away")]
     ForeignKubeconfig {
         /// The file that was left alone.
         path: PathBuf,
@@ -116,9 +104,7 @@ pub enum SignError {
     #[error("the join token is refused: {0}; get a new one with `skep-cloud token`")]
     Token(#[from] TokenError),
     /// A certificate was presented, but it is another node's.
-    #[error(
-        "the presented certificate is for `{found}`, it cannot renew the one of node `{asked}`"
-    )]
+    #[error("the presented certificate is for `{found}`, it cannot renew the one of node `{asked}`")]
     OtherNode {
         /// Identity in the presented certificate.
         found: String,
@@ -126,9 +112,7 @@ pub enum SignError {
         asked: String,
     },
     /// Header `NodeName` is missing or not a valid node name.
-    #[error(
-        "header NodeName is missing or is not a valid node name (lower case DNS name, at most 253 characters)"
-    )]
+    #[error("header NodeName is missing or is not a valid node name (lower case DNS name, at most 253 characters)")]
     NodeName,
     /// Header `ExtKeyUsages` asks for more than a client certificate.
     #[error("header ExtKeyUsages must be [2]: only client certificates are signed here")]

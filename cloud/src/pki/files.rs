@@ -18,15 +18,9 @@ pub fn read(path: &Path) -> Result<Option<String>, PkiError> {
         Err(source) => return Err(failed("read", path, source)),
     };
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|source| failed("read", path, source))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|source| failed("read", path, source))?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(PkiError::Malformed {
-            path: path.to_owned(),
-            expected: "PEM file",
-            detail: format!("larger than {FILE_BYTES_MAX} bytes"),
-        });
+        return Err(PkiError::Malformed { path: path.to_owned(), expected: "PEM file", detail: format!("larger than {FILE_BYTES_MAX} bytes") });
     }
     Ok(Some(text))
 }
@@ -37,11 +31,7 @@ pub fn read(path: &Path) -> Result<Option<String>, PkiError> {
 pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let temporary = sibling(path);
     let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -56,10 +46,7 @@ pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
 /// Fills a new directory by `fill` and puts it in place in one step, mode 0700.
 ///
 /// Returns `false`, with nothing changed, if `dir` came into being meanwhile (another process was quicker).
-pub fn create_dir_filled(
-    dir: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), PkiError>,
-) -> Result<bool, PkiError> {
+pub fn create_dir_filled(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), PkiError>) -> Result<bool, PkiError> {
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent).map_err(|source| failed("create", parent, source))?;
     }
@@ -71,14 +58,7 @@ pub fn create_dir_filled(
         .and_then(|()| match fs::rename(&temporary, dir) {
             Ok(()) => Ok(true),
             // ENOTEMPTY or EEXIST: a full directory stands there.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-                ) =>
-            {
-                Ok(false)
-            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => Ok(false),
             Err(source) => Err(failed("create", dir, source)),
         });
     if !matches!(result, Ok(true)) {
@@ -97,20 +77,11 @@ fn sibling(path: &Path) -> PathBuf {
 
 fn sync_parent(path: &Path) -> Result<(), PkiError> {
     // A relative path of one component has the empty parent: that is the working directory.
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|source| failed("sync", parent, source))
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|source| failed("sync", parent, source))
 }
 
 /// The error for an operation of the system on `path`.
 pub fn failed(action: &'static str, path: &Path, source: io::Error) -> PkiError {
-    PkiError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    PkiError::Io { action, path: path.to_owned(), source }
 }

@@ -30,9 +30,7 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpsError {
     /// Another process listens there.
-    #[error(
-        "port {address} for certificates is occupied: stop the other process or change `cloudhub.https.port`"
-    )]
+    #[error("port {address} for certificates is occupied: stop the other process or change `cloudhub.https.port`")]
     Occupied {
         /// As configured.
         address: String,
@@ -58,24 +56,15 @@ pub enum HttpsError {
 pub fn start(address: &str, pki: Arc<Pki>) -> Result<(Server, SocketAddr), HttpsError> {
     let tls = pki.server_tls(ClientCertificates::Optional)?;
     let bind_failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => HttpsError::Occupied {
-            address: address.to_owned(),
-        },
-        _ => HttpsError::Bind {
-            address: address.to_owned(),
-            source,
-        },
+        io::ErrorKind::AddrInUse => HttpsError::Occupied { address: address.to_owned() },
+        _ => HttpsError::Bind { address: address.to_owned(), source },
     };
     let pki = web::Data::from(pki);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(pki.clone())
             .route("/ca.crt", web::get().to(ca))
-            .service(
-                web::resource("/edge.crt")
-                    .route(web::get().to(edge))
-                    .route(web::post().to(edge)),
-            )
+            .service(web::resource("/edge.crt").route(web::get().to(edge)).route(web::post().to(edge)))
     })
     .on_connect(|connection, extensions: &mut Extensions| {
         if let Some(identity) = identity::of_connection(connection) {
@@ -90,11 +79,7 @@ pub fn start(address: &str, pki: Arc<Pki>) -> Result<(Server, SocketAddr), Https
     .disable_signals()
     .bind_rustls_0_23(resolve(address).map_err(bind_failed)?.as_slice(), tls)
     .map_err(bind_failed)?;
-    let bound = server
-        .addrs()
-        .first()
-        .copied()
-        .expect("a bound server has an address");
+    let bound = server.addrs().first().copied().expect("a bound server has an address");
     Ok((server.run(), bound))
 }
 
@@ -103,21 +88,12 @@ fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
 }
 
 async fn ca(pki: web::Data<Pki>) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("application/pkix-cert")
-        .body(pki.ca_der().to_vec())
+    HttpResponse::Ok().content_type("application/pkix-cert").body(pki.ca_der().to_vec())
 }
 
-async fn edge(
-    request: HttpRequest,
-    pki: web::Data<Pki>,
-    body: web::Payload,
-) -> Result<HttpResponse, SignError> {
+async fn edge(request: HttpRequest, pki: web::Data<Pki>, body: web::Payload) -> Result<HttpResponse, SignError> {
     let outcome = sign(&request, &pki, body).await;
-    let peer = request
-        .peer_addr()
-        .map(|peer| peer.to_string())
-        .unwrap_or_default();
+    let peer = request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
     let node = header_text(&request, "NodeName").unwrap_or_default();
     match &outcome {
         Ok(_) => log::info!(node = node, peer = peer.as_str(); "node certificate signed"),
@@ -125,9 +101,7 @@ async fn edge(
             log::warn!(node = node, peer = peer.as_str(), reason = error.to_string().as_str(); "node certificate refused")
         }
     }
-    Ok(HttpResponse::Ok()
-        .content_type("application/pkix-cert")
-        .body(outcome?))
+    Ok(HttpResponse::Ok().content_type("application/pkix-cert").body(outcome?))
 }
 
 async fn sign(request: &HttpRequest, pki: &Pki, body: web::Payload) -> Result<Vec<u8>, SignError> {
@@ -136,9 +110,7 @@ async fn sign(request: &HttpRequest, pki: &Pki, body: web::Payload) -> Result<Ve
     // Who asks is settled before what is asked, so that a stranger learns nothing about our checks.
     authorize(request, pki, node.unwrap_or_default(), now)?;
     let node = node.ok_or(SignError::NodeName)?;
-    if !header_text(request, "ExtKeyUsages").is_none_or(|usages| {
-        serde_json::from_str::<Vec<u8>>(usages).is_ok_and(|usages| usages == [2])
-    }) {
+    if !header_text(request, "ExtKeyUsages").is_none_or(|usages| serde_json::from_str::<Vec<u8>>(usages).is_ok_and(|usages| usages == [2])) {
         return Err(SignError::Usage);
     }
     let csr = bounded(body).await?;
@@ -146,24 +118,15 @@ async fn sign(request: &HttpRequest, pki: &Pki, body: web::Payload) -> Result<Ve
 }
 
 /// A certificate of the same node, or a join token.
-fn authorize(
-    request: &HttpRequest,
-    pki: &Pki,
-    node: &str,
-    now: SystemTime,
-) -> Result<(), SignError> {
+fn authorize(request: &HttpRequest, pki: &Pki, node: &str, now: SystemTime) -> Result<(), SignError> {
     let shown = request.conn_data::<Identity>();
     if shown.is_some_and(|identity| !node.is_empty() && identity.node() == Some(node)) {
         return Ok(());
     }
-    let bearer = header_text(request, header::AUTHORIZATION.as_str())
-        .and_then(|value| value.strip_prefix("Bearer "));
+    let bearer = header_text(request, header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
     match (bearer, shown) {
         (Some(bearer), _) => Ok(pki.check_token(bearer.trim(), now)?),
-        (None, Some(identity)) => Err(SignError::OtherNode {
-            found: identity.common_name.clone(),
-            asked: node.to_owned(),
-        }),
+        (None, Some(identity)) => Err(SignError::OtherNode { found: identity.common_name.clone(), asked: node.to_owned() }),
         (None, None) => Err(TokenError::Missing.into()),
     }
 }
@@ -177,9 +140,7 @@ async fn bounded(mut body: web::Payload) -> Result<Vec<u8>, SignError> {
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| SignError::Request(error.to_string()))?;
         if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(SignError::TooLarge {
-                max: BODY_BYTES_MAX,
-            });
+            return Err(SignError::TooLarge { max: BODY_BYTES_MAX });
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -192,16 +153,11 @@ impl ResponseError for SignError {
             SignError::Token(_) | SignError::OtherNode { .. } => StatusCode::UNAUTHORIZED,
             SignError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             SignError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            SignError::NodeName
-            | SignError::Usage
-            | SignError::Request(_)
-            | SignError::Subject { .. } => StatusCode::BAD_REQUEST,
+            SignError::NodeName | SignError::Usage | SignError::Request(_) | SignError::Subject { .. } => StatusCode::BAD_REQUEST,
         }
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::build(self.status_code())
-            .content_type("text/plain; charset=utf-8")
-            .body(format!("{self}\n"))
+        HttpResponse::build(self.status_code()).content_type("text/plain; charset=utf-8").body(format!("{self}\n"))
     }
 }

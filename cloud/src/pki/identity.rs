@@ -23,17 +23,11 @@ impl Identity {
     pub fn from_der(certificate: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let subject = certificate.subject();
-        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-            attribute.as_str().ok().map(str::to_owned)
-        };
+        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
         let common_names: Vec<String> = subject.iter_common_name().filter_map(text).collect();
         Some(Self {
             // Two common names are two identities, so none.
-            common_name: if common_names.len() == 1 {
-                common_names.into_iter().next().unwrap_or_default()
-            } else {
-                String::new()
-            },
+            common_name: if common_names.len() == 1 { common_names.into_iter().next().unwrap_or_default() } else { String::new() },
             organizations: subject.iter_organization().filter_map(text).collect(),
         })
     }
@@ -41,12 +35,7 @@ impl Identity {
     /// The node's name, if this is a node: O `system:nodes` and CN `system:node:<name>`.
     pub fn node(&self) -> Option<&str> {
         let name = self.common_name.strip_prefix(NODE_PREFIX)?;
-        (self
-            .organizations
-            .iter()
-            .any(|organization| organization == NODES)
-            && is_node_name(name))
-        .then_some(name)
+        (self.organizations.iter().any(|organization| organization == NODES) && is_node_name(name)).then_some(name)
     }
 }
 
@@ -54,15 +43,12 @@ impl Identity {
 pub fn is_node_name(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
-            let edge =
-                |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+            let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
             let bytes = label.as_bytes();
             bytes.len() <= 63
                 && edge(bytes.first().copied())
                 && edge(bytes.last().copied())
-                && bytes
-                    .iter()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
+                && bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
         })
 }
 

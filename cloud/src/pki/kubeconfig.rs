@@ -29,17 +29,11 @@ impl Kubeconfig<'_> {
     /// # Errors
     /// `ForeignKubeconfig` if a file that we did not write stands there: it may be the operator's own.
     pub fn write(&self, path: &Path) -> Result<(), PkiError> {
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(parent)
-                .map_err(|source| files::failed("create", parent, source))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).map_err(|source| files::failed("create", parent, source))?;
         }
         if files::read(path)?.is_some_and(|text| !text.starts_with(MARK)) {
-            return Err(PkiError::ForeignKubeconfig {
-                path: path.to_owned(),
-            });
+            return Err(PkiError::ForeignKubeconfig { path: path.to_owned() });
         }
         files::write(path, &self.render(), 0o600)
     }
@@ -47,11 +41,7 @@ impl Kubeconfig<'_> {
     fn render(&self) -> String {
         // JSON strings are YAML strings, so the address needs no quoting rules of its own.
         let server = serde_json::Value::from(self.server);
-        let (ca, certificate, key) = (
-            STANDARD.encode(self.ca),
-            STANDARD.encode(self.certificate),
-            STANDARD.encode(self.key),
-        );
+        let (ca, certificate, key) = (STANDARD.encode(self.ca), STANDARD.encode(self.certificate), STANDARD.encode(self.key));
         format!(
             "{MARK}\napiVersion: v1\nkind: Config\ncurrent-context: skep\nclusters:\n- name: skep\n  cluster:\n    server: {server}\n    \
              certificate-authority-data: {ca}\nusers:\n- name: skep-admin\n  user:\n    client-certificate-data: {certificate}\n    \

@@ -41,8 +41,7 @@ const LEAF_LIFE: Duration = Duration::from_secs(365 * 86_400);
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 const RESTORE_CA: &str = "restore it from a backup, or move the whole directory away to make a new authority; every edge must then join again";
-const RESTORE_KEY: &str =
-    "restore it from a backup, or delete the certificate beside it to have a new pair made";
+const RESTORE_KEY: &str = "restore it from a backup, or delete the certificate beside it to have a new pair made";
 
 /// What the operator decides about certificates.
 #[derive(Debug, Clone)]
@@ -61,12 +60,7 @@ pub struct Config {
 impl Config {
     /// The defaults, with the files in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            advertise: Vec::new(),
-            node_life: LEAF_LIFE,
-            token_life: Duration::from_secs(86_400),
-        }
+        Self { dir: dir.into(), advertise: Vec::new(), node_life: LEAF_LIFE, token_life: Duration::from_secs(86_400) }
     }
 }
 
@@ -110,27 +104,14 @@ impl Pki {
         for address in &config.advertise {
             alternative_name(address)?;
         }
-        if is_absent(&config.dir)?
-            && files::create_dir_filled(&config.dir, |dir| fill(dir, &config, now))?
-        {
+        if is_absent(&config.dir)? && files::create_dir_filled(&config.dir, |dir| fill(dir, &config, now))? {
             log::info!(dir = config.dir.display().to_string().as_str(); "certificate authority created");
         }
         let authority = load_authority(&config.dir, now)?;
         let names = server_names(&config);
-        let server = leaf(
-            &config.dir,
-            "server",
-            &Leaf::Server(&names),
-            &authority,
-            now,
-        )?;
+        let server = leaf(&config.dir, "server", &Leaf::Server(&names), &authority, now)?;
         let admin = leaf(&config.dir, "admin", &Leaf::Admin, &authority, now)?;
-        Ok(Self {
-            config,
-            authority,
-            server,
-            admin,
-        })
+        Ok(Self { config, authority, server, admin })
     }
 
     /// A join token for a cloud that has been started before: what `skep-cloud token` prints.
@@ -139,28 +120,16 @@ impl Pki {
     /// `NotCreated` where no authority is; otherwise as [`Pki::open`]. Never writes.
     pub fn token_from(dir: &Path, valid_for: Duration) -> Result<String, PkiError> {
         if is_absent(dir)? {
-            return Err(PkiError::NotCreated {
-                dir: dir.to_owned(),
-            });
+            return Err(PkiError::NotCreated { dir: dir.to_owned() });
         }
         let now = SystemTime::now();
         let authority = load_authority(dir, now)?;
-        Ok(token::issue(
-            authority.certificate(),
-            authority.key_der(),
-            now,
-            valid_for,
-        ))
+        Ok(token::issue(authority.certificate(), authority.key_der(), now, valid_for))
     }
 
     /// A join token that is valid from now for [`Config::token_life`].
     pub fn join_token(&self) -> String {
-        token::issue(
-            self.authority.certificate(),
-            self.authority.key_der(),
-            SystemTime::now(),
-            self.config.token_life,
-        )
+        token::issue(self.authority.certificate(), self.authority.key_der(), SystemTime::now(), self.config.token_life)
     }
 
     /// The authority's certificate, DER.
@@ -174,11 +143,7 @@ impl Pki {
     }
 
     /// Checks the bearer part of a join token.
-    pub(crate) fn check_token(
-        &self,
-        bearer: &str,
-        now: SystemTime,
-    ) -> Result<(), token::TokenError> {
+    pub(crate) fn check_token(&self, bearer: &str, now: SystemTime) -> Result<(), token::TokenError> {
         token::verify(bearer, self.authority.key_der(), now)
     }
 
@@ -186,40 +151,25 @@ impl Pki {
     ///
     /// # Errors
     /// See [`SignError`]; the text may be sent to the node.
-    pub fn sign_node(
-        &self,
-        request: &[u8],
-        node: &str,
-        now: SystemTime,
-    ) -> Result<CertificateDer<'static>, SignError> {
-        self.authority
-            .sign_node(request, node, now, self.config.node_life)
+    pub fn sign_node(&self, request: &[u8], node: &str, now: SystemTime) -> Result<CertificateDer<'static>, SignError> {
+        self.authority.sign_node(request, node, now, self.config.node_life)
     }
 
     /// The TLS configuration of our servers: TLS 1.2 and 1.3, ring, our server certificate.
     ///
     /// # Errors
     /// `Tls` if rustls refuses what was checked at [`Pki::open`].
-    pub fn server_tls(
-        &self,
-        clients: ClientCertificates,
-    ) -> Result<rustls::ServerConfig, PkiError> {
+    pub fn server_tls(&self, clients: ClientCertificates) -> Result<rustls::ServerConfig, PkiError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
-        roots
-            .add(self.ca_der().clone())
-            .map_err(|source| self.tls(source))?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        roots.add(self.ca_der().clone()).map_err(|source| self.tls(source))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
         let verifier = match clients {
             ClientCertificates::Required => verifier,
             ClientCertificates::Optional => verifier.allow_unauthenticated(),
         };
-        let verifier = verifier
-            .build()
-            .map_err(|error| self.tls(rustls::Error::General(error.to_string())))?;
-        let key = PrivateKeyDer::try_from(self.server.key.serialize_der())
-            .map_err(|error| self.tls(rustls::Error::General(error.to_owned())))?;
+        let verifier = verifier.build().map_err(|error| self.tls(rustls::Error::General(error.to_string())))?;
+        let key = PrivateKeyDer::try_from(self.server.key.serialize_der()).map_err(|error| self.tls(rustls::Error::General(error.to_owned())))?;
         rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|source| self.tls(source))?
@@ -233,20 +183,11 @@ impl Pki {
     /// # Errors
     /// `ForeignKubeconfig` if a file that we did not write stands at `path`.
     pub fn write_kubeconfig(&self, path: &Path, server: &str) -> Result<(), PkiError> {
-        Kubeconfig {
-            server,
-            ca: &self.ca_pem(),
-            certificate: &pem(&self.admin.certificate),
-            key: &self.admin.key.serialize_pem(),
-        }
-        .write(path)
+        Kubeconfig { server, ca: &self.ca_pem(), certificate: &pem(&self.admin.certificate), key: &self.admin.key.serialize_pem() }.write(path)
     }
 
     fn tls(&self, source: rustls::Error) -> PkiError {
-        PkiError::Tls {
-            dir: self.config.dir.clone(),
-            source,
-        }
+        PkiError::Tls { dir: self.config.dir.clone(), source }
     }
 }
 
@@ -281,33 +222,20 @@ fn server_names(config: &Config) -> Vec<String> {
 
 fn load_authority(dir: &Path, now: SystemTime) -> Result<Authority, PkiError> {
     let (certificate_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
-    let missing = |path: &Path| PkiError::Missing {
-        path: path.to_owned(),
-        advice: RESTORE_CA,
-    };
+    let missing = |path: &Path| PkiError::Missing { path: path.to_owned(), advice: RESTORE_CA };
     let certificate = certificate(&certificate_path)?.ok_or_else(|| missing(&certificate_path))?;
     let key = key(&key_path)?.ok_or_else(|| missing(&key_path))?;
     let parsed = parse(&certificate, &certificate_path)?;
     if !belongs(&parsed, &key) {
-        return Err(PkiError::KeyMismatch {
-            certificate: certificate_path,
-            key: key_path,
-        });
+        return Err(PkiError::KeyMismatch { certificate: certificate_path, key: key_path });
     }
     if !parsed.is_ca() {
-        return Err(malformed(
-            &certificate_path,
-            "CA certificate",
-            "it may not sign others",
-        ));
+        return Err(malformed(&certificate_path, "CA certificate", "it may not sign others"));
     }
     let not_after = not_after(&parsed);
     if not_after <= now {
         let not_after = parsed.validity().not_after.to_string();
-        return Err(PkiError::Expired {
-            path: certificate_path,
-            not_after,
-        });
+        return Err(PkiError::Expired { path: certificate_path, not_after });
     }
     if not_after <= now + RENEW_BEFORE {
         log::warn!(not_after = parsed.validity().not_after.to_string().as_str(); "certificate authority expires soon, plan a new one");
@@ -316,31 +244,16 @@ fn load_authority(dir: &Path, now: SystemTime) -> Result<Authority, PkiError> {
 }
 
 /// Loads a pair; makes what was never made, and renews a certificate whose names or time ran out.
-fn leaf(
-    dir: &Path,
-    name: &str,
-    purpose: &Leaf<'_>,
-    authority: &Authority,
-    now: SystemTime,
-) -> Result<Pair, PkiError> {
-    let (certificate_path, key_path) = (
-        dir.join(format!("{name}.crt")),
-        dir.join(format!("{name}.key")),
-    );
+fn leaf(dir: &Path, name: &str, purpose: &Leaf<'_>, authority: &Authority, now: SystemTime) -> Result<Pair, PkiError> {
+    let (certificate_path, key_path) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
     let found = certificate(&certificate_path)?;
     let key = match key(&key_path)? {
         Some(key) => key,
         None if found.is_some() => {
-            return Err(PkiError::Missing {
-                path: key_path,
-                advice: RESTORE_KEY,
-            });
+            return Err(PkiError::Missing { path: key_path, advice: RESTORE_KEY });
         }
         None => {
-            let key = KeyPair::generate().map_err(|source| PkiError::Crypto {
-                action: "make a key",
-                source,
-            })?;
+            let key = KeyPair::generate().map_err(|source| PkiError::Crypto { action: "make a key", source })?;
             files::write(&key_path, &key.serialize_pem(), 0o600)?;
             key
         }
@@ -348,15 +261,10 @@ fn leaf(
     if let Some(certificate) = found {
         let parsed = parse(&certificate, &certificate_path)?;
         if !belongs(&parsed, &key) {
-            return Err(PkiError::KeyMismatch {
-                certificate: certificate_path,
-                key: key_path,
-            });
+            return Err(PkiError::KeyMismatch { certificate: certificate_path, key: key_path });
         }
         if !authority.signed(&parsed) {
-            return Err(PkiError::OtherAuthority {
-                path: certificate_path,
-            });
+            return Err(PkiError::OtherAuthority { path: certificate_path });
         }
         let names_fit = match purpose {
             Leaf::Server(names) => covers(&parsed, names),
@@ -377,19 +285,8 @@ fn covers(certificate: &X509Certificate<'_>, names: &[String]) -> bool {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else {
         return false;
     };
-    let mut found: Vec<String> = extension
-        .value
-        .general_names
-        .iter()
-        .map(name_text)
-        .collect();
-    let mut wanted: Vec<String> = names
-        .iter()
-        .map(|name| {
-            name.parse::<std::net::IpAddr>()
-                .map_or(name.clone(), |ip| ip.to_string())
-        })
-        .collect();
+    let mut found: Vec<String> = extension.value.general_names.iter().map(name_text).collect();
+    let mut wanted: Vec<String> = names.iter().map(|name| name.parse::<std::net::IpAddr>().map_or(name.clone(), |ip| ip.to_string())).collect();
     found.sort_unstable();
     wanted.sort_unstable();
     wanted.dedup();
@@ -401,9 +298,7 @@ fn name_text(name: &GeneralName<'_>) -> String {
         GeneralName::DNSName(name) => (*name).to_owned(),
         GeneralName::IPAddress(bytes) => match **bytes {
             [a, b, c, d] => std::net::Ipv4Addr::new(a, b, c, d).to_string(),
-            _ => <[u8; 16]>::try_from(*bytes)
-                .map(|bytes| std::net::Ipv6Addr::from(bytes).to_string())
-                .unwrap_or_default(),
+            _ => <[u8; 16]>::try_from(*bytes).map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()).unwrap_or_default(),
         },
         _ => String::new(),
     }
@@ -413,27 +308,18 @@ fn certificate(path: &Path) -> Result<Option<CertificateDer<'static>>, PkiError>
     let Some(text) = files::read(path)? else {
         return Ok(None);
     };
-    CertificateDer::from_pem_slice(text.as_bytes())
-        .map(Some)
-        .map_err(|error| malformed(path, "PEM certificate", &error.to_string()))
+    CertificateDer::from_pem_slice(text.as_bytes()).map(Some).map_err(|error| malformed(path, "PEM certificate", &error.to_string()))
 }
 
 fn key(path: &Path) -> Result<Option<KeyPair>, PkiError> {
     let Some(text) = files::read(path)? else {
         return Ok(None);
     };
-    KeyPair::from_pem(&text)
-        .map(Some)
-        .map_err(|error| malformed(path, "PEM private key (PKCS #8)", &error.to_string()))
+    KeyPair::from_pem(&text).map(Some).map_err(|error| malformed(path, "PEM private key (PKCS #8)", &error.to_string()))
 }
 
-fn parse<'a>(
-    certificate: &'a CertificateDer<'_>,
-    path: &Path,
-) -> Result<X509Certificate<'a>, PkiError> {
-    X509Certificate::from_der(certificate)
-        .map(|(_, parsed)| parsed)
-        .map_err(|error| malformed(path, "PEM certificate", &error.to_string()))
+fn parse<'a>(certificate: &'a CertificateDer<'_>, path: &Path) -> Result<X509Certificate<'a>, PkiError> {
+    X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(|error| malformed(path, "PEM certificate", &error.to_string()))
 }
 
 fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
@@ -442,11 +328,7 @@ fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
 }
 
 fn malformed(path: &Path, expected: &'static str, detail: &str) -> PkiError {
-    PkiError::Malformed {
-        path: path.to_owned(),
-        expected,
-        detail: detail.to_owned(),
-    }
+    PkiError::Malformed { path: path.to_owned(), expected, detail: detail.to_owned() }
 }
 
 /// One certificate in PEM form (RFC 7468: 64 characters a line).

@@ -49,31 +49,19 @@ struct Claims {
 
 /// Lower-case hexadecimal SHA-256 of a certificate in DER form: how an edge recognises its cloud.
 pub fn fingerprint(ca_der: &[u8]) -> String {
-    digest::digest(&digest::SHA256, ca_der)
-        .as_ref()
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    digest::digest(&digest::SHA256, ca_der).as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Makes the token that is valid from `now` for `valid_for`.
 pub fn issue(ca_der: &[u8], key: &[u8], now: SystemTime, valid_for: Duration) -> String {
-    let header = Header {
-        alg: "HS256".into(),
-        typ: Some("JWT".into()),
-    };
-    let claims = Claims {
-        exp: unix_seconds(now).saturating_add(valid_for.as_secs()),
-    };
+    let header = Header { alg: "HS256".into(), typ: Some("JWT".into()) };
+    let claims = Claims { exp: unix_seconds(now).saturating_add(valid_for.as_secs()) };
     let signed = format!("{}.{}", encode(&header), encode(&claims));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes());
-    format!(
-        "{}.{signed}.{}",
-        fingerprint(ca_der),
-        URL_SAFE_NO_PAD.encode(tag)
-    )
+    format!("{}.{signed}.{}", fingerprint(ca_der), URL_SAFE_NO_PAD.encode(tag))
 }
 
 /// Checks the three JWT parts that an edge presents as bearer (without the fingerprint).
@@ -92,15 +80,8 @@ pub fn verify(bearer: &str, key: &[u8], now: SystemTime) -> Result<(), TokenErro
     if decode::<Header>(header)?.alg != "HS256" {
         return Err(TokenError::Algorithm);
     }
-    let tag = URL_SAFE_NO_PAD
-        .decode(tag)
-        .map_err(|_| TokenError::Malformed)?;
-    hmac::verify(
-        &hmac::Key::new(hmac::HMAC_SHA256, key),
-        signed.as_bytes(),
-        &tag,
-    )
-    .map_err(|_| TokenError::Signature)?;
+    let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| TokenError::Malformed)?;
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes(), &tag).map_err(|_| TokenError::Signature)?;
     if decode::<Claims>(claims)?.exp <= unix_seconds(now) {
         return Err(TokenError::Expired);
     }
@@ -108,18 +89,14 @@ pub fn verify(bearer: &str, key: &[u8], now: SystemTime) -> Result<(), TokenErro
 }
 
 fn encode<T: Serialize>(part: &T) -> String {
-    URL_SAFE_NO_PAD
-        .encode(serde_json::to_vec(part).expect("a struct of text and numbers always serialises"))
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).expect("a struct of text and numbers always serialises"))
 }
 
 fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, TokenError> {
-    let bytes = URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| TokenError::Malformed)?;
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
     serde_json::from_slice(&bytes).map_err(|_| TokenError::Malformed)
 }
 
 fn unix_seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,0 +1,74 @@
+//! TLS of the embedded API: every client shows a certificate, and only administrators are let in.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::EmbeddedError;
+
+/// The group of administrators, as in every Kubernetes cluster.
+const ADMINISTRATORS: &str = "system:masters";
+/// The name in the certificate that `skep-cloud` makes for its own controllers and for kubectl.
+const ADMINISTRATOR: &str = "skep:admin";
+
+/// Who is on the other side of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate's common name.
+    pub name: String,
+    /// The certificate's organisations.
+    pub groups: Vec<String>,
+}
+
+impl Identity {
+    /// Reads name and groups from a verified certificate; `None` when it has no common name.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let subject = certificate.subject();
+        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+        let groups = subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
+        Some(Self { name, groups })
+    }
+
+    /// Whether this client may use the API. Edge nodes may not: they speak to the CloudHub only.
+    pub fn is_administrator(&self) -> bool {
+        self.name == ADMINISTRATOR || self.groups.iter().any(|group| group == ADMINISTRATORS)
+    }
+}
+
+/// Builds the server's TLS configuration from PEM files.
+///
+/// # Errors
+/// [`EmbeddedError::Certificate`] names the file and what is wrong with it.
+pub fn server_config(certificate: &Path, key: &Path, client_ca: &Path) -> Result<ServerConfig, EmbeddedError> {
+    let bad = |path: &Path, why: String| EmbeddedError::Certificate { path: path.to_owned(), why };
+    let chain = certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(client_ca)? {
+        roots.add(authority).map_err(|error| bad(client_ca, error.to_string()))?;
+    }
+    let provider = Arc::new(default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| bad(client_ca, error.to_string()))?;
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad(certificate, error.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, private)
+        .map_err(|error| bad(certificate, format!("it does not go with the key `{}`: {error}", key.display())))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, EmbeddedError> {
+    let bad = |why: String| EmbeddedError::Certificate { path: path.to_owned(), why };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?.collect();
+    let found = found.map_err(|error| bad(error.to_string()))?;
+    if found.is_empty() { Err(bad("it holds no certificate".to_owned())) } else { Ok(found) }
+}
