@@ -41,22 +41,11 @@ struct Config {
 
 impl Config {
     fn read(path: &str) -> anyhow::Result<Self> {
-        let bytes = std::fs::metadata(path)
-            .with_context(|| format!("no configuration at `{path}`"))?
-            .len();
-        ensure!(
-            bytes <= CONFIG_BYTES_MAX,
-            "`{path}` has {bytes} bytes, more than {CONFIG_BYTES_MAX}"
-        );
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"))?;
-        let config: Self = serde_saphyr::from_str(&text)
-            .with_context(|| format!("`{path}` is not a thermometer's configuration"))?;
-        ensure!(
-            config.period_ms >= 100,
-            "`{path}`: period_ms is {}, and at least 100 is asked",
-            config.period_ms
-        );
+        let bytes = std::fs::metadata(path).with_context(|| format!("no configuration at `{path}`"))?.len();
+        ensure!(bytes <= CONFIG_BYTES_MAX, "`{path}` has {bytes} bytes, more than {CONFIG_BYTES_MAX}");
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"))?;
+        let config: Self = serde_saphyr::from_str(&text).with_context(|| format!("`{path}` is not a thermometer's configuration"))?;
+        ensure!(config.period_ms >= 100, "`{path}`: period_ms is {}, and at least 100 is asked", config.period_ms);
         Ok(config)
     }
 
@@ -106,13 +95,8 @@ impl Thermometer {
     ) -> mqtt::Result<()> {
         client.connect(connect).await?;
         log::info!("connected");
-        let (delta, result) = (
-            self.config.topic("update/delta"),
-            self.config.topic("update/result"),
-        );
-        client
-            .subscribe_many_same_qos(&[&delta, &result], mqtt::QOS_1)
-            .await?;
+        let (delta, result) = (self.config.topic("update/delta"), self.config.topic("update/result"));
+        client.subscribe_many_same_qos(&[&delta, &result], mqtt::QOS_1).await?;
         let mut period = tokio::time::interval(Duration::from_millis(self.config.period_ms));
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_refusal = String::from("unknown");
@@ -140,10 +124,7 @@ impl Thermometer {
 /// What the edge said to a report. A refusal is told when its reason changes, not once per period.
 fn heard_result(result: &Value, last_refusal: &mut String) {
     let reason = match result.get("code") {
-        Some(code) => format!(
-            "{code}: {}",
-            result["reason"].as_str().unwrap_or("no reason")
-        ),
+        Some(code) => format!("{code}: {}", result["reason"].as_str().unwrap_or("no reason")),
         None => String::new(),
     };
     if reason == *last_refusal {
@@ -158,20 +139,12 @@ fn heard_result(result: &Value, last_refusal: &mut String) {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn run() -> anyhow::Result<()> {
     let mut stop = signal(SignalKind::terminate())?;
-    let config = Config::read(
-        &std::env::args()
-            .nth(1)
-            .unwrap_or_else(|| CONFIG_PATH.to_owned()),
-    )?;
+    let config = Config::read(&std::env::args().nth(1).unwrap_or_else(|| CONFIG_PATH.to_owned()))?;
     log::info!(broker = config.broker.as_str(), device = config.device.as_str(), value = config.value.as_str(); "thermometer starts");
     let options = mqtt::CreateOptionsBuilder::new()
         .server_uri(&config.broker)
@@ -179,19 +152,14 @@ async fn run() -> anyhow::Result<()> {
         .client_id(format!("{}-{:x}", config.device, now_ms()))
         .persistence(mqtt::PersistenceType::None)
         .finalize();
-    let mut client =
-        mqtt::AsyncClient::new(options).context("no MQTT client for this broker address")?;
+    let mut client = mqtt::AsyncClient::new(options).context("no MQTT client for this broker address")?;
     let inbound = client.get_stream(INBOUND_MAX);
     let connect = mqtt::ConnectOptionsBuilder::new()
         .keep_alive_interval(Duration::from_secs(10))
         .connect_timeout(Duration::from_secs(3))
         .clean_session(true)
         .finalize();
-    let mut thermometer = Thermometer {
-        value: config.value.clone(),
-        config,
-        reports: 0,
-    };
+    let mut thermometer = Thermometer { value: config.value.clone(), config, reports: 0 };
     let mut retry = RETRY_INITIAL;
     loop {
         let began = Instant::now();
@@ -213,10 +181,7 @@ async fn run() -> anyhow::Result<()> {
     }
     log::info!(reports = thermometer.reports; "told to stop");
     if client.is_connected() {
-        client
-            .disconnect_after(Duration::from_secs(1))
-            .await
-            .context("the broker did not take the farewell")?;
+        client.disconnect_after(Duration::from_secs(1)).await.context("the broker did not take the farewell")?;
     }
     Ok(())
 }

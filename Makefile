@@ -1,0 +1,68 @@
+# Skep's commands. `make demo` on a fresh Debian or Ubuntu installs what is missing, builds, and shows the main job end to end.
+#
+#   make demo [ONCE=1]            the five steps, then stay up until Ctrl-C (ONCE=1: exit after the steps)
+#   make test [TEST=name]         unit tests, and tests that start the real programs with Docker, kubectl and mosquitto
+#   make edge_test                the edge's unit tests (manual ch. 14.10)
+#   make edge_integration_test    the edge's part of tests/ (manual ch. 14.11)
+#   make lint                     format, clippy, dependency policy, shell scripts
+#   make dist                     the two programs as they are shipped, in target/dist; prints their sizes
+#   make bench [SCENARIO=name]    measurements into target/bench
+#   make clean-demo               stop what a demo left and remove .skep/demo
+#
+# SKEP_SETUP=no forbids every installation.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_BUILD_JOBS ?= 2
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO_DENY = $(or $(wildcard $(HOME)/.cache/skep/cargo-deny-0.20.2/bin/cargo-deny),cargo-deny)
+SCRIPTS = deploy/setup.sh deploy/with-docker deploy/demo.sh deploy/examples/build-image.sh .ci/run
+DIST_BYTES_MAX := 15728640
+
+.PHONY: help demo test edge_test edge_integration_test lint dist bench clean-demo
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+demo:
+	@deploy/setup.sh --for demo
+	@deploy/with-docker deploy/demo.sh
+
+test:
+	@deploy/setup.sh --for test
+	@deploy/with-docker cargo test --release --locked --workspace $(if $(TEST),-- $(TEST))
+
+edge_test:
+	@deploy/setup.sh --for test
+	@cargo test --release --locked -p skep-edge
+
+edge_integration_test:
+	@deploy/setup.sh --for test
+	@deploy/with-docker cargo test --release --locked -p skep-tests --test it -- edge
+
+lint:
+	@deploy/setup.sh --for lint
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO_DENY) --locked --config .deny.toml check bans licenses sources
+	shellcheck $(SCRIPTS)
+
+dist:
+	@deploy/setup.sh --for build
+	cargo build --profile dist --locked -p skep-edge --bin skep-edge
+	cargo build --profile dist --locked -p skep-cloud --bin skep-cloud
+	@for program in skep-edge skep-cloud; do \
+	    bytes=$$(stat -c %s "$(TARGET)/dist/$$program"); \
+	    printf '%-12s %9d bytes (%d.%d MB, limit 15 MB)\n' "$$program" "$$bytes" $$((bytes / 1048576)) $$((bytes % 1048576 * 10 / 1048576)); \
+	    [ "$$bytes" -le $(DIST_BYTES_MAX) ] || { echo "$$program is larger than its limit of $(DIST_BYTES_MAX) bytes" >&2; exit 1; }; \
+	done
+
+bench:
+	@echo "make bench: no scenario exists yet. Planned: actors twin page link storm pods api memory; each will write target/bench/<scenario>.json" >&2
+	@exit 1
+
+clean-demo:
+	@deploy/with-docker deploy/demo.sh --clean
