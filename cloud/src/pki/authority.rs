@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use model::NodeName;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -88,7 +89,7 @@ impl Authority {
     ///
     /// # Errors
     /// `Request` if it is not a self-signed PKCS #10 request, `Subject` if it names somebody else.
-    pub fn sign_node(&self, request: &[u8], node: &str, now: SystemTime, life: Duration) -> Result<CertificateDer<'static>, SignError> {
+    pub fn sign_node(&self, request: &[u8], node: &NodeName, now: SystemTime, life: Duration) -> Result<CertificateDer<'static>, SignError> {
         let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
             .map_err(|error| SignError::Request(error.to_string()))?;
         let asked = format!("{NODE_PREFIX}{node}");
@@ -101,7 +102,7 @@ impl Authority {
         let mut params = parameters(subject(&asked, NODES), now, (now + life).min(self.not_after));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.signed_by(&request.public_key, &self.issuer).map(|signed| signed.der().clone()).map_err(|error| {
-            log::error!(node = node, error = error.to_string().as_str(); "node certificate not signed");
+            log::error!(node:% = node, error = error.to_string().as_str(); "node certificate not signed");
             SignError::Internal
         })
     }

@@ -17,9 +17,10 @@ use actix_web::dev::{Extensions, Server};
 use actix_web::http::{StatusCode, header};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
 use futures_util::StreamExt as _;
+use model::NodeName;
 
 use super::error::{PkiError, SignError};
-use super::identity::{self, Identity, is_node_name};
+use super::identity::{self, Identity};
 use super::token::TokenError;
 use super::{ClientCertificates, Pki};
 
@@ -106,27 +107,29 @@ async fn edge(request: HttpRequest, pki: web::Data<Pki>, body: web::Payload) -> 
 
 async fn sign(request: &HttpRequest, pki: &Pki, body: web::Payload) -> Result<Vec<u8>, SignError> {
     let now = SystemTime::now();
-    let node = header_text(request, "NodeName").filter(|name| is_node_name(name));
+    let node = header_text(request, "NodeName").and_then(|name| NodeName::new(name).ok());
     // Who asks is settled before what is asked, so that a stranger learns nothing about our checks.
-    authorize(request, pki, node.unwrap_or_default(), now)?;
+    authorize(request, pki, node.as_ref(), now)?;
     let node = node.ok_or(SignError::NodeName)?;
     if !header_text(request, "ExtKeyUsages").is_none_or(|usages| serde_json::from_str::<Vec<u8>>(usages).is_ok_and(|usages| usages == [2])) {
         return Err(SignError::Usage);
     }
     let csr = bounded(body).await?;
-    Ok(pki.sign_node(&csr, node, now)?.to_vec())
+    Ok(pki.sign_node(&csr, &node, now)?.to_vec())
 }
 
 /// A certificate of the same node, or a join token.
-fn authorize(request: &HttpRequest, pki: &Pki, node: &str, now: SystemTime) -> Result<(), SignError> {
+fn authorize(request: &HttpRequest, pki: &Pki, node: Option<&NodeName>, now: SystemTime) -> Result<(), SignError> {
     let shown = request.conn_data::<Identity>();
-    if shown.is_some_and(|identity| !node.is_empty() && identity.node() == Some(node)) {
+    if shown.is_some_and(|identity| node.is_some() && identity.node().as_ref() == node) {
         return Ok(());
     }
     let bearer = header_text(request, header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "));
     match (bearer, shown) {
         (Some(bearer), _) => Ok(pki.check_token(bearer.trim(), now)?),
-        (None, Some(identity)) => Err(SignError::OtherNode { found: identity.common_name.clone(), asked: node.to_owned() }),
+        (None, Some(identity)) => {
+            Err(SignError::OtherNode { found: identity.common_name.clone(), asked: node.map(ToString::to_string).unwrap_or_default() })
+        }
         (None, None) => Err(TokenError::Missing.into()),
     }
 }

@@ -2,6 +2,7 @@
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::rt::net::TcpStream;
+use model::NodeName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Organization of every node's certificate (Kubernetes node authorizer).
@@ -33,23 +34,11 @@ impl Identity {
     }
 
     /// The node's name, if this is a node: O `system:nodes` and CN `system:node:<name>`.
-    pub fn node(&self) -> Option<&str> {
+    pub fn node(&self) -> Option<NodeName> {
         let name = self.common_name.strip_prefix(NODE_PREFIX)?;
-        (self.organizations.iter().any(|organization| organization == NODES) && is_node_name(name)).then_some(name)
+        let is_node = self.organizations.iter().any(|organization| organization == NODES);
+        NodeName::new(name).ok().filter(|_| is_node)
     }
-}
-
-/// Whether `name` may name a Kubernetes Node: a DNS subdomain (RFC 1123), at most 253 characters.
-pub fn is_node_name(name: &str) -> bool {
-    name.len() <= 253
-        && name.split('.').all(|label| {
-            let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-            let bytes = label.as_bytes();
-            bytes.len() <= 63
-                && edge(bytes.first().copied())
-                && edge(bytes.last().copied())
-                && bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
-        })
 }
 
 /// The identity that the other end of a TLS connection of our servers proved; `None` without a certificate.

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use model::NodeName;
 use rcgen::KeyPair;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -32,7 +33,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use authority::{Authority, Leaf, alternative_name, belongs};
 pub use error::{PkiError, SignError};
-pub use identity::{Identity, is_node_name, of_connection};
+pub use identity::{Identity, of_connection};
 use kubeconfig::Kubeconfig;
 
 /// Life of our own leaf certificates.
@@ -151,7 +152,7 @@ impl Pki {
     ///
     /// # Errors
     /// See [`SignError`]; the text may be sent to the node.
-    pub fn sign_node(&self, request: &[u8], node: &str, now: SystemTime) -> Result<CertificateDer<'static>, SignError> {
+    pub fn sign_node(&self, request: &[u8], node: &NodeName, now: SystemTime) -> Result<CertificateDer<'static>, SignError> {
         self.authority.sign_node(request, node, now, self.config.node_life)
     }
 

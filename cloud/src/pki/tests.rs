@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use model::NodeName;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use ring::hmac;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -18,6 +19,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 fn config(dir: &Path) -> Config {
     Config::new(dir.join("pki"))
+}
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
 }
 
 fn csr(common_name: Option<&str>) -> Vec<u8> {
@@ -151,8 +156,8 @@ fn a_signed_node_certificate_has_our_subject_whatever_the_request_says() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::open(config(dir.path())).unwrap();
     for name in [None, Some("system:node:edge-1")] {
-        let signed = pki.sign_node(&csr(name), "edge-1", SystemTime::now()).unwrap();
-        assert_eq!(Identity::from_der(&signed).unwrap().node(), Some("edge-1"));
+        let signed = pki.sign_node(&csr(name), &node("edge-1"), SystemTime::now()).unwrap();
+        assert_eq!(Identity::from_der(&signed).unwrap().node(), Some(node("edge-1")));
         let (_, parsed) = X509Certificate::from_der(&signed).unwrap();
         assert!(!parsed.is_ca());
         let usage = parsed.extended_key_usage().unwrap().unwrap().value;
@@ -164,7 +169,7 @@ fn a_signed_node_certificate_has_our_subject_whatever_the_request_says() {
 fn a_request_for_another_node_and_garbage_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::open(config(dir.path())).unwrap();
-    let sign = |request: &[u8]| pki.sign_node(request, "edge-1", SystemTime::now());
+    let sign = |request: &[u8]| pki.sign_node(request, &node("edge-1"), SystemTime::now());
     assert!(matches!(sign(&csr(Some("system:node:edge-2"))), Err(SignError::Subject { .. })));
     assert!(matches!(sign(&csr(Some("admin"))), Err(SignError::Subject { .. })));
     for garbage in [&b""[..], b"hello", &[0x30; 4096], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]] {
@@ -179,7 +184,7 @@ fn a_request_for_another_node_and_garbage_are_refused() {
 #[test]
 fn a_subject_with_two_names_or_without_the_nodes_organization_is_no_node() {
     let identity = |name: &str, organization: &str| Identity { common_name: name.into(), organizations: vec![organization.into()] };
-    assert_eq!(identity("system:node:a", "system:nodes").node(), Some("a"));
+    assert_eq!(identity("system:node:a", "system:nodes").node(), Some(node("a")));
     for (name, organization) in
         [("system:node:a", "system:masters"), ("system:node:", "system:nodes"), ("system:node:A b", "system:nodes"), ("a", "system:nodes")]
     {
