@@ -1,0 +1,1 @@
+//! One golden example of each message.

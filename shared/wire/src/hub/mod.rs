@@ -1,0 +1,20 @@
+//! The link between CloudHub and EdgeHub.
+
+pub mod codec;
+pub mod downstream;
+pub mod envelope;
+pub mod frame;
+pub mod outbox;
+pub mod resource;
+pub mod upstream;
+
+pub use codec::DecodeError;
+pub use downstream::{Downstream, ObjectOperation};
+pub use envelope::{Envelope, Header, MsgId, MsgIdError, Operation, Route};
+pub use frame::{Body, BodyError, Frame, Parts};
+pub use outbox::{Outbox, OutboxKey, Outgoing};
+
+pub use resource::{Resource, ResourceError};
+pub use upstream::{PodStatusReport, Upstream};
+
+pub use crate::json::RawJson;
