@@ -1,5 +1,6 @@
 //! The edge daemon: pods on Docker, MQTT devices and their twins, autonomous.
 
+pub mod edge_hub;
 pub mod join;
 pub mod store;
 pub mod tls;
