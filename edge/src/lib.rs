@@ -1,6 +1,7 @@
 //! The edge daemon: pods on Docker, MQTT devices and their twins, autonomous.
 
 pub mod edge_hub;
+pub mod event_bus;
 pub mod join;
 pub mod store;
 pub mod tls;
