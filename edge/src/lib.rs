@@ -1,10 +1,5 @@
 //! The edge daemon: pods on Docker, MQTT devices and their twins, autonomous.
 
-pub mod config;
-pub mod edge_hub;
-pub mod event_bus;
-pub mod exit;
 pub mod join;
 pub mod store;
-pub mod systemd;
 pub mod tls;

@@ -2,6 +2,8 @@
 //!
 //! Keys are KubeEdge's where it has them (`cloudhub.*`, `controller.kube.*`); all durations are seconds.
 
+mod load;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -9,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use admin::settings::{LoadError, load};
+pub use load::{FILE_BYTES_MAX, LoadError, load};
 
 /// Where the configuration is looked for when no file is named; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/skep/cloud.yaml";
