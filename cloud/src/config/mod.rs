@@ -2,8 +2,6 @@
 //!
 //! Keys are KubeEdge's where it has them (`cloudhub.*`, `controller.kube.*`); all durations are seconds.
 
-mod load;
-
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -11,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use load::{FILE_BYTES_MAX, LoadError, load};
+pub use admin::settings::{LoadError, load};
 
 /// Where the configuration is looked for when no file is named; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/skep/cloud.yaml";

@@ -26,6 +26,13 @@ impl<T> Reply<T> {
         sender.is_some_and(|s| s.send(value).is_ok())
     }
 
+    /// Moves the promise out of a message that is only lent, for an answer that comes after the handler has returned.
+    /// What stays behind answers nobody.
+    #[must_use]
+    pub fn take(&self) -> Self {
+        Self(Mutex::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).take()))
+    }
+
     /// Whether somebody still waits for the answer.
     pub fn is_wanted(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|s| !s.is_closed())
@@ -44,4 +51,21 @@ pub enum AskError {
     /// No answer, or no room for the question, within the deadline.
     #[error("no answer within the deadline")]
     Deadline,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_promise_that_was_taken_out_answers_and_what_stays_behind_does_not() {
+        let (reply, mut answer) = Reply::channel();
+        let taken = reply.take();
+        assert!(!reply.send(1) && !reply.is_wanted());
+        drop(reply);
+        assert!(taken.send(2));
+        assert_eq!(answer.try_recv().unwrap(), 2);
+    }
 }

@@ -109,7 +109,7 @@ fn parse<T: DeserializeOwned + Default>(path: &Path, text: &str) -> Result<T, Lo
     }
     serde_saphyr::from_str(text).map_err(|error| {
         let error = error.without_snippet();
-        let (line, column) = error.location().map_or((0, 0), |at| (u64::from(at.line()), u64::from(at.column())));
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         LoadError::Malformed {
             path: path.to_owned(),
             line,

@@ -1,0 +1,204 @@
+//! What Communication does with each message.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use actor::{Lease, SendError, Work};
+use wire::hub::{Frame, MsgId, Upstream};
+
+use super::{CommunicationMessage, Effect, Figures, state::Communication};
+use crate::{
+    edge_hub::EdgeHubMessage,
+    event_bus::EventBusMessage,
+    store::pending_report::{self, Seq},
+    twin::state::fresh_event_id,
+};
+
+impl Actor for Communication {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(self.config.resend_every, |communication, _| {
+            // A full mailbox is no reason to do anything: the next tick comes.
+            let _ = communication.peers.own.try_send(CommunicationMessage::ResendDue);
+        });
+        if self.is_connected() {
+            // The incarnation before this one may have died between the request and the answer.
+            self.membership_asks_left = self.config.membership_asks;
+            self.ask_for_membership();
+        }
+        self.send_reports(ctx);
+    }
+}
+
+/// What one batch comes to.
+#[derive(Default)]
+struct Sum {
+    publications: Vec<EventBusMessage>,
+    settled: Vec<Seq>,
+    look_for_reports: bool,
+}
+
+impl Handler<Lease<CommunicationMessage>> for Communication {
+    type Result = Work<Self>;
+
+    fn handle(&mut self, lease: Lease<CommunicationMessage>, ctx: &mut Self::Context) -> Work<Self> {
+        let mut sum = Sum::default();
+        for (_, message) in lease.iter() {
+            self.take(message, &mut sum);
+        }
+        if !sum.settled.is_empty() {
+            let settled = self.store.write(&lease.fence(), |tx| pending_report::settle(tx, &sum.settled));
+            if let Err(error) = settled {
+                // The rows stay, and the reports are sent again: the cloud hears them twice.
+                lease.fail(0, &error);
+            }
+        }
+        if sum.look_for_reports {
+            self.send_reports(ctx);
+        }
+        self.publish(sum.publications, lease)
+    }
+}
+
+impl Communication {
+    fn take(&mut self, message: &CommunicationMessage, sum: &mut Sum) {
+        match message {
+            CommunicationMessage::Effects(effects) => {
+                for effect in effects {
+                    self.carry_out(effect, sum);
+                }
+            }
+            CommunicationMessage::CloudConnected => {
+                self.shared.connected.store(true, Relaxed);
+                self.window.clear();
+                self.membership_asks_left = self.config.membership_asks;
+                self.ask_for_membership();
+                self.flush_uploads();
+                sum.look_for_reports = true;
+            }
+            CommunicationMessage::CloudDisconnected => {
+                self.shared.connected.store(false, Relaxed);
+                self.window.clear();
+            }
+            CommunicationMessage::Confirmed { parent } => {
+                if let Some((_, seqs)) = self.window.answered(parent) {
+                    self.shared.figures.reports_confirmed.fetch_add(1, Relaxed);
+                    sum.settled.extend(seqs);
+                    sum.look_for_reports = true;
+                }
+            }
+            CommunicationMessage::Refused { parent, reason } => match self.window.answered(parent) {
+                Some((device, seqs)) => {
+                    self.shared.figures.reports_refused.fetch_add(1, Relaxed);
+                    log::warn!(device:% = device, reason = reason.as_str(); "the cloud refused a report, it is dropped");
+                    sum.settled.extend(seqs);
+                    sum.look_for_reports = true;
+                }
+                None => log::warn!(frame:% = parent, reason = reason.as_str(); "the cloud refused a message"),
+            },
+            CommunicationMessage::ResendDue => {
+                if self.is_connected() {
+                    let overdue = self.window.expire(Instant::now(), self.config.resend_every);
+                    self.shared.figures.reports_overdue.fetch_add(overdue as u64, Relaxed);
+                    if self.membership_asks_left > 0 {
+                        self.ask_for_membership();
+                    }
+                    self.flush_uploads();
+                    sum.look_for_reports = true;
+                }
+            }
+            CommunicationMessage::Upload { topic, payload } => {
+                let dropped = self.uploads.push(topic.clone(), payload.clone());
+                self.shared.figures.uploads_dropped.fetch_add(dropped, Relaxed);
+                self.flush_uploads();
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: &Effect, sum: &mut Sum) {
+        match effect {
+            Effect::Publish { topic, payload } => {
+                sum.publications.push(EventBusMessage::Publish { topic: topic.clone(), payload: payload.clone() });
+            }
+            Effect::ReportsPending => sum.look_for_reports = true,
+            Effect::Acknowledge { frame, resource } => {
+                self.answer_cloud(frame, Upstream::Ack { resource: resource.clone() });
+            }
+            Effect::Refuse { frame, resource, reason } => {
+                self.answer_cloud(frame, Upstream::Refusal { resource: resource.clone(), reason: reason.clone() });
+            }
+            Effect::MembershipReceived => self.membership_asks_left = 0,
+        }
+    }
+
+    /// An answer that does not get through is no loss: the cloud sends what is not answered again.
+    fn answer_cloud(&self, to: &MsgId, body: Upstream) {
+        let frame = Frame::answer(MsgId::random(), to.clone(), self.config.clock.now(), body);
+        if self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)).is_err() {
+            log::debug!(frame:% = to; "no room for an answer to the cloud");
+        }
+    }
+
+    fn ask_for_membership(&mut self) {
+        self.membership_asks_left = self.membership_asks_left.saturating_sub(1);
+        let body = Upstream::MembershipGet { event_id: fresh_event_id(), node: self.config.node.clone() };
+        let frame = Frame::new(MsgId::random(), self.config.clock.now(), body);
+        if self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)).is_err() {
+            log::debug!("no room to ask for the list of devices");
+        }
+    }
+
+    fn flush_uploads(&mut self) {
+        while self.is_connected()
+            && let Some((topic, payload)) = self.uploads.pop()
+        {
+            // KubeEdge's content is text, too; bytes that are none are replaced.
+            let body = Upstream::Upload { topic: topic.clone(), payload: String::from_utf8_lossy(&payload).into_owned() };
+            let frame = Frame::new(MsgId::random(), self.config.clock.now(), body);
+            match self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)) {
+                Ok(_) => {}
+                Err(SendError::Full(_) | SendError::Closed(_)) => return self.uploads.put_back(topic, payload),
+            }
+        }
+    }
+
+    /// Gives the publications to EventBus in order and settles the lease when the last is there.
+    fn publish(&self, publications: Vec<EventBusMessage>, lease: Lease<CommunicationMessage>) -> Work<Self> {
+        let mut left = publications.into_iter();
+        let first = loop {
+            let Some(publication) = left.next() else {
+                lease.done();
+                return Work::done();
+            };
+            match self.peers.event_bus.try_send(publication) {
+                Ok(_) => {}
+                Err(SendError::Full(publication) | SendError::Closed(publication)) => break publication,
+            }
+        };
+        let (bus, config, figures) = (self.peers.event_bus.clone(), self.config.clone(), self.shared.figures.clone());
+        let waiting = async move {
+            let all = async {
+                for publication in std::iter::once(first).chain(&mut left) {
+                    if bus.send(publication).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let in_time = tokio::time::timeout(config.publish_within, all).await.is_ok();
+            note_dropped(&figures, if in_time { 0 } else { 1 + left.len() as u64 });
+            lease.done();
+        };
+        Work::new(waiting.into_actor(self).map(|(), _, _| ()))
+    }
+}
+
+fn note_dropped(figures: &Arc<Figures>, count: u64) {
+    if count > 0 {
+        figures.publications_dropped.fetch_add(count, Relaxed);
+        log::warn!(count = count; "no room at EventBus in time, publications dropped");
+    }
+}

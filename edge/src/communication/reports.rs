@@ -1,0 +1,103 @@
+//! Reports to the cloud: from rows of `pending_report` to frames.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actor::SendError;
+use model::{DeviceId, Timestamp};
+use wire::{
+    hub::{Frame, MsgId, Upstream},
+    mqtt::payload::{DeviceStateReport, TwinReport},
+};
+
+use super::state::Communication;
+use crate::{
+    edge_hub::EdgeHubMessage,
+    store::{
+        Read, StoreError, device,
+        pending_report::{self, Seq},
+        twin,
+    },
+    twin::state::fresh_event_id,
+};
+
+/// One report that is ready to be sent.
+struct Report {
+    device: DeviceId,
+    frame: Frame<Upstream>,
+    seqs: Vec<Seq>,
+}
+
+impl Communication {
+    /// Sends reports until the window is full, everything is on its way, or EdgeHub has no room.
+    pub(super) fn send_reports(&mut self, ctx: &mut Context<Self>) {
+        let free = self.config.window.saturating_sub(self.window.devices());
+        if !self.is_connected() || self.waits_for_hub || free == 0 {
+            return;
+        }
+        let now = self.config.clock.now();
+        let reports = self.store.read(|read| {
+            // So many that `free` of them are left when those on their way are taken out.
+            let mut devices = pending_report::devices(read, self.config.window)?;
+            devices.retain(|device| !self.window.holds(device));
+            devices.truncate(free);
+            let reports = devices.into_iter().map(|device| reports_of(read, device, now));
+            reports.collect::<Result<Vec<_>, _>>()
+        });
+        let reports = match reports {
+            Ok(reports) => reports.into_iter().flatten(),
+            // Nothing is lost: the rows stay, and the timer comes back to them.
+            Err(error) => return log::warn!(error:% = error; "reports for the cloud could not be read"),
+        };
+        let sent_at = Instant::now();
+        for Report { device, frame, seqs } in reports {
+            let id = frame.id.clone();
+            match self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)) {
+                Ok(_) => {
+                    self.shared.figures.reports_sent.fetch_add(1, Relaxed);
+                    self.window.sent(id, device, seqs, sent_at);
+                }
+                Err(SendError::Full(_)) => return self.go_on_when_there_is_room(ctx),
+                Err(SendError::Closed(_)) => return,
+            }
+        }
+    }
+
+    fn go_on_when_there_is_room(&mut self, ctx: &mut Context<Self>) {
+        self.waits_for_hub = true;
+        let room = self.peers.edge_hub.room().into_actor(self);
+        ctx.spawn(room.map(|(), communication, ctx| {
+            communication.waits_for_hub = false;
+            communication.send_reports(ctx);
+        }));
+    }
+}
+
+/// The frames that tell the cloud what it must hear of one device: its twin, its state, or both.
+fn reports_of(read: &mut Read<'_>, device: DeviceId, now: Timestamp) -> Result<Vec<Report>, StoreError> {
+    let pending = pending_report::of_device(read, &device)?;
+    let mut reports = Vec::new();
+    let mut report = |body: Upstream, seqs| {
+        reports.push(Report { device: device.clone(), frame: Frame::new(MsgId::random(), now, body), seqs });
+    };
+    if !pending.properties.is_empty() {
+        let mut stored = twin::load(read, &device)?.properties;
+        let mut seqs = Vec::with_capacity(pending.properties.len());
+        let mut properties = std::collections::BTreeMap::new();
+        for (name, seq) in pending.properties {
+            properties.extend(stored.remove_entry(&name));
+            seqs.push(seq);
+        }
+        let content = TwinReport { event_id: fresh_event_id(), timestamp: now, properties };
+        report(Upstream::TwinReport { device: device.clone(), report: content }, seqs);
+    }
+    if let Some(seq) = pending.state
+        && let Some(row) = device::row(read, &device)?
+        && let Some(state) = row.device.state
+    {
+        let content =
+            DeviceStateReport { event_id: fresh_event_id(), timestamp: now, name: row.device.name, state, last_online: row.device.last_online };
+        report(Upstream::DeviceStateReport { device: device.clone(), report: content }, vec![seq]);
+    }
+    Ok(reports)
+}

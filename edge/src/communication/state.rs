@@ -1,0 +1,200 @@
+//! What Communication knows: which reports are on their way, and what waits for the cloud.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use model::DeviceId;
+use wire::hub::MsgId;
+
+use super::{Config, Peers, Shared, UPLOADS_BYTES_MAX, UPLOADS_MAX};
+use crate::store::{Store, pending_report::Seq};
+
+/// Overdue frames whose late confirmation is still understood.
+const OVERDUE_MAX: usize = 1024;
+
+/// The actor.
+pub struct Communication {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) peers: Peers,
+    pub(super) shared: Shared,
+    pub(super) window: Window,
+    pub(super) uploads: Uploads,
+    /// How often the list of devices may still be asked for on this connection.
+    pub(super) membership_asks_left: u32,
+    /// Somebody waits for room at EdgeHub to go on with the reports.
+    pub(super) waits_for_hub: bool,
+}
+
+impl Communication {
+    /// A new incarnation. What was on its way is sent again, from the store.
+    pub fn new(config: Config, store: Store, peers: Peers, shared: Shared) -> Self {
+        Self { config, store, peers, shared, window: Window::default(), uploads: Uploads::default(), membership_asks_left: 0, waits_for_hub: false }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.shared.connected.load(Relaxed)
+    }
+}
+
+/// Reports that were sent and not confirmed yet.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    sent: HashMap<MsgId, Sent>,
+    devices: HashSet<DeviceId>,
+    overdue: VecDeque<MsgId>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    device: DeviceId,
+    seqs: Vec<Seq>,
+    at: Instant,
+    overdue: bool,
+}
+
+impl Window {
+    /// Devices with a report on its way.
+    pub(super) fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Whether a report of `device` is on its way.
+    pub(super) fn holds(&self, device: &DeviceId) -> bool {
+        self.devices.contains(device)
+    }
+
+    /// Remembers a frame: its confirmation settles `seqs`.
+    pub(super) fn sent(&mut self, frame: MsgId, device: DeviceId, seqs: Vec<Seq>, at: Instant) {
+        self.devices.insert(device.clone());
+        self.sent.insert(frame, Sent { device, seqs, at, overdue: false });
+    }
+
+    /// Takes an answered frame out and returns what it settles; `None` for a frame not sent here.
+    pub(super) fn answered(&mut self, frame: &MsgId) -> Option<(DeviceId, Vec<Seq>)> {
+        let Sent { device, seqs, overdue, .. } = self.sent.remove(frame)?;
+        if overdue {
+            self.overdue.retain(|id| id != frame);
+        } else if !self.sent.values().any(|other| !other.overdue && other.device == device) {
+            self.devices.remove(&device);
+        }
+        Some((device, seqs))
+    }
+
+    /// Frees the devices whose report was not answered for `patience`; returns how many reports.
+    /// A late answer is still understood: it settles what that frame said and nothing newer.
+    pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> usize {
+        let mut count = 0;
+        for (id, sent) in &mut self.sent {
+            if !sent.overdue && now.saturating_duration_since(sent.at) >= patience {
+                sent.overdue = true;
+                count += 1;
+                self.devices.remove(&sent.device);
+                self.overdue.push_back(id.clone());
+            }
+        }
+        // A device has two frames at most (twin, state), sent together: both are overdue together.
+        while self.overdue.len() > OVERDUE_MAX {
+            if let Some(id) = self.overdue.pop_front() {
+                self.sent.remove(&id);
+            }
+        }
+        count
+    }
+
+    /// Forgets everything: no answer comes over a connection that is gone.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Uploads that wait for the cloud: a ring, because events are worth less the older they are.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    ring: VecDeque<(String, Bytes)>,
+    bytes: usize,
+}
+
+impl Uploads {
+    /// Adds one; returns how many had to go for it.
+    pub(super) fn push(&mut self, topic: String, payload: Bytes) -> u64 {
+        self.bytes += topic.len() + payload.len();
+        self.ring.push_back((topic, payload));
+        let mut dropped = 0;
+        while self.ring.len() > UPLOADS_MAX || self.bytes > UPLOADS_BYTES_MAX {
+            self.pop();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Takes the oldest.
+    pub(super) fn pop(&mut self) -> Option<(String, Bytes)> {
+        let (topic, payload) = self.ring.pop_front()?;
+        self.bytes -= topic.len() + payload.len();
+        Some((topic, payload))
+    }
+
+    /// Puts the one that was taken last back.
+    pub(super) fn put_back(&mut self, topic: String, payload: Bytes) {
+        self.bytes += topic.len() + payload.len();
+        self.ring.push_front((topic, payload));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn device(name: &str) -> DeviceId {
+        DeviceId::new(name).unwrap()
+    }
+
+    #[test]
+    fn an_overdue_report_frees_its_device_and_its_late_answer_settles_only_what_it_said() {
+        let mut window = Window::default();
+        let (lamp, start) = (device("lamp"), Instant::now());
+        let (first, second) = (MsgId::random(), MsgId::random());
+        window.sent(first.clone(), lamp.clone(), vec![1], start);
+        assert_eq!(window.expire(start + Duration::from_secs(9), Duration::from_secs(10)), 0);
+        assert!(window.holds(&lamp));
+        assert_eq!(window.expire(start + Duration::from_secs(10), Duration::from_secs(10)), 1);
+        assert!(!window.holds(&lamp));
+        window.sent(second.clone(), lamp.clone(), vec![2], start);
+        assert_eq!(window.answered(&first), Some((lamp.clone(), vec![1])));
+        assert!(window.holds(&lamp), "the second report is still on its way");
+        assert_eq!(window.answered(&second), Some((lamp.clone(), vec![2])));
+        assert!(!window.holds(&lamp));
+        assert_eq!(window.answered(&second), None);
+    }
+
+    #[test]
+    fn overdue_reports_do_not_pile_up() {
+        let mut window = Window::default();
+        let start = Instant::now();
+        for number in 0..OVERDUE_MAX + 50 {
+            window.sent(MsgId::random(), device(&format!("d{number}")), vec![1], start);
+        }
+        window.expire(start + Duration::from_secs(1), Duration::ZERO);
+        assert_eq!((window.sent.len(), window.overdue.len(), window.devices()), (OVERDUE_MAX, OVERDUE_MAX, 0));
+    }
+
+    #[test]
+    fn the_ring_of_uploads_keeps_the_last_ones_by_number_and_by_size() {
+        let mut uploads = Uploads::default();
+        let dropped: u64 = (0..UPLOADS_MAX + 3).map(|n| uploads.push(format!("t{n}"), Bytes::new())).sum();
+        assert_eq!(dropped, 3);
+        assert_eq!(uploads.pop().unwrap().0, "t3");
+        let big = Bytes::from(vec![0; UPLOADS_BYTES_MAX - 1]);
+        assert!(uploads.push("b".into(), big) > 200);
+        assert_eq!(uploads.pop().unwrap().0, "b");
+        assert_eq!((uploads.bytes, uploads.ring.len()), (0, 0));
+        assert_eq!(uploads.push("c".into(), Bytes::from(vec![0; UPLOADS_BYTES_MAX])), 1);
+    }
+}

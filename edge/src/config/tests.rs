@@ -1,0 +1,58 @@
+#![allow(clippy::unwrap_used, missing_docs)] // a failed step is the test's failure
+
+use super::*;
+
+fn load(yaml: &str, environment: &[(&str, &str)]) -> Result<EdgeConfig, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("edge.yaml");
+    std::fs::write(&path, yaml).unwrap();
+    EdgeConfig::load(Some(&path), None, environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+}
+
+#[test]
+fn the_printed_default_file_is_the_default() {
+    let printed = load(DEFAULT_YAML, &[("SKEP_EDGEHUB__CONTROLLER__NODE_ID", "edge-1")]).unwrap();
+    let mut built_in = load("", &[("SKEP_EDGEHUB__CONTROLLER__NODE_ID", "edge-1")]).unwrap();
+    built_in.database.driver = "sqlite3".into();
+    assert_eq!(serde_json::to_value(printed).unwrap(), serde_json::to_value(built_in).unwrap());
+}
+
+#[test]
+fn a_file_written_for_kubeedge_loads() {
+    let config = load(
+        "mqtt:\n  server: tcp://127.0.0.1:1883\n  internal-server: tcp://127.0.0.1:1884\n  mode: 0\n  qos: 0\n  retain: false\n  session-queue-size: 100\n\
+         edgehub:\n  websocket:\n    url: wss://0.0.0.0:10000/e632aba927ea4ac2b575ec1603d56f10/fb4ebb70/events\n    certfile: /etc/kubeedge/certs/edge.crt\n    keyfile: /etc/kubeedge/certs/edge.key\n    handshake-timeout: 30\n    write-deadline: 15\n    read-deadline: 15\n  controller:\n    placement: false\n    heartbeat: 15\n    refresh-ak-sk-interval: 10\n    auth-info-files-path: /var/IEF/secret\n    placement-url: https://10.154.193.32:7444/v1/placement_external/message_queue\n    project-id: e632aba927ea4ac2b575ec1603d56f10\n    node-id: fb4ebb70-2783-42b8-b3ef-63e2fd6d242e\n\
+         edged:\n  register-node-namespace: default\n  hostname-override: fb4ebb70-2783-42b8-b3ef-63e2fd6d242e\n  interface-name: eth0\n  node-status-update-frequency: 10\n  device-plugin-enabled: false\n  gpu-plugin-enabled: false\n  image-gc-high-threshold: 80\n  image-gc-low-threshold: 40\n  maximum-dead-containers-per-container: 1\n  docker-address: unix:///var/run/docker.sock\n  version: 2.0.0\n\
+         modules:\n  enabled: [eventbus, websocket, metaManager, edged, twin, dbTest]\n",
+        &[],
+    )
+    .unwrap();
+    assert_eq!(config.node().as_str(), "fb4ebb70-2783-42b8-b3ef-63e2fd6d242e");
+    assert_eq!(config.cloud_url(), "wss://0.0.0.0:10000/e632aba927ea4ac2b575ec1603d56f10/fb4ebb70/events");
+}
+
+#[test]
+fn an_address_without_a_path_gets_project_and_node() {
+    let config = load("edgehub:\n  websocket:\n    url: wss://cloud:10000/\n  controller:\n    node-id: edge-1\n    project-id: p\n", &[]).unwrap();
+    assert_eq!(config.cloud_url(), "wss://cloud:10000/p/edge-1/events");
+}
+
+#[test]
+fn values_that_cannot_work_are_refused_with_key_and_advice() {
+    for (yaml, key) in [
+        ("mqtt:\n  mode: 3\n", "mqtt.mode"),
+        ("mqtt:\n  qos: 3\n", "mqtt.qos"),
+        ("mqtt:\n  session-queue-size: 0\n", "mqtt.session-queue-size"),
+        ("edgehub:\n  websocket:\n    url: ws://x\n", "edgehub.websocket.url"),
+        ("edgehub:\n  controller:\n    node-id: ../etc\n", "edgehub.controller.node-id"),
+        ("edgehub:\n  controller:\n    node-id: a\nedged:\n  hostname-override: b\n", "edged.hostname-override"),
+        ("edgehub:\n  controller:\n    heartbeat: 0\n", "edgehub.controller.heartbeat"),
+        ("edged:\n  docker-address: tcp://1.2.3.4:2375\n", "edged.docker-address"),
+        ("admin:\n  address: 0.0.0.0\n", "admin.address"),
+        ("database:\n  driver: mysql\n", "database.driver"),
+    ] {
+        let error = load(yaml, &[]).unwrap_err();
+        assert!(matches!(&error, ConfigError::Invalid(invalid) if invalid.key == key), "{yaml}: {error}");
+    }
+    assert!(matches!(load("modules:\n  enabled: [twin, kube-proxy]\n", &[]), Err(ConfigError::Load(_))));
+}

@@ -1,0 +1,138 @@
+//! What Device does with each message.
+
+use actix::{Actor, Context, Handler};
+use actor::{Lease, Meta};
+use model::{
+    DeviceId, DeviceState, Timestamp,
+    membership::{AttributeOrigin, merge_attributes},
+};
+use wire::{
+    hub::{MsgId, Resource},
+    mqtt::{
+        Topic,
+        payload::{AttributesUpdate, DeviceStateReport, answer},
+    },
+};
+
+use super::{DeviceMessage, state::Device};
+use crate::{
+    communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
+    membership::{
+        Backlog,
+        state::{tell_attributes, write_attributes},
+    },
+    store::{Batch, StoreError, Tx, attribute, device, device::StoredDevice, pending_report},
+    twin::state::fresh_event_id,
+};
+
+impl Actor for Device {
+    type Context = Context<Self>;
+}
+
+impl Handler<Lease<DeviceMessage>> for Device {
+    type Result = ();
+
+    fn handle(&mut self, lease: Lease<DeviceMessage>, _: &mut Self::Context) {
+        self.settle(lease);
+    }
+}
+
+impl Device {
+    pub(super) fn settle(&mut self, lease: Lease<DeviceMessage>) {
+        let communication = &self.peers.communication;
+        let Some(room) = communication.try_reserve() else {
+            return lease.postpone_from(0, communication.room());
+        };
+        let now = self.config.clock.now();
+        let backlog = &mut self.backlog;
+        // A state that could not be stored is not answered, as in KubeEdge; the cloud sends again.
+        let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, backlog, now), |_, _| None);
+        // Replaced: the successor has the messages already, and nothing was written.
+        let Ok(Batch { effects, handled }) = done else { return };
+        if !effects.is_empty() {
+            room.send(Meta::new("device"), CommunicationMessage::Effects(effects));
+        }
+        if handled == lease.len() {
+            lease.done();
+        } else {
+            lease.postpone_from(handled, Backlog::pause());
+        }
+    }
+}
+
+fn apply(
+    tx: &mut Tx<'_>,
+    part: &[(&Meta, &DeviceMessage)],
+    effects: &mut Vec<Effect>,
+    backlog: &mut Backlog,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let mut handled = 0;
+    let mut reports = false;
+    for (meta, message) in part {
+        let Some(stored) = device::row(tx, message.device())? else {
+            if backlog.holds(meta) {
+                break;
+            }
+            effects.extend(unknown_device(message));
+            handled += 1;
+            continue;
+        };
+        match message {
+            DeviceMessage::StateUpdate { state, .. } => {
+                effects.push(set_state(tx, stored, state, now)?);
+                reports = true;
+            }
+            DeviceMessage::Attributes { device, update, frame } => {
+                effects.extend(change_attributes(tx, device, update, now)?);
+                effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Device(device.clone()) });
+            }
+        }
+        handled += 1;
+        if effects.iter().map(Effect::bytes).sum::<usize>() > EFFECTS_BYTES_MAX {
+            break;
+        }
+    }
+    if reports {
+        effects.push(Effect::ReportsPending);
+    }
+    Ok(handled)
+}
+
+impl DeviceMessage {
+    fn device(&self) -> &DeviceId {
+        match self {
+            Self::StateUpdate { device, .. } | Self::Attributes { device, .. } => device,
+        }
+    }
+}
+
+/// Stores a state. `last_online` moves with `online` and `ok` only; with the others it says when
+/// the device was last seen (newer KubeEdge empties it there, and that knowledge is lost).
+fn set_state(tx: &mut Tx<'_>, stored: StoredDevice, state: &DeviceState, now: Timestamp) -> Result<Effect, StoreError> {
+    let StoredDevice { device: row, incarnation } = stored;
+    let last_online = if state.is_online() { now.rfc3339() } else { row.last_online };
+    device::set_state(tx, &row.id, state, &last_online)?;
+    pending_report::state(tx, &row.id, incarnation, now)?;
+    let report = DeviceStateReport { event_id: fresh_event_id(), timestamp: now, name: row.name, state: state.clone(), last_online };
+    Ok(Effect::Publish { topic: Topic::DeviceStateUpdateResult(row.id), payload: answer::state_update_result(&report) })
+}
+
+fn change_attributes(tx: &mut Tx<'_>, device: &DeviceId, update: &AttributesUpdate, now: Timestamp) -> Result<Option<Effect>, StoreError> {
+    let mut attributes = attribute::load(tx, device)?;
+    let outcome = merge_attributes(&mut attributes, &update.attributes, AttributeOrigin::Update);
+    write_attributes(tx, device, &outcome)?;
+    Ok(tell_attributes(device, &update.event_id, now, &outcome))
+}
+
+fn unknown_device(message: &DeviceMessage) -> Option<Effect> {
+    log::debug!(device:% = message.device(), kind = actor::Mail::kind(message); "message for an unknown device");
+    match message {
+        DeviceMessage::StateUpdate { .. } => None,
+        DeviceMessage::Attributes { device, frame, .. } => Some(refuse(device, frame)),
+    }
+}
+
+fn refuse(device: &DeviceId, frame: &MsgId) -> Effect {
+    Effect::Refuse { frame: frame.clone(), resource: Resource::Device(device.clone()), reason: "the device is not a member of this node".into() }
+}

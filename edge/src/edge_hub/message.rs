@@ -1,0 +1,119 @@
+//! What EdgeHub is told.
+
+use std::time::Duration;
+
+use actor::{Mail, Reply};
+use wire::hub::{Downstream, Frame, Upstream};
+
+/// The answer to [`EdgeHubMessage::Request`].
+pub type Answer = Result<Frame<Downstream>, RequestError>;
+
+/// Everything that can make EdgeHub act.
+#[derive(Debug)]
+pub enum EdgeHubMessage {
+    /// From MetaManager, Edged and Communication: goes to the cloud if it is there, else it is dropped and
+    /// counted. Who must be heard asks the store again on `CloudConnected` or on its own timer.
+    Send(Frame<Upstream>),
+    /// From MetaManager and Edged: as `Send`, and the frame that names this one as its parent is the answer.
+    /// Answered exactly once; at once with `Disconnected` when the connection is not there or breaks.
+    Request {
+        /// The question.
+        frame: Frame<Upstream>,
+        /// How long the answer may take.
+        within: Duration,
+        /// Who asked.
+        reply: Reply<Answer>,
+    },
+    /// From the socket: a session stands. Followed by a notice to Communication, MetaManager and Edged.
+    Connected {
+        /// Grows with each session of this process.
+        session: u64,
+    },
+    /// From the socket: the session is over. Followed by the same notice; open requests fail.
+    Disconnected {
+        /// Which session.
+        session: u64,
+        /// Why.
+        reason: String,
+    },
+    /// From the socket: one text frame of the cloud.
+    Received {
+        /// In which session.
+        session: u64,
+        /// The frame, not decoded.
+        text: String,
+    },
+    /// From EdgeHub's own timer: requests whose time is over are answered with `Deadline`.
+    RequestsDue,
+}
+
+/// Why a request was not answered by the cloud.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The cloud is not there, or the connection broke before it answered.
+    #[error("the cloud is not connected")]
+    Disconnected,
+    /// No answer in time. One that comes later is treated like any other message.
+    #[error("the cloud did not answer within {0:?}")]
+    Deadline(Duration),
+    /// Too many requests are open, or too much waits to be written.
+    #[error("too much waits for the cloud already")]
+    Busy,
+    /// The frame is larger than the cloud takes.
+    #[error("the request has {bytes} bytes, more than the cloud takes")]
+    TooLarge {
+        /// Size of the frame.
+        bytes: usize,
+    },
+}
+
+impl Mail for EdgeHubMessage {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Send(_) => "Send",
+            Self::Request { .. } => "Request",
+            Self::Connected { .. } => "Connected",
+            Self::Disconnected { .. } => "Disconnected",
+            Self::Received { .. } => "Received",
+            Self::RequestsDue => "RequestsDue",
+        }
+    }
+
+    /// Never shows a content: it may be a Secret.
+    fn describe(&self) -> String {
+        match self {
+            Self::Send(frame) | Self::Request { frame, .. } => {
+                format!("{} {} {}", self.kind(), frame.body.kind(), frame.id)
+            }
+            Self::Connected { session } => format!("Connected: session {session}"),
+            Self::Disconnected { session, reason } => format!("Disconnected: session {session}: {reason}"),
+            Self::Received { text, .. } => match wire::hub::codec::decode_envelope(text) {
+                Ok(envelope) => format!("Received {} {} {}", envelope.route.operation.as_str(), envelope.route.resource, envelope.header.msg_id),
+                Err(error) => format!("Received {} bytes: {error}", text.len()),
+            },
+            Self::RequestsDue => self.kind().into(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        256 + match self {
+            Self::Send(frame) | Self::Request { frame, .. } => body_bytes(&frame.body),
+            Self::Received { text, .. } => text.len(),
+            Self::Connected { .. } | Self::Disconnected { .. } | Self::RequestsDue => 0,
+        }
+    }
+}
+
+fn body_bytes(body: &Upstream) -> usize {
+    match body {
+        Upstream::NodeRegister { object, .. } => object.len(),
+        Upstream::NodeStatus { content, .. } => content.len(),
+        Upstream::PodStatus { reports, .. } => reports.iter().map(|report| 256 + report.status.len()).sum(),
+        Upstream::TwinReport { report, .. } => 64 + 512 * report.properties.len(),
+        Upstream::Upload { topic, payload } => topic.len() + payload.len(),
+        Upstream::Refusal { reason, .. } => reason.len(),
+        Upstream::Keepalive | Upstream::Query { .. } | Upstream::MembershipGet { .. } | Upstream::DeviceStateReport { .. } | Upstream::Ack { .. } => {
+            256
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What Membership does with each message.
+
+use actix::{Actor, Context, Handler};
+use actor::{Lease, Meta};
+use model::{
+    Timestamp,
+    membership::{plan_detail, plan_update},
+};
+use wire::{
+    hub::Resource,
+    mqtt::{
+        Topic,
+        payload::{Fault, answer},
+    },
+};
+
+use super::{
+    Config, MembershipMessage,
+    state::{Membership, carry_out},
+};
+use crate::{
+    communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
+    membership::Backlog,
+    store::{Batch, StoreError, Tx, device},
+};
+
+impl Actor for Membership {
+    type Context = Context<Self>;
+}
+
+impl Handler<Lease<MembershipMessage>> for Membership {
+    type Result = ();
+
+    fn handle(&mut self, lease: Lease<MembershipMessage>, _: &mut Self::Context) {
+        self.settle(lease);
+    }
+}
+
+impl Membership {
+    pub(super) fn settle(&mut self, lease: Lease<MembershipMessage>) {
+        let communication = &self.peers.communication;
+        let Some(room) = communication.try_reserve() else {
+            return lease.postpone_from(0, communication.room());
+        };
+        let now = self.config.clock.now();
+        let done = self.store.write_batch(
+            &lease,
+            |tx, part, effects| apply(tx, part, effects, &self.config, now),
+            |message, error| give_up(message, error, &self.config, now),
+        );
+        // Replaced: the successor has the messages already, and nothing was written.
+        let Ok(Batch { effects, handled }) = done else { return };
+        if !effects.is_empty() {
+            room.send(Meta::new("membership"), CommunicationMessage::Effects(effects));
+        }
+        if handled == lease.len() {
+            lease.done();
+        } else {
+            lease.postpone_from(handled, Backlog::pause());
+        }
+    }
+}
+
+fn apply(
+    tx: &mut Tx<'_>,
+    part: &[(&Meta, &MembershipMessage)],
+    effects: &mut Vec<Effect>,
+    config: &Config,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    for (index, (_, message)) in part.iter().enumerate() {
+        match message {
+            MembershipMessage::Get { event_id } => {
+                let devices = device::all(tx)?;
+                let payload = answer::membership_get_result(event_id, now, &devices);
+                effects.push(Effect::Publish { topic: Topic::MembershipGetResult(config.node.clone()), payload });
+            }
+            MembershipMessage::Detail { detail, frame } => {
+                log_skipped(&detail.skipped);
+                let known = device::ids(tx)?;
+                carry_out(tx, plan_detail(&known, &detail.devices), config, now, effects)?;
+                effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::MembershipDetail });
+                effects.push(Effect::MembershipReceived);
+            }
+            MembershipMessage::Update { update, frame } => {
+                log_skipped(&update.skipped);
+                let known = device::ids(tx)?;
+                carry_out(tx, plan_update(&known, &update.added, &update.removed), config, now, effects)?;
+                effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Membership });
+            }
+        }
+        if effects.iter().map(Effect::bytes).sum::<usize>() > EFFECTS_BYTES_MAX {
+            return Ok(index + 1);
+        }
+    }
+    Ok(part.len())
+}
+
+fn log_skipped(skipped: &[String]) {
+    if !skipped.is_empty() {
+        let entries = skipped.join("; ");
+        log::warn!(count = skipped.len(), entries = entries.as_str(); "entries of a device list not taken");
+    }
+}
+
+/// After a failed transaction: a mapper hears 500; the cloud hears nothing and sends again.
+fn give_up(message: &MembershipMessage, error: &StoreError, config: &Config, now: Timestamp) -> Option<Effect> {
+    match message {
+        MembershipMessage::Get { event_id } => Some(Effect::Publish {
+            topic: Topic::MembershipGetResult(config.node.clone()),
+            payload: answer::error_result(event_id, now, &Fault::Internal(error.to_string())),
+        }),
+        MembershipMessage::Detail { .. } | MembershipMessage::Update { .. } => None,
+    }
+}

@@ -1,0 +1,54 @@
+//! Membership: which devices belong to this node.
+//!
+//! Takes the cloud's list and its changes, and keeps the rows of devices with all that hangs on
+//! them; the rules are `model::membership`.
+//!
+//! | from | message | what follows, through Communication |
+//! |---|---|---|
+//! | EventBus | [`MembershipMessage::Get`] | `…/membership/get/result` |
+//! | EdgeHub | [`MembershipMessage::Detail`] | `membership/updated` for each that came or went; acknowledgement |
+//! | EdgeHub | [`MembershipMessage::Update`] | the same |
+//!
+//! Invariant: a device that goes leaves no row behind, in any table.
+//! Invariant: Membership waits for nobody; Twin and Device wait for it, see [`Backlog`].
+
+mod backlog;
+mod handlers;
+mod message;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use actor::Handle;
+use model::{Clock, NodeName, SystemClock};
+
+use crate::communication::CommunicationMessage;
+
+pub use backlog::Backlog;
+pub use message::MembershipMessage;
+pub use state::Membership;
+
+/// Settings of Membership.
+#[derive(Clone)]
+pub struct Config {
+    /// This node; stands in the topics of its answers.
+    pub node: NodeName,
+    /// Stamps what is stored and sent.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// The settings of that node, by the machine's clock.
+    pub fn new(node: NodeName) -> Self {
+        Self { node, clock: Arc::new(SystemClock) }
+    }
+}
+
+/// The mailboxes that Membership uses.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// Takes the effects.
+    pub communication: Handle<CommunicationMessage>,
+}

@@ -1,0 +1,117 @@
+//! What Membership writes, and what is said of it.
+
+use std::collections::BTreeMap;
+
+use model::{
+    Device, DeviceEntry, DeviceId, Origin, Timestamp,
+    membership::{AttributeOrigin, AttributeOutcome, Plan, merge_attributes},
+};
+use wire::mqtt::{Topic, payload::answer};
+
+use super::{Config, Peers};
+use crate::{
+    communication::Effect,
+    store::{Store, StoreError, Tx, attribute, device, device::Incarnation},
+    twin::state::{Working, fresh_event_id, tell_change},
+};
+
+/// The actor.
+pub struct Membership {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) peers: Peers,
+}
+
+impl Membership {
+    /// A new incarnation; it holds nothing that the store does not have.
+    pub fn new(config: Config, store: Store, peers: Peers) -> Self {
+        Self { config, store, peers }
+    }
+}
+
+/// Carries a plan out: create, refresh, remove.
+pub(super) fn carry_out(tx: &mut Tx<'_>, plan: Plan<'_>, config: &Config, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
+    let mut reports = false;
+    let updated = Topic::MembershipUpdated(config.node.clone());
+    for entry in plan.create {
+        let mut new = Device {
+            id: entry.id.clone(),
+            name: entry.name.clone(),
+            description: entry.description.clone(),
+            state: entry.state.clone(),
+            last_online: String::new(),
+            attributes: Default::default(),
+            twin: Default::default(),
+        };
+        let incarnation = device::insert(tx, &new)?;
+        reports |= refresh(tx, &mut new, incarnation, entry, now, effects)?;
+        let payload = answer::membership_added(&fresh_event_id(), now, &new);
+        effects.push(Effect::Publish { topic: updated.clone(), payload });
+        log::info!(device:% = new.id; "device bound");
+    }
+    for entry in plan.refresh {
+        if let Some(mut stored) = device::load(tx, &entry.id)? {
+            reports |= refresh(tx, &mut stored.device, stored.incarnation, entry, now, effects)?;
+        }
+    }
+    for (id, entry) in plan.remove {
+        device::remove(tx, &id)?;
+        let payload = answer::membership_removed(&fresh_event_id(), now, &id, entry);
+        effects.push(Effect::Publish { topic: updated.clone(), payload });
+        log::info!(device:% = id; "device unbound");
+    }
+    for id in plan.unknown {
+        log::debug!(device:% = id; "device to be unbound is unknown");
+    }
+    if reports {
+        effects.push(Effect::ReportsPending);
+    }
+    Ok(())
+}
+
+/// Merges what the list says of a device's twin and attributes, in that order (KubeEdge). Its name,
+/// description and state stay. Tells whether the cloud must hear of anything.
+fn refresh(
+    tx: &mut Tx<'_>,
+    device: &mut Device,
+    incarnation: Incarnation,
+    entry: &DeviceEntry,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) -> Result<bool, StoreError> {
+    let mut reports = false;
+    if !entry.twin.is_empty() {
+        let mut working = Working::new(incarnation, std::mem::take(&mut device.twin));
+        match working.merge(&entry.twin, Origin::Cloud, now) {
+            // The event id of a list is not echoed (KubeEdge blanks it).
+            Ok(outcome) => tell_change(effects, &device.id, "", now, &outcome, &working.twin),
+            Err(error) => log::warn!(device:% = device.id, error:% = error; "twin of a listed device not taken"),
+        }
+        reports = working.write(tx, &device.id, now)?;
+        device.twin = working.twin;
+    }
+    if let Some(listed) = &entry.attributes {
+        let change: BTreeMap<_, _> = listed.iter().map(|(name, change)| (name.clone(), Some(change.clone()))).collect();
+        let outcome = merge_attributes(&mut device.attributes, &change, AttributeOrigin::Membership);
+        write_attributes(tx, &device.id, &outcome)?;
+        effects.extend(tell_attributes(&device.id, "", now, &outcome));
+    }
+    Ok(reports)
+}
+
+/// Writes the attributes that changed.
+pub(crate) fn write_attributes(tx: &mut Tx<'_>, id: &DeviceId, outcome: &AttributeOutcome) -> Result<(), StoreError> {
+    for (name, attribute) in outcome {
+        match attribute {
+            Some(attribute) => attribute::put(tx, id, name, attribute)?,
+            None => attribute::delete(tx, id, name)?,
+        }
+    }
+    Ok(())
+}
+
+/// `…/updated`, if any attribute changed.
+pub(crate) fn tell_attributes(id: &DeviceId, event_id: &str, now: Timestamp, outcome: &AttributeOutcome) -> Option<Effect> {
+    (!outcome.is_empty())
+        .then(|| Effect::Publish { topic: Topic::DeviceUpdated(id.clone()), payload: answer::device_updated(event_id, now, outcome) })
+}

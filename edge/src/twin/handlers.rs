@@ -1,0 +1,209 @@
+//! What Twin does with each message.
+
+use actix::{Actor, Context, Handler};
+use actor::{Lease, Meta};
+use model::{DeviceId, Origin, Timestamp};
+use wire::{
+    hub::{MsgId, Resource},
+    mqtt::{
+        Topic,
+        payload::{Fault, TwinUpdate, answer},
+    },
+};
+
+use super::{
+    TwinMessage,
+    state::{Twin, WorkingSet, tell_change},
+};
+use crate::{
+    communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
+    membership::Backlog,
+    store::{Batch, StoreError, Tx},
+};
+
+impl Actor for Twin {
+    type Context = Context<Self>;
+}
+
+impl Handler<Lease<TwinMessage>> for Twin {
+    type Result = ();
+
+    fn handle(&mut self, lease: Lease<TwinMessage>, _: &mut Self::Context) {
+        self.settle(lease);
+    }
+}
+
+impl Twin {
+    pub(super) fn settle(&mut self, lease: Lease<TwinMessage>) {
+        let communication = &self.peers.communication;
+        let Some(room) = communication.try_reserve() else {
+            return lease.postpone_from(0, communication.room());
+        };
+        let now = self.config.clock.now();
+        let done = match self.answer_gets(&lease, now) {
+            Some(effects) => Ok(Batch { handled: lease.len(), effects }),
+            None => {
+                let backlog = &mut self.backlog;
+                self.store.write_batch(
+                    &lease,
+                    |tx, part, effects| apply(tx, part, effects, backlog, now),
+                    |message, error| give_up(message, error, now),
+                )
+            }
+        };
+        // Replaced: the successor has the messages already, and nothing was written.
+        let Ok(Batch { effects, handled }) = done else { return };
+        if !effects.is_empty() {
+            room.send(Meta::new("twin"), CommunicationMessage::Effects(effects));
+        }
+        if handled == lease.len() {
+            lease.done();
+        } else {
+            lease.postpone_from(handled, Backlog::pause());
+        }
+    }
+
+    /// Answers a batch that only asks, without the write connection. `None` when it does more, or
+    /// when a device is unknown: then it may be on its way, and order matters.
+    fn answer_gets(&self, lease: &Lease<TwinMessage>, now: Timestamp) -> Option<Vec<Effect>> {
+        let gets: Option<Vec<_>> = lease
+            .iter()
+            .map(|(_, message)| match message {
+                TwinMessage::Get { device, event_id } => Some((device, event_id)),
+                TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => None,
+            })
+            .collect();
+        let gets = gets?;
+        let read = self.store.read(|read| {
+            let mut twins = WorkingSet::default();
+            let mut effects = Vec::with_capacity(gets.len());
+            for (device, event_id) in gets {
+                let Some(working) = twins.get(read, device)? else { return Ok(None) };
+                effects.push(get_result(device, event_id, now, &working.twin));
+            }
+            Ok(Some(effects))
+        });
+        // An error is met again, and answered, by the way that knows how to give up.
+        read.ok().flatten()
+    }
+}
+
+fn apply(
+    tx: &mut Tx<'_>,
+    part: &[(&Meta, &TwinMessage)],
+    effects: &mut Vec<Effect>,
+    backlog: &mut Backlog,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let mut twins = WorkingSet::default();
+    let mut handled = 0;
+    let mut bytes = 0;
+    for (meta, message) in part {
+        let Some(working) = twins.get(tx, message.device())? else {
+            if backlog.holds(meta) {
+                break;
+            }
+            effects.extend(unknown_device(message, now));
+            handled += 1;
+            continue;
+        };
+        let from = effects.len();
+        match message {
+            TwinMessage::Get { device, event_id } => effects.push(get_result(device, event_id, now, &working.twin)),
+            TwinMessage::Update { device, request: TwinUpdate { event_id, change, .. } } => {
+                let topic = Topic::TwinUpdateResult(device.clone());
+                match working.merge(change, Origin::Device, now) {
+                    Ok(outcome) => {
+                        let payload = answer::twin_update_result(event_id, now, &outcome);
+                        effects.push(Effect::Publish { topic, payload });
+                        tell_change(effects, device, event_id, now, &outcome, &working.twin);
+                    }
+                    Err(error) => {
+                        let payload = answer::error_result(event_id, now, &Fault::Twin(error));
+                        effects.push(Effect::Publish { topic, payload });
+                    }
+                }
+            }
+            TwinMessage::CloudSync { device, request: TwinUpdate { event_id, change, .. }, frame } => {
+                match working.merge(change, Origin::Cloud, now) {
+                    Ok(outcome) => {
+                        for refusal in &outcome.refusals {
+                            log::info!(device:% = device, property:% = refusal.name, reason:% = refusal.reason; "cloud change not taken");
+                        }
+                        tell_change(effects, device, event_id, now, &outcome, &working.twin);
+                        effects.extend(acknowledge(device, frame));
+                    }
+                    // The merge refuses single properties of the cloud; a message as a whole never.
+                    Err(error) => effects.extend(refuse(device, frame, &error.to_string())),
+                }
+            }
+        }
+        handled += 1;
+        bytes += effects[from..].iter().map(Effect::bytes).sum::<usize>();
+        if bytes > EFFECTS_BYTES_MAX {
+            break;
+        }
+    }
+    if twins.write(tx, now)? {
+        effects.push(Effect::ReportsPending);
+    }
+    Ok(handled)
+}
+
+impl TwinMessage {
+    fn device(&self) -> &DeviceId {
+        match self {
+            Self::Update { device, .. } | Self::Get { device, .. } | Self::CloudSync { device, .. } => device,
+        }
+    }
+}
+
+fn get_result(device: &DeviceId, event_id: &str, now: Timestamp, twin: &model::Twin) -> Effect {
+    Effect::Publish { topic: Topic::TwinGetResult(device.clone()), payload: answer::twin_get_result(event_id, now, twin) }
+}
+
+/// The answers of KubeEdge for a device that is not a member: 404, after a sync from the cloud too.
+fn unknown_device(message: &TwinMessage, now: Timestamp) -> Vec<Effect> {
+    let mut effects = vec![error(message, &unknown(message), now)];
+    if let TwinMessage::CloudSync { device, frame, .. } = message {
+        effects.extend(refuse(device, frame, "the device is not a member of this node"));
+    }
+    effects
+}
+
+fn unknown(message: &TwinMessage) -> Fault {
+    match message {
+        TwinMessage::Get { device, .. } => Fault::GetOfUnknownDevice { device: device.clone() },
+        TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => Fault::UpdateOfUnknownDevice,
+    }
+}
+
+/// After a failed transaction: a device hears 500; the cloud hears nothing and sends again.
+fn give_up(message: &TwinMessage, failed: &StoreError, now: Timestamp) -> Option<Effect> {
+    match message {
+        TwinMessage::Update { .. } | TwinMessage::Get { .. } | TwinMessage::CloudSync { frame: None, .. } => {
+            Some(error(message, &Fault::Internal(failed.to_string()), now))
+        }
+        TwinMessage::CloudSync { frame: Some(_), .. } => None,
+    }
+}
+
+fn error(message: &TwinMessage, fault: &Fault, now: Timestamp) -> Effect {
+    let (topic, event_id) = match message {
+        TwinMessage::Get { device, event_id } => (Topic::TwinGetResult(device.clone()), event_id),
+        TwinMessage::Update { device, request } | TwinMessage::CloudSync { device, request, .. } => {
+            (Topic::TwinUpdateResult(device.clone()), &request.event_id)
+        }
+    };
+    Effect::Publish { topic, payload: answer::error_result(event_id, now, fault) }
+}
+
+fn acknowledge(device: &DeviceId, frame: &Option<MsgId>) -> Option<Effect> {
+    let resource = Resource::TwinCloudUpdated(device.clone());
+    frame.clone().map(|frame| Effect::Acknowledge { frame, resource })
+}
+
+fn refuse(device: &DeviceId, frame: &Option<MsgId>, reason: &str) -> Option<Effect> {
+    let resource = Resource::TwinCloudUpdated(device.clone());
+    frame.clone().map(|frame| Effect::Refuse { frame, resource, reason: reason.to_owned() })
+}

@@ -1,0 +1,71 @@
+//! What Twin is told.
+
+use actor::Mail;
+use model::{DeviceId, PropertyChange, TwinChange};
+use wire::{hub::MsgId, mqtt::payload::TwinUpdate};
+
+/// Everything that can make Twin act.
+#[derive(Debug)]
+pub enum TwinMessage {
+    /// From EventBus: a device or its mapper changes its twin (MQTT `twin/update`). Followed by
+    /// result, document and delta, and by a report to the cloud.
+    Update {
+        /// Whose twin.
+        device: DeviceId,
+        /// What is to change; names and values are valid.
+        request: TwinUpdate,
+    },
+    /// From EventBus: a mapper asks for the twin (MQTT `twin/get`). Followed by its result.
+    Get {
+        /// Whose twin.
+        device: DeviceId,
+        /// Echoed in the answer.
+        event_id: String,
+    },
+    /// From EdgeHub, or from EventBus (MQTT `twin/cloud_updated`): the cloud changes a twin.
+    /// Followed by document and delta, by an acknowledgement of the frame, and by a report of the
+    /// properties that are newer here.
+    CloudSync {
+        /// Whose twin.
+        device: DeviceId,
+        /// What is to change; names and values are valid.
+        request: TwinUpdate,
+        /// The frame that is acknowledged after the commit; none when it came by MQTT.
+        frame: Option<MsgId>,
+    },
+}
+
+impl Mail for TwinMessage {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Update { .. } => "Update",
+            Self::Get { .. } => "Get",
+            Self::CloudSync { .. } => "CloudSync",
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Update { device, request } | Self::CloudSync { device, request, .. } => {
+                let names: Vec<_> = request.change.properties.keys().map(|name| name.as_str()).collect();
+                format!("{} of `{device}`: {}", self.kind(), names.join(" "))
+            }
+            Self::Get { device, .. } => format!("Get of `{device}`"),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Update { request, .. } | Self::CloudSync { request, .. } => 256 + request.event_id.len() + change_bytes(&request.change),
+            Self::Get { event_id, .. } => 256 + event_id.len(),
+        }
+    }
+}
+
+fn change_bytes(change: &TwinChange) -> usize {
+    let property = |change: &PropertyChange| match change {
+        PropertyChange::Null => 0,
+        PropertyChange::Set(set) => [&set.expected, &set.actual].into_iter().flatten().map(|side| 32 + side.value.len()).sum(),
+    };
+    change.properties.iter().map(|(name, wanted)| 160 + name.as_str().len() + property(wanted)).sum()
+}

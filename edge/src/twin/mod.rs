@@ -1,0 +1,50 @@
+//! Twin: expected and actual values of device properties.
+//!
+//! Answers what devices, their mappers and the cloud ask of a twin; the rules are `model::twin::merge`.
+//!
+//! | from | message | what follows, through Communication |
+//! |---|---|---|
+//! | EventBus | [`TwinMessage::Update`] | `…/twin/update/result`, `/document`, `/delta`; report to the cloud |
+//! | EventBus | [`TwinMessage::Get`] | `…/twin/get/result` |
+//! | EdgeHub, EventBus | [`TwinMessage::CloudSync`] | `/document`, `/delta`; acknowledgement; report of what is newer here |
+//!
+//! Invariant: nothing is told before it is durable; what the cloud must hear is written with the change.
+//! Invariant: no twin is kept in memory between two batches.
+
+mod handlers;
+mod message;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use actor::Handle;
+use model::{Clock, SystemClock};
+
+use crate::{communication::CommunicationMessage, membership::MembershipMessage};
+
+pub use message::TwinMessage;
+pub use state::Twin;
+
+/// Settings of Twin.
+#[derive(Clone)]
+pub struct Config {
+    /// Stamps what is stored and sent.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock) }
+    }
+}
+
+/// The mailboxes that Twin uses.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// Takes the effects.
+    pub communication: Handle<CommunicationMessage>,
+    /// Looked at only: whether a device may still be on its way.
+    pub membership: Handle<MembershipMessage>,
+}

@@ -1,0 +1,118 @@
+//! What Twin works on, and what is said of it. No input or output but the table functions.
+
+use std::collections::{BTreeSet, HashMap};
+
+use actor::MsgId;
+use model::{
+    DeviceId, Origin, PropertyName, Timestamp, TwinChange, merge,
+    twin::{Outcome, TwinError},
+};
+use wire::mqtt::{Topic, payload::answer};
+
+use super::{Config, Peers};
+use crate::{
+    communication::Effect,
+    membership::Backlog,
+    store::{Read, Store, StoreError, Tx, device, device::Incarnation, pending_report, twin},
+};
+
+/// The actor.
+pub struct Twin {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) peers: Peers,
+    pub(super) backlog: Backlog,
+}
+
+impl Twin {
+    /// A new incarnation; it holds nothing that the store does not have.
+    pub fn new(config: Config, store: Store, peers: Peers) -> Self {
+        let backlog = Backlog::of(&peers.membership);
+        Self { config, store, peers, backlog }
+    }
+}
+
+/// The twins of one batch: each is loaded once, merged in memory, and written where it changed.
+#[derive(Default)]
+pub(crate) struct WorkingSet {
+    devices: HashMap<DeviceId, Option<Working>>,
+}
+
+/// A twin under way.
+pub(crate) struct Working {
+    incarnation: Incarnation,
+    /// As it will be after the commit.
+    pub(crate) twin: model::Twin,
+    dirty: BTreeSet<PropertyName>,
+    report: BTreeSet<PropertyName>,
+}
+
+impl Working {
+    /// A twin that was just loaded, or one that begins.
+    pub(crate) fn new(incarnation: Incarnation, twin: model::Twin) -> Self {
+        Self { incarnation, twin, dirty: BTreeSet::new(), report: BTreeSet::new() }
+    }
+
+    /// Merges a change and remembers what has to be written and reported.
+    pub(crate) fn merge(&mut self, change: &TwinChange, origin: Origin, now: Timestamp) -> Result<Outcome, TwinError> {
+        let outcome = merge(&mut self.twin, change, origin, now)?;
+        self.dirty.extend(outcome.dirty.iter().cloned());
+        self.report.extend(outcome.report.iter().cloned());
+        Ok(outcome)
+    }
+
+    /// Writes what changed; tells whether the cloud must hear of it.
+    pub(crate) fn write(&self, tx: &mut Tx<'_>, id: &DeviceId, now: Timestamp) -> Result<bool, StoreError> {
+        for name in &self.dirty {
+            twin::put(tx, id, name, &self.twin.properties[name])?;
+        }
+        for name in &self.report {
+            pending_report::property(tx, id, self.incarnation, name, now)?;
+        }
+        Ok(!self.report.is_empty())
+    }
+}
+
+impl WorkingSet {
+    /// The twin of a device, loaded when it is first asked for; `None` if the device is unknown.
+    pub(crate) fn get(&mut self, read: &mut Read<'_>, id: &DeviceId) -> Result<Option<&mut Working>, StoreError> {
+        if !self.devices.contains_key(id) {
+            let working = match device::incarnation(read, id)? {
+                Some(incarnation) => Some(Working::new(incarnation, twin::load(read, id)?)),
+                None => None,
+            };
+            self.devices.insert(id.clone(), working);
+        }
+        Ok(self.devices.get_mut(id).and_then(Option::as_mut))
+    }
+
+    /// Writes all that changed; tells whether the cloud must hear of anything.
+    pub(crate) fn write(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, StoreError> {
+        let mut reports = false;
+        for (id, working) in &self.devices {
+            if let Some(working) = working {
+                reports |= working.write(tx, id, now)?;
+            }
+        }
+        Ok(reports)
+    }
+}
+
+/// What everybody hears of a change: the document if anything changed, the delta while the device
+/// differs from what is expected of it.
+pub(crate) fn tell_change(effects: &mut Vec<Effect>, device: &DeviceId, event_id: &str, now: Timestamp, outcome: &Outcome, twin: &model::Twin) {
+    if !outcome.document.is_empty() {
+        let payload = answer::twin_update_document(event_id, now, outcome);
+        effects.push(Effect::Publish { topic: Topic::TwinUpdateDocument(device.clone()), payload });
+    }
+    let delta = twin.delta();
+    if !delta.is_empty() {
+        let payload = answer::twin_update_delta(&fresh_event_id(), now, &delta);
+        effects.push(Effect::Publish { topic: Topic::TwinUpdateDelta(device.clone()), payload });
+    }
+}
+
+/// An event id for a message that answers nobody: a UUID, as in KubeEdge.
+pub(crate) fn fresh_event_id() -> String {
+    MsgId::fresh().to_string()
+}
