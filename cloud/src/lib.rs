@@ -1,8 +1,12 @@
 //! The cloud service: CloudHub, EdgeController, device controller, embedded API.
 
+pub mod cloud_hub;
+pub mod cluster;
 pub mod config;
+pub mod device_controller;
 pub mod edge_controller;
 pub mod embedded;
 pub mod exit;
 pub mod pki;
+pub mod watching;
 pub mod wiring;

@@ -1,0 +1,5 @@
+//! CloudHub: the WebSocket server that every edge is connected to.
+
+mod message;
+
+pub use message::CloudHubMessage;

@@ -1,0 +1,63 @@
+//! One exhaustive match.
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
+use actor::{Lease, Work};
+use model::Clock as _;
+use wire::hub::{Downstream as Body, Frame, MsgId, OutboxKey};
+
+use super::{Downstream, DownstreamMessage, state::Outgoing, watch};
+use crate::cloud_hub::CloudHubMessage;
+
+impl actix::Actor for Downstream {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.watches = watch::start(&self.cluster, &self.config.namespace, &self.peers.downstream, self.generation);
+        let _ = ctx.address();
+    }
+}
+
+impl Handler<Lease<DownstreamMessage>> for Downstream {
+    type Result = Work<Self>;
+
+    fn handle(&mut self, lease: Lease<DownstreamMessage>, _: &mut Self::Context) -> Work<Self> {
+        let mut out = Vec::new();
+        for (_, message) in lease.iter() {
+            match message {
+                DownstreamMessage::NodeConnected { node } => out.extend(self.desired.everything_for(node)),
+                DownstreamMessage::NodeDisconnected { .. } => {}
+                // The last words of the watches of a former incarnation, whose state is gone with it.
+                DownstreamMessage::Watch { generation, .. } if *generation != self.generation => {}
+                DownstreamMessage::Watch { kind, change, .. } => out.extend(self.desired.apply(*kind, change)),
+                DownstreamMessage::MayRead { node, key, reply } => {
+                    reply.send(self.desired.may_read(node, key));
+                }
+            }
+        }
+        if out.is_empty() {
+            lease.done();
+            return Work::done();
+        }
+        let messages: Vec<CloudHubMessage> = out.into_iter().map(|outgoing| self.message(outgoing)).collect();
+        let hub = self.peers.cloud_hub.clone();
+        // CloudHub waits for nobody, so waiting for it is no ring. While this waits, the watches wait too.
+        let send = async move {
+            for message in messages {
+                if hub.send(message).await.is_err() {
+                    break;
+                }
+            }
+            lease.done();
+        };
+        Work::new(send.into_actor(self).map(|(), _, _| ()))
+    }
+}
+
+impl Downstream {
+    fn message(&self, outgoing: Outgoing) -> CloudHubMessage {
+        let Outgoing { node, operation, key, resource_version, object, .. } = outgoing;
+        let body = Body::Object { operation, key: key.clone(), object };
+        let frame = Frame::new(MsgId::random(), self.clock.now(), body).with_resource_version(resource_version);
+        CloudHubMessage::Send { node, key: OutboxKey::Object(key), frame }
+    }
+}

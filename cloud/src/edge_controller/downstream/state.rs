@@ -1,0 +1,232 @@
+//! What the edges should have: every object that matters, and which node needs it. Pure.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use model::{NodeName, ResourceKey, ResourceKind};
+use wire::{RawJson, hub::ObjectOperation};
+
+use crate::{
+    edge_controller::{
+        location::{Locations, Moved},
+        resource::observed::{Detail, Observed},
+    },
+    watching::Change,
+};
+
+/// Kinds that the downstream half watches.
+pub const WATCHED: [ResourceKind; 4] = [ResourceKind::Node, ResourceKind::ConfigMap, ResourceKind::Secret, ResourceKind::Pod];
+
+/// One object on its way to one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Whereto.
+    pub node: NodeName,
+    /// What happened to it.
+    pub operation: ObjectOperation,
+    /// Which object.
+    pub key: ResourceKey,
+    /// Its uid.
+    pub uid: String,
+    /// Its version.
+    pub resource_version: String,
+    /// The object; for a deleted Secret its identity only.
+    pub object: RawJson,
+}
+
+/// Whether a node may read an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// One of its pods names it.
+    Granted,
+    /// None of its pods names it.
+    Refused,
+    /// The pods are not all known yet; the question should be asked again.
+    NotYet,
+}
+
+/// The objects as the API server has them, and what follows for the nodes.
+///
+/// Objects are kept as text, shared with everything that sends them.
+#[derive(Debug, Default)]
+pub struct Desired {
+    objects: HashMap<ResourceKey, Arc<Observed>>,
+    locations: Locations,
+    edge_nodes: HashSet<NodeName>,
+    /// What the list that is under way has shown, by kind.
+    listing: HashMap<ResourceKind, HashSet<ResourceKey>>,
+    complete: HashSet<ResourceKind>,
+}
+
+impl Desired {
+    /// Takes one step of the watch of `kind` and returns what the nodes must hear, in the order in which they must.
+    pub fn apply(&mut self, kind: ResourceKind, change: &Change<Observed>) -> Vec<Outgoing> {
+        let mut out = Vec::new();
+        match change {
+            Change::Begin => {
+                self.listing.insert(kind, HashSet::new());
+            }
+            Change::Listed(object) | Change::Applied(object) => {
+                if let Some(listed) = self.listing.get_mut(&kind) {
+                    listed.insert(object.key.clone());
+                }
+                self.put(object, &mut out);
+            }
+            Change::Complete => {
+                // What went away while nobody watched.
+                let listed = self.listing.remove(&kind).unwrap_or_default();
+                let gone: Vec<ResourceKey> = self.objects.keys().filter(|key| key.kind == kind && !listed.contains(*key)).cloned().collect();
+                for key in gone {
+                    self.forget(&key, &mut out);
+                }
+                self.complete.insert(kind);
+            }
+            Change::Deleted(object) => self.forget(&object.key, &mut out),
+        }
+        out
+    }
+
+    /// Everything that `node` should have: ConfigMaps and Secrets first, then the pods that need them.
+    pub fn everything_for(&self, node: &NodeName) -> Vec<Outgoing> {
+        if !self.edge_nodes.contains(node) {
+            return Vec::new();
+        }
+        let objects = self.locations.of_node(node).filter_map(|key| self.objects.get(key));
+        objects.map(|object| outgoing(node, first(object), object)).collect()
+    }
+
+    /// Whether `node` may read `key`.
+    pub fn may_read(&self, node: &NodeName, key: &ResourceKey) -> Permission {
+        if self.locations.needs(node, key) {
+            Permission::Granted
+        } else if self.complete.contains(&ResourceKind::Pod) {
+            Permission::Refused
+        } else {
+            Permission::NotYet
+        }
+    }
+
+    /// Whether every kind was listed completely at least once.
+    pub fn is_complete(&self) -> bool {
+        WATCHED.iter().all(|kind| self.complete.contains(kind))
+    }
+
+    fn put(&mut self, object: &Observed, out: &mut Vec<Outgoing>) {
+        let before = self.objects.get(&object.key).cloned();
+        let same_object = before.as_ref().is_some_and(|before| before.uid == object.uid);
+        let unchanged = same_object && before.as_ref().is_some_and(|before| before.shape == object.shape);
+        match &object.detail {
+            Detail::Node { edge } => self.put_node(object, *edge, out),
+            Detail::Pod { node: None, .. } => self.forget(&object.key, out),
+            Detail::Pod { node: Some(node), needs, .. } => {
+                if let Some(before) = &before
+                    && let Some(old_node) = self.locations.node_of(&object.key)
+                    && old_node != node
+                {
+                    let old_node = old_node.clone();
+                    self.send(&old_node, ObjectOperation::Delete, before, out);
+                }
+                self.objects.insert(object.key.clone(), Arc::new(object.clone()));
+                let moved = self.locations.place(&object.key, node, needs.clone());
+                // Before the pod, so that it finds what it needs.
+                self.send_gained(&moved, out);
+                if !unchanged {
+                    let operation = if same_object { ObjectOperation::Update } else { first(object) };
+                    self.send(node, operation, object, out);
+                }
+                self.send_lost(&moved, out);
+            }
+            Detail::Data => {
+                self.objects.insert(object.key.clone(), Arc::new(object.clone()));
+                if !unchanged {
+                    let operation = if before.is_some() { ObjectOperation::Update } else { first(object) };
+                    let nodes: Vec<NodeName> = self.locations.nodes_needing(&object.key).cloned().collect();
+                    for node in nodes {
+                        self.send(&node, operation, object, out);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_node(&mut self, object: &Observed, edge: bool, out: &mut Vec<Outgoing>) {
+        let Some(node) = object.key.name.as_ref().and_then(|name| NodeName::new(name.as_str()).ok()) else { return };
+        // Only that it exists is kept: an edge hears of its own Node by what it reports.
+        let kept = Observed { object: RawJson::null(), ..object.clone() };
+        self.objects.insert(object.key.clone(), Arc::new(kept));
+        if !edge {
+            self.edge_nodes.remove(&node);
+        } else if self.edge_nodes.insert(node.clone()) {
+            out.extend(self.everything_for(&node));
+        }
+    }
+
+    fn forget(&mut self, key: &ResourceKey, out: &mut Vec<Outgoing>) {
+        let Some(object) = self.objects.remove(key) else { return };
+        match &object.detail {
+            Detail::Node { .. } => {
+                if let Some(node) = key.name.as_ref().and_then(|name| NodeName::new(name.as_str()).ok()) {
+                    self.edge_nodes.remove(&node);
+                }
+            }
+            Detail::Pod { .. } => {
+                if let Some(node) = self.locations.node_of(key).cloned() {
+                    self.send(&node, ObjectOperation::Delete, &object, out);
+                }
+                let moved = self.locations.remove(key);
+                self.send_lost(&moved, out);
+            }
+            Detail::Data => {
+                let nodes: Vec<NodeName> = self.locations.nodes_needing(key).cloned().collect();
+                for node in nodes {
+                    self.send(&node, ObjectOperation::Delete, &object, out);
+                }
+            }
+        }
+    }
+
+    fn send_gained(&self, moved: &Moved, out: &mut Vec<Outgoing>) {
+        for (node, key) in &moved.gained {
+            if let Some(object) = self.objects.get(key) {
+                self.send(node, first(object), object, out);
+            }
+        }
+    }
+
+    fn send_lost(&self, moved: &Moved, out: &mut Vec<Outgoing>) {
+        for (node, key) in &moved.lost {
+            if let Some(object) = self.objects.get(key) {
+                self.send(node, ObjectOperation::Delete, object, out);
+            }
+        }
+    }
+
+    fn send(&self, node: &NodeName, operation: ObjectOperation, object: &Observed, out: &mut Vec<Outgoing>) {
+        if self.edge_nodes.contains(node) {
+            out.push(outgoing(node, operation, object));
+        }
+    }
+}
+
+/// How a node first hears of an object: KubeEdge inserts pods and ConfigMaps, but always updates Secrets, and a pod that
+/// is being deleted.
+fn first(object: &Observed) -> ObjectOperation {
+    match object.detail {
+        Detail::Pod { deleting: true, .. } => ObjectOperation::Update,
+        _ if object.key.kind == ResourceKind::Secret => ObjectOperation::Update,
+        _ => ObjectOperation::Insert,
+    }
+}
+
+fn outgoing(node: &NodeName, operation: ObjectOperation, object: &Observed) -> Outgoing {
+    Outgoing {
+        node: node.clone(),
+        operation,
+        key: object.key.clone(),
+        uid: object.uid.clone(),
+        resource_version: object.resource_version.clone(),
+        object: if operation == ObjectOperation::Delete { object.farewell() } else { object.object.clone() },
+    }
+}

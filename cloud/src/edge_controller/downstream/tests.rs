@@ -1,0 +1,180 @@
+#![allow(clippy::unwrap_used, missing_docs)] // a failed step is the test's failure
+
+use model::{NodeName, ResourceKey, ResourceKind};
+use serde_json::{Value, json};
+use wire::hub::ObjectOperation::{self, Delete, Insert, Update};
+
+use super::{
+    Permission,
+    state::{Desired, Outgoing},
+    watch,
+};
+use crate::{edge_controller::resource::observed::Observed, watching::Change};
+
+fn read(kind: ResourceKind, object: Value) -> Observed {
+    Observed::read(watch::kind(kind), kind, serde_json::from_value(object).unwrap()).unwrap()
+}
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn edge(name: &str) -> Observed {
+    read(ResourceKind::Node, json!({"metadata": {"name": name, "uid": "n", "labels": {"node-role.kubernetes.io/edge": ""}}}))
+}
+
+fn pod(name: &str, on: Option<&str>, uid: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default", "uid": uid, "resourceVersion": "1"},
+        "spec": {"nodeName": on, "containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "tok"}}]}],
+            "volumes": [{"name": "v", "configMap": {"name": "cfg"}}]}, "status": {"phase": "Pending"}})
+}
+
+fn data(kind: ResourceKind, name: &str, value: &str) -> Observed {
+    read(
+        kind,
+        json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "resourceVersion": value}, "data": {"k": value}}),
+    )
+}
+
+/// One edge node `n1`, a ConfigMap `cfg` and a Secret `tok`, nothing needed yet.
+fn fixture() -> Desired {
+    let mut desired = Desired::default();
+    assert!(step(&mut desired, edge("n1")).is_empty());
+    assert!(step(&mut desired, data(ResourceKind::ConfigMap, "cfg", "1")).is_empty());
+    assert!(step(&mut desired, data(ResourceKind::Secret, "tok", "1")).is_empty());
+    desired
+}
+
+fn step(desired: &mut Desired, object: Observed) -> Vec<(String, ObjectOperation, String)> {
+    told(desired.apply(object.key.kind, &Change::Applied(object)))
+}
+
+fn told(out: Vec<Outgoing>) -> Vec<(String, ObjectOperation, String)> {
+    out.into_iter().map(|out| (out.node.to_string(), out.operation, out.key.to_string())).collect()
+}
+
+fn expect(entries: &[(&str, ObjectOperation, &str)]) -> Vec<(String, ObjectOperation, String)> {
+    entries.iter().map(|(node, operation, key)| ((*node).to_owned(), *operation, (*key).to_owned())).collect()
+}
+
+#[test]
+fn what_a_pod_needs_goes_out_before_the_pod() {
+    let mut desired = fixture();
+    assert_eq!(
+        step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u"))),
+        expect(&[("n1", Insert, "default/configmap/cfg"), ("n1", Update, "default/secret/tok"), ("n1", Insert, "default/pod/web")])
+    );
+    // A second pod finds them there.
+    assert_eq!(step(&mut desired, read(ResourceKind::Pod, pod("web-2", Some("n1"), "u2"))), expect(&[("n1", Insert, "default/pod/web-2")]));
+}
+
+#[test]
+fn a_changed_object_goes_to_the_nodes_whose_pods_need_it_and_to_no_other() {
+    let mut desired = fixture();
+    step(&mut desired, edge("n2"));
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    assert_eq!(step(&mut desired, data(ResourceKind::ConfigMap, "cfg", "2")), expect(&[("n1", Update, "default/configmap/cfg")]));
+    assert_eq!(step(&mut desired, data(ResourceKind::ConfigMap, "other", "1")), []);
+}
+
+#[test]
+fn a_change_of_the_status_alone_is_not_sent() {
+    let mut desired = fixture();
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    let mut changed = pod("web", Some("n1"), "u");
+    changed["status"]["phase"] = json!("Running");
+    changed["metadata"]["resourceVersion"] = json!("2");
+    assert_eq!(step(&mut desired, read(ResourceKind::Pod, changed)), []);
+}
+
+#[test]
+fn a_graceful_deletion_is_an_update_and_the_end_is_a_delete() {
+    let mut desired = fixture();
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    let mut deleting = pod("web", Some("n1"), "u");
+    deleting["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let deleting = read(ResourceKind::Pod, deleting);
+    assert_eq!(step(&mut desired, deleting.clone()), expect(&[("n1", Update, "default/pod/web")]));
+    assert_eq!(
+        told(desired.apply(ResourceKind::Pod, &Change::Deleted(deleting))),
+        expect(&[("n1", Delete, "default/pod/web"), ("n1", Delete, "default/configmap/cfg"), ("n1", Delete, "default/secret/tok")])
+    );
+}
+
+#[test]
+fn a_pod_of_another_node_that_is_no_edge_node_is_not_sent() {
+    let mut desired = fixture();
+    assert_eq!(step(&mut desired, read(ResourceKind::Pod, pod("web", Some("server-1"), "u"))), []);
+    assert_eq!(step(&mut desired, read(ResourceKind::Pod, pod("pending", None, "u2"))), []);
+    // Until it becomes one.
+    assert_eq!(
+        step(&mut desired, edge("server-1")),
+        expect(&[("server-1", Insert, "default/configmap/cfg"), ("server-1", Update, "default/secret/tok"), ("server-1", Insert, "default/pod/web")])
+    );
+}
+
+#[test]
+fn a_node_that_connects_is_sent_everything_it_should_have() {
+    let mut desired = fixture();
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    assert_eq!(
+        told(desired.everything_for(&node("n1"))),
+        expect(&[("n1", Insert, "default/configmap/cfg"), ("n1", Update, "default/secret/tok"), ("n1", Insert, "default/pod/web")])
+    );
+    assert_eq!(told(desired.everything_for(&node("n2"))), []);
+}
+
+#[test]
+fn what_vanished_while_nobody_watched_is_deleted_when_the_next_list_is_complete() {
+    let mut desired = fixture();
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    step(&mut desired, read(ResourceKind::Pod, pod("stays", Some("n1"), "u2")));
+    assert_eq!(told(desired.apply(ResourceKind::Pod, &Change::Begin)), []);
+    let stays = read(ResourceKind::Pod, pod("stays", Some("n1"), "u2"));
+    assert_eq!(told(desired.apply(ResourceKind::Pod, &Change::Listed(stays))), []);
+    assert_eq!(told(desired.apply(ResourceKind::Pod, &Change::Complete)), expect(&[("n1", Delete, "default/pod/web")]));
+}
+
+#[test]
+fn a_pod_that_was_replaced_under_its_name_is_inserted_anew_and_leaves_its_old_node() {
+    let mut desired = fixture();
+    step(&mut desired, edge("n2"));
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    assert_eq!(
+        step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "other"))),
+        expect(&[("n1", Insert, "default/pod/web")]),
+        "the same node: the new object replaces the old one"
+    );
+    assert_eq!(
+        step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n2"), "third"))),
+        expect(&[
+            ("n1", Delete, "default/pod/web"),
+            ("n2", Insert, "default/configmap/cfg"),
+            ("n2", Update, "default/secret/tok"),
+            ("n2", Insert, "default/pod/web"),
+            ("n1", Delete, "default/configmap/cfg"),
+            ("n1", Delete, "default/secret/tok"),
+        ])
+    );
+}
+
+#[test]
+fn a_config_map_that_comes_after_its_pod_goes_out_when_it_comes() {
+    let mut desired = Desired::default();
+    step(&mut desired, edge("n1"));
+    assert_eq!(step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u"))), expect(&[("n1", Insert, "default/pod/web")]));
+    assert_eq!(step(&mut desired, data(ResourceKind::ConfigMap, "cfg", "1")), expect(&[("n1", Insert, "default/configmap/cfg")]));
+}
+
+#[test]
+fn a_node_may_read_what_its_pods_name_and_nothing_else() {
+    let mut desired = fixture();
+    let key = |text: &str| text.parse::<ResourceKey>().unwrap();
+    assert_eq!(desired.may_read(&node("n1"), &key("default/secret/tok")), Permission::NotYet);
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    assert_eq!(desired.may_read(&node("n1"), &key("default/secret/tok")), Permission::Granted);
+    desired.apply(ResourceKind::Pod, &Change::Complete);
+    assert_eq!(desired.may_read(&node("n2"), &key("default/secret/tok")), Permission::Refused);
+    assert_eq!(desired.may_read(&node("n1"), &key("default/secret/other")), Permission::Refused);
+    assert_eq!(desired.may_read(&node("n1"), &key("kube-system/secret/tok")), Permission::Refused);
+}

@@ -1,0 +1,47 @@
+//! The watches of the downstream half.
+
+use actor::Handle;
+use kube::{Api, api::DynamicObject, runtime::watcher};
+use model::ResourceKind;
+
+use super::{DownstreamMessage, state::WATCHED};
+use crate::{
+    cluster::{self, Cluster, Kind},
+    edge_controller::resource::{node::EDGE_LABEL, observed::Observed},
+    watching::{Generation, Watch, settings, watch},
+};
+
+/// Starts one watch for each kind in [`WATCHED`]; their messages carry `generation`.
+///
+/// `namespace`: empty for all. Nodes have none, and only those with the edge label are watched.
+pub fn start(cluster: &Cluster, namespace: &str, to: &Handle<DownstreamMessage>, generation: Generation) -> Vec<Watch> {
+    WATCHED
+        .iter()
+        .map(|&as_kind| {
+            let kind = kind(as_kind);
+            let resource = kind.resource();
+            let (api, settings): (Api<DynamicObject>, watcher::Config) = if as_kind == ResourceKind::Node {
+                (Api::all_with(cluster.client(), &resource), settings().labels(EDGE_LABEL))
+            } else if namespace.is_empty() {
+                (Api::all_with(cluster.client(), &resource), settings())
+            } else {
+                (Api::namespaced_with(cluster.client(), namespace, &resource), settings())
+            };
+            watch(api, settings, to.clone(), kind.plural, move |change| {
+                let change = change.filter_map(|object| Observed::read(kind, as_kind, object))?;
+                Some(DownstreamMessage::Watch { generation, kind: as_kind, change })
+            })
+        })
+        .collect()
+}
+
+/// Where objects of a kind that goes to the edge live in the API.
+pub fn kind(as_kind: ResourceKind) -> &'static Kind {
+    match as_kind {
+        ResourceKind::ConfigMap => &cluster::CONFIG_MAP,
+        ResourceKind::Secret => &cluster::SECRET,
+        ResourceKind::Node => &cluster::NODE,
+        // The callers ask for what is in `WATCHED` only.
+        _ => &cluster::POD,
+    }
+}

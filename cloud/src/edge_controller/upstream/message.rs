@@ -1,0 +1,82 @@
+//! Everything that can make the upstream half act.
+
+use actor::Mail;
+use model::NodeName;
+use wire::hub::{Frame, Upstream};
+
+/// Everything that can make the upstream half of EdgeController act.
+#[derive(Debug)]
+pub enum UpstreamMessage {
+    /// CloudHub: a node said something that concerns its Node, its pods, or an object it wants to read
+    /// ([`Upstream::NodeRegister`], [`Upstream::NodeStatus`], [`Upstream::PodStatus`], [`Upstream::Query`]). The API is
+    /// changed, then the node is answered.
+    FromEdge {
+        /// Who said it, proved by its certificate.
+        node: NodeName,
+        /// What.
+        frame: Frame<Upstream>,
+    },
+    /// CloudHub: a node has connected. Its lease is renewed from now on.
+    NodeConnected {
+        /// The node.
+        node: NodeName,
+    },
+    /// CloudHub: a node has gone. Its lease is left to expire.
+    NodeDisconnected {
+        /// The node.
+        node: NodeName,
+    },
+    /// Its own clock: leases that are due are renewed.
+    RenewDue,
+    /// Its own task has renewed leases, or tried to.
+    Renewed {
+        /// Of these nodes.
+        nodes: Vec<NodeName>,
+        /// How many of them failed; they are tried again at once.
+        failed: Vec<NodeName>,
+    },
+}
+
+impl Mail for UpstreamMessage {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::FromEdge { .. } => "FromEdge",
+            Self::NodeConnected { .. } => "NodeConnected",
+            Self::NodeDisconnected { .. } => "NodeDisconnected",
+            Self::RenewDue => "RenewDue",
+            Self::Renewed { .. } => "Renewed",
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::FromEdge { node, frame } => format!("{} {} from {node}", frame.body.kind(), frame.id),
+            Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
+            Self::RenewDue => self.kind().to_owned(),
+            Self::Renewed { nodes, failed } => format!("Renewed {} leases, {} failed", nodes.len(), failed.len()),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::FromEdge { frame, .. } => bytes_of(&frame.body),
+            Self::NodeConnected { .. } | Self::NodeDisconnected { .. } | Self::RenewDue => 128,
+            Self::Renewed { nodes, failed } => 64 * (1 + nodes.len() + failed.len()),
+        }
+    }
+}
+
+/// What a message of an edge weighs in memory, about.
+pub(crate) fn bytes_of(body: &Upstream) -> usize {
+    256 + match body {
+        Upstream::NodeRegister { object, .. } => object.len(),
+        Upstream::NodeStatus { content, .. } => content.len(),
+        Upstream::PodStatus { reports, .. } => reports.iter().map(|report| 128 + report.status.len()).sum(),
+        Upstream::TwinReport { report, .. } => 512 * report.properties.len(),
+        Upstream::Upload { topic, payload } => topic.len() + payload.len(),
+        Upstream::Refusal { reason, .. } => reason.len(),
+        Upstream::Keepalive | Upstream::Query { .. } | Upstream::MembershipGet { .. } | Upstream::DeviceStateReport { .. } | Upstream::Ack { .. } => {
+            0
+        }
+    }
+}
