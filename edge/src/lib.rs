@@ -1,10 +1,14 @@
 //! The edge daemon: pods on Docker, MQTT devices and their twins, autonomous.
 
+pub mod communication;
 pub mod config;
+pub mod device;
 pub mod edge_hub;
 pub mod event_bus;
 pub mod exit;
 pub mod join;
+pub mod membership;
 pub mod store;
 pub mod systemd;
 pub mod tls;
+pub mod twin;

@@ -80,6 +80,21 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the next transaction will fail for the same reason, whatever it writes.
+    pub fn is_of_the_whole_store(&self) -> bool {
+        match self {
+            Self::Open { .. }
+            | Self::TooNew { .. }
+            | Self::Migrate { .. }
+            | Self::NotWritable { .. }
+            | Self::NoSpace { .. }
+            | Self::Query { table: "sqlite", .. } => true,
+            Self::Fenced | Self::Query { .. } | Self::Damaged { .. } => false,
+        }
+    }
+}
+
 // Diesel does not hand on SQLite's result codes, only `sqlite3_errmsg`; the texts are those of
 // the SQLite that is compiled in (tests provoke each of them).
 const FULL: &str = "database or disk is full";

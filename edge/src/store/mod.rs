@@ -11,6 +11,7 @@
 //! The columns that KubeEdge has stand first and in its order (facts: `SELECT *` is read by position).
 
 pub mod attribute;
+mod batch;
 mod connection;
 pub mod device;
 mod error;
@@ -38,6 +39,7 @@ use error::query;
 use lock::FairLock;
 use watch::Watch;
 
+pub use batch::Batch;
 pub use error::StoreError;
 pub use watch::{LATENCY_BUCKETS, STUCK_AFTER, STUCK_EXIT_CODE, Stuck, WriteStats};
 
