@@ -16,7 +16,9 @@ readonly state=$top/.skep/demo
 readonly logs=$state/logs
 readonly node=demo-edge pod=thermometer device=thermometer-01 image=skep/thermometer:demo
 readonly deadline=${DEMO_DEADLINE_SECS:-30}
-readonly bin=${CARGO_TARGET_DIR:-$top/target}/release
+# DEMO_PROFILE=dev shows what `cargo build` makes; only of use while changing Skep.
+readonly profile=${DEMO_PROFILE:-release}
+readonly bin=${CARGO_TARGET_DIR:-$top/target}/${profile/#dev/debug}
 once=${ONCE:-}
 [ "$once" != 0 ] || once=
 
@@ -26,7 +28,8 @@ readonly join_port=${SKEP_CLOUDHUB__HTTPS__PORT:-10002}
 readonly api_port=${SKEP_EMBEDDED__PORT:-10443}
 readonly broker=${SKEP_MQTT__INTERNAL_SERVER:-tcp://127.0.0.1:1884}
 readonly broker_port=${broker##*:}
-readonly edge_admin_port=10360 cloud_admin_port=10361 pods_port=10255
+readonly pods_port=${SKEP_EDGED__READ_ONLY_PORT:-10255}
+readonly edge_admin_port=10360 cloud_admin_port=10361
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
@@ -231,7 +234,7 @@ docker_root=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || echo /)
 # ---- building and starting -------------------------------------------------------------------------------------------
 
 say "building skep-cloud, skep-edge and the thermometer (the first time takes minutes)"
-cargo build --release --locked -p skep-edge -p skep-cloud --bins --example thermometer 9>&- || refuse "the build failed (reason above)"
+cargo build --profile "$profile" --locked -p skep-edge -p skep-cloud --bins --example thermometer 9>&- || refuse "the build failed (reason above)"
 say "$(deploy/examples/build-image.sh "$bin/examples/thermometer" "$image" 9>&-)"
 
 trap cleanup EXIT
@@ -253,9 +256,9 @@ cat >"$state/edge.yaml" <<YAML
 data-dir: $state/edge
 edgehub:
   websocket:
-    url: wss://127.0.0.1:$hub_port/skep/$node/events
-edged:
-  hostname-override: $node
+    url: wss://127.0.0.1:$hub_port
+  controller:
+    node-id: $node
 YAML
 
 random_tenth() { printf '%d.%d' $((RANDOM % 15 + $1)) $((RANDOM % 10)); }

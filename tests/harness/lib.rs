@@ -1,1 +1,42 @@
-//! Harness.
+//! The real programs as processes, and the foreign parties that look at them from outside.
+//!
+//! | what | is |
+//! |---|---|
+//! | [`CloudUnderTest`], [`EdgeUnderTest`] | the daemons, on free ports and in directories of their own |
+//! | [`Kubectl`], [`docker`], [`mqtt`], [`sqlite`] | `kubectl`, `docker`, mosquitto's clients, `sqlite3`: what a test believes |
+//! | [`Cut`] | a wire with scissors: a forwarder between two parties that can be cut and mended |
+//! | [`eventually!`] | waits for what must become true, with a deadline and the last thing seen |
+//!
+//! Invariant: names are random per test and ports are its own, so tests run side by side, also of two clones.
+//! Invariant: a test that cannot run says so and fails; `SKEP_SKIP=docker` leaves the tests that need Docker out, in plain words.
+
+pub mod cut;
+pub mod daemon;
+pub mod docker;
+pub mod examples;
+pub mod images;
+pub mod kubectl;
+pub mod mqtt;
+pub mod names;
+pub mod sources;
+pub mod sqlite;
+pub mod wait;
+
+mod cloud;
+mod edge;
+
+pub use cloud::{CloudOptions, CloudUnderTest};
+pub use cut::Cut;
+pub use daemon::{Daemon, End, program};
+pub use edge::{EdgeOptions, EdgeUnderTest};
+pub use kubectl::Kubectl;
+
+use std::path::PathBuf;
+
+/// The repository's top directory.
+///
+/// # Panics
+/// Never: this package is one level below it.
+pub fn top() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is below the top").to_owned()
+}

@@ -1,0 +1,229 @@
+//! Bad input from outside: one clear sentence (what, where, what to do), a stated exit code, and nothing half-written.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use harness::daemon::End;
+use harness::{CloudOptions, CloudUnderTest, EdgeOptions, EdgeUnderTest, eventually, sqlite};
+
+const USAGE: i32 = 64;
+const UNAVAILABLE: i32 = 69;
+const IO: i32 = 74;
+const CERTIFICATE: i32 = 76;
+const CONFIGURATION: i32 = 78;
+
+/// The sentence names all of `words`, and there is exactly one.
+#[track_caller]
+fn ended(end: &End, code: i32, words: &[&str]) {
+    assert_eq!(end.code, Some(code), "{}", end.output);
+    let errors = end.output.lines().filter(|line| line.contains("ERROR")).count();
+    assert_eq!(errors, 1, "one sentence, not {errors}:\n{}", end.output);
+    for word in words {
+        assert!(end.sentence().contains(word), "`{word}` is not in: {}", end.sentence());
+    }
+    assert!(!end.output.contains("panicked"), "{}", end.output);
+}
+
+/// Every file below `dir`, relative.
+fn files(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                open.push(entry.path());
+            } else {
+                found.push(entry.path().strip_prefix(dir).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// An edge that has joined and could run.
+fn joined() -> (CloudUnderTest, EdgeUnderTest) {
+    let cloud = CloudUnderTest::start();
+    let edge = EdgeUnderTest::prepare(EdgeOptions { hub_port: cloud.hub_port, ..EdgeOptions::default() });
+    edge.join(&cloud);
+    (cloud, edge)
+}
+
+#[test]
+fn a_malformed_yaml_file_is_named_with_its_line_and_nothing_is_written() {
+    let mut edge = EdgeUnderTest::prepare(EdgeOptions::default());
+    let text = fs::read_to_string(edge.config()).unwrap();
+    fs::write(edge.config(), format!("{text}  - [broken\n")).unwrap();
+    let line = format!("line {}", text.lines().count() + 1);
+    ended(&edge.ends(), CONFIGURATION, &["edge.yaml", "line"]);
+    assert!(files(&edge.data()).is_empty(), "{:?}; {line}", files(&edge.data()));
+
+    let mut cloud = CloudUnderTest::prepare(CloudOptions::default());
+    fs::write(cloud.config(), "cloudhub: {port: [\n").unwrap();
+    ended(&cloud.ends(), CONFIGURATION, &["cloud.yaml", "line"]);
+    assert!(files(&cloud.data()).is_empty(), "{:?}", files(&cloud.data()));
+}
+
+#[test]
+fn an_unknown_key_and_a_value_of_another_type_are_named() {
+    for (line, word) in [("mqttt:\n  mode: 0\n", "mqttt"), ("meta: 7\n", "meta")] {
+        let mut edge = EdgeUnderTest::prepare(EdgeOptions::default());
+        let text = fs::read_to_string(edge.config()).unwrap();
+        fs::write(edge.config(), format!("{text}{line}")).unwrap();
+        ended(&edge.ends(), CONFIGURATION, &["edge.yaml", word]);
+        assert!(files(&edge.data()).is_empty());
+    }
+    let environment = vec![("SKEP_MQTT__MODE".to_owned(), "embedded".to_owned())];
+    let mut edge = EdgeUnderTest::prepare(EdgeOptions { environment, ..EdgeOptions::default() });
+    ended(&edge.ends(), CONFIGURATION, &["SKEP_MQTT__MODE"]);
+
+    let environment = vec![("SKEP_CLOUDHUB__PORT".to_owned(), "many".to_owned())];
+    let mut cloud = CloudUnderTest::prepare(CloudOptions { environment, ..CloudOptions::default() });
+    ended(&cloud.ends(), CONFIGURATION, &["SKEP_CLOUDHUB__PORT"]);
+}
+
+#[test]
+fn a_missing_configuration_file_is_named() {
+    let mut edge = EdgeUnderTest::prepare(EdgeOptions::default());
+    fs::remove_file(edge.config()).unwrap();
+    ended(&edge.ends(), CONFIGURATION, &["edge.yaml", "--config"]);
+    let mut cloud = CloudUnderTest::prepare(CloudOptions::default());
+    fs::remove_file(cloud.config()).unwrap();
+    ended(&cloud.ends(), CONFIGURATION, &["cloud.yaml", "--config"]);
+}
+
+#[test]
+fn an_unknown_argument_is_a_usage_error() {
+    for program in ["skep-edge", "skep-cloud"] {
+        let output = std::process::Command::new(harness::program(program)).args(["run", "--nonsense"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(USAGE), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn an_occupied_port_is_named_with_its_key() {
+    let (_cloud, mut edge) = joined();
+    let taken = TcpListener::bind(("127.0.0.1", edge.mqtt_port)).unwrap();
+    ended(&edge.ends(), UNAVAILABLE, &[&edge.mqtt_port.to_string(), "internal-server"]);
+    drop(taken);
+    let _taken = TcpListener::bind(("127.0.0.1", edge.admin_port)).unwrap();
+    ended(&edge.ends(), UNAVAILABLE, &[&edge.admin_port.to_string(), "admin"]);
+
+    let mut cloud = CloudUnderTest::prepare(CloudOptions::default());
+    for (port, key) in [
+        (cloud.hub_port, "cloudhub.port"),
+        (cloud.join_port, "cloudhub.https.port"),
+        (cloud.api_port, "embedded.port"),
+        (cloud.admin_port, "admin.port"),
+    ] {
+        let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        ended(&cloud.ends(), UNAVAILABLE, &[&port.to_string(), key]);
+    }
+}
+
+#[test]
+fn an_unreachable_docker_socket_is_said_and_devices_are_served() {
+    let cloud = CloudUnderTest::start();
+    let options = EdgeOptions { docker_socket: "/nonexistent/docker.sock".into(), ..EdgeOptions::default() };
+    let mut edge = EdgeUnderTest::start_with(&cloud, options);
+    // Docker may come back, so it is no reason to end; the log and the node say what is wrong.
+    eventually!(20, "the log names the socket", {
+        let output = edge.daemon().output();
+        let said = output.lines().any(|line| line.contains("/nonexistent/docker.sock") && (line.contains("WARN") || line.contains("ERROR")));
+        if said { Ok(()) } else { Err(output) }
+    });
+    harness::mqtt::publish(edge.mqtt_port, "any/topic", "x").unwrap();
+    edge.daemon().must_run().unwrap();
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_named() {
+    // A file in its place: rights alone do not stop root.
+    let mut edge = EdgeUnderTest::prepare(EdgeOptions::default());
+    fs::remove_dir(edge.data()).unwrap();
+    fs::write(edge.data(), "in the way").unwrap();
+    ended(&edge.ends(), IO, &[&edge.data().display().to_string()]);
+    assert_eq!(fs::read_to_string(edge.data()).unwrap(), "in the way");
+
+    let mut cloud = CloudUnderTest::prepare(CloudOptions::default());
+    fs::remove_dir(cloud.data()).unwrap();
+    fs::write(cloud.data(), "in the way").unwrap();
+    ended(&cloud.ends(), IO, &[&cloud.data().display().to_string()]);
+    assert_eq!(fs::read_to_string(cloud.data()).unwrap(), "in the way");
+}
+
+#[test]
+fn a_database_of_a_newer_schema_is_left_as_it_is() {
+    const NEWER: &str = "INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000001')";
+    let (mut cloud, mut edge) = joined();
+    edge.run();
+    edge.answers();
+    edge.stop();
+    sqlite::execute(&edge.database(), NEWER);
+    let before = fs::read(edge.database()).unwrap();
+    ended(&edge.ends(), IO, &[&edge.database().display().to_string(), "99991231000001"]);
+    assert_eq!(fs::read(edge.database()).unwrap(), before, "the database was changed");
+
+    cloud.stop();
+    sqlite::execute(&cloud.database(), NEWER);
+    let before = fs::read(cloud.database()).unwrap();
+    ended(&cloud.ends(), IO, &[&cloud.database().display().to_string(), "99991231000001"]);
+    assert_eq!(fs::read(cloud.database()).unwrap(), before, "the database was changed");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_left_as_it_is() {
+    let (_cloud, mut edge) = joined();
+    fs::write(edge.database(), "this is a letter, not a database\n".repeat(100)).unwrap();
+    let before = fs::read(edge.database()).unwrap();
+    ended(&edge.ends(), IO, &[&edge.database().display().to_string()]);
+    assert_eq!(fs::read(edge.database()).unwrap(), before);
+}
+
+#[test]
+fn a_cloud_of_another_authority_is_refused_with_a_stated_code() {
+    let (cloud, mut edge) = joined();
+    // The same address, another authority: what a reinstalled or a false cloud looks like.
+    let mut other = CloudUnderTest::prepare(CloudOptions::default());
+    let text = fs::read_to_string(other.config()).unwrap();
+    fs::write(other.config(), text.replace(&format!("  port: {}\n  https", other.hub_port), &format!("  port: {}\n  https", cloud.hub_port)))
+        .unwrap();
+    drop(cloud);
+    other.hub_port = edge_hub_port(&edge);
+    other.run();
+    other.answers();
+    ended(&edge.ends(), CERTIFICATE, &["ca.crt", "join"]);
+}
+
+fn edge_hub_port(edge: &EdgeUnderTest) -> u16 {
+    let text = fs::read_to_string(edge.config()).unwrap();
+    let (_, rest) = text.split_once("wss://127.0.0.1:").unwrap();
+    rest.lines().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_join_that_is_refused_leaves_no_certificate() {
+    let cloud = CloudUnderTest::start();
+    let edge = EdgeUnderTest::prepare(EdgeOptions::default());
+    let token = cloud.token();
+    let mut forged = token.clone();
+    let last = forged.pop().unwrap();
+    forged.push(if last == 'A' { 'B' } else { 'A' });
+    for (token, code) in [(forged.as_str(), CERTIFICATE), ("nonsense", USAGE)] {
+        let end = edge.try_join(cloud.join_port, token);
+        assert!(end.code.is_some_and(|code| code != 0), "{}", end.output);
+        assert!(end.code == Some(code) || end.code == Some(CONFIGURATION) || end.code == Some(CERTIFICATE), "code {:?}: {}", end.code, end.output);
+        assert!(files(&edge.data()).is_empty(), "{:?}", files(&edge.data()));
+    }
+    let nobody = harness::names::port();
+    let end = edge.try_join(nobody, &token);
+    assert_eq!(end.code, Some(UNAVAILABLE), "{}", end.output);
+    assert!(files(&edge.data()).is_empty());
+}
+
+#[test]
+fn an_edge_that_never_joined_says_how_to() {
+    let mut edge = EdgeUnderTest::prepare(EdgeOptions::default());
+    ended(&edge.ends(), CERTIFICATE, &["skep-edge join"]);
+}

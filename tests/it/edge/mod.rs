@@ -1,0 +1,4 @@
+//! The edge by itself: what a device author sees (manual ch. 14.11).
+
+mod autonomy;
+mod membership;
