@@ -14,7 +14,7 @@ use crate::{
     edge_hub::EdgeHubMessage,
     event_bus::EventBusMessage,
     store::pending_report::{self, Seq},
-    twin::state::fresh_event_id,
+    twin::fresh_event_id,
 };
 
 impl Actor for Communication {

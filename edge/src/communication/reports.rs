@@ -18,7 +18,7 @@ use crate::{
         pending_report::{self, Seq},
         twin,
     },
-    twin::state::fresh_event_id,
+    twin::fresh_event_id,
 };
 
 /// One report that is ready to be sent.

@@ -22,7 +22,7 @@ use crate::{
         state::{tell_attributes, write_attributes},
     },
     store::{Batch, StoreError, Tx, attribute, device, device::StoredDevice, pending_report},
-    twin::state::fresh_event_id,
+    twin::fresh_event_id,
 };
 
 impl Actor for Device {

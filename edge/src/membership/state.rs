@@ -12,7 +12,7 @@ use super::{Config, Peers};
 use crate::{
     communication::Effect,
     store::{Store, StoreError, Tx, attribute, device, device::Incarnation},
-    twin::state::{Working, fresh_event_id, tell_change},
+    twin::{Working, fresh_event_id, tell_change},
 };
 
 /// The actor.

@@ -13,7 +13,7 @@
 
 mod handlers;
 mod message;
-pub(crate) mod state;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +26,8 @@ use crate::{communication::CommunicationMessage, membership::MembershipMessage};
 
 pub use message::TwinMessage;
 pub use state::Twin;
+// Membership writes its devices' twins itself; Device and Communication name their events the same way.
+pub(crate) use state::{Working, fresh_event_id, tell_change};
 
 /// Settings of Twin.
 #[derive(Clone)]
