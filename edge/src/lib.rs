@@ -8,6 +8,8 @@ pub mod event_bus;
 pub mod exit;
 pub mod join;
 pub mod membership;
+pub mod edged;
+pub mod meta_manager;
 pub mod store;
 pub mod systemd;
 pub mod tls;

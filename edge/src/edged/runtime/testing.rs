@@ -1,0 +1,118 @@
+//! A real Docker engine for tests: an image of busybox made on the spot, and everything removed afterwards.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "test support: a failed unwrap is a failed test")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use docker_api::Docker;
+use docker_api::opts::{ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ImageBuildOpts};
+use futures_util::StreamExt;
+
+use super::docker::DockerRuntime;
+use super::{ContainerRuntime, ContainerSpec, Network, label};
+
+const SOCKET: &str = "/var/run/docker.sock";
+const BUSYBOX: &str = "/bin/busybox";
+
+/// One test's share of the engine: a node name and an image of its own.
+pub struct Engine {
+    pub runtime: Arc<DockerRuntime>,
+    pub docker: Docker,
+    pub node: String,
+    pub image: String,
+}
+
+/// The engine, or `None` with a loud word when none answers here.
+pub async fn engine() -> Option<Engine> {
+    let docker = Docker::unix(SOCKET);
+    if let Err(error) = docker.version().await {
+        eprintln!("SKIPPED: no Docker engine answers at {SOCKET}: {error}");
+        return None;
+    }
+    if !std::path::Path::new(BUSYBOX).exists() {
+        eprintln!("SKIPPED: no {BUSYBOX} (Debian: busybox-static)");
+        return None;
+    }
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let (node, image) = (format!("test-{id}"), format!("skep-test-{id}:1"));
+    let engine = Engine { runtime: Arc::new(DockerRuntime::new(&format!("unix://{SOCKET}")).unwrap()), docker, node, image };
+    engine.build(&engine.image).await;
+    Some(engine)
+}
+
+impl Engine {
+    /// Builds the busybox image under this name.
+    pub async fn build(&self, image: &str) {
+        let context = tempfile::tempdir().unwrap();
+        std::fs::copy(BUSYBOX, context.path().join("busybox")).unwrap();
+        std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY busybox /bin/busybox\nENV PATH=/bin\n").unwrap();
+        let images = self.docker.images();
+        let opts = ImageBuildOpts::builder(context.path()).tag(image).build();
+        let mut steps = images.build(&opts);
+        while let Some(step) = steps.next().await {
+            step.unwrap();
+        }
+    }
+
+    /// A container that runs a busybox applet.
+    pub fn spec(&self, uid: &str, command: &[&str]) -> ContainerSpec {
+        let labels = [(label::MANAGED, "true"), (label::NODE, &self.node), (label::POD_UID, uid), (label::CONTAINER, "c")];
+        ContainerSpec {
+            name: format!("{}-{uid}", self.node),
+            image: self.image.clone(),
+            command: std::iter::once("/bin/busybox").chain(command.iter().copied()).map(str::to_owned).collect(),
+            args: Vec::new(),
+            env: Vec::new(),
+            working_dir: String::new(),
+            labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect::<BTreeMap<_, _>>(),
+            binds: Vec::new(),
+            ports: Vec::new(),
+            network: Network::Bridge,
+            hostname: "box".into(),
+            memory: None,
+            cpu_nano: None,
+            cpu_request_milli: 0,
+            privileged: false,
+            host_pid: false,
+            host_ipc: false,
+        }
+    }
+
+    /// What a container has written so far.
+    pub async fn output(&self, id: &str) -> String {
+        let container = self.docker.containers().get(id);
+        let opts = docker_api::opts::LogsOpts::builder().stdout(true).stderr(true).build();
+        let mut text = String::new();
+        let mut chunks = container.logs(&opts);
+        while let Some(chunk) = chunks.next().await {
+            text.push_str(&String::from_utf8_lossy(&chunk.unwrap().to_vec()));
+        }
+        text
+    }
+
+    /// Ids of this test's containers, running or not.
+    pub async fn containers(&self) -> Vec<super::Summary> {
+        self.runtime.list(&[(label::NODE, &self.node)]).await.unwrap()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let (docker, node, image) = (self.docker.clone(), self.node.clone(), self.image.clone());
+        let clean = async move {
+            let filter = [ContainerFilter::Label(label::NODE.into(), node)];
+            let found = docker.containers().list(&ContainerListOpts::builder().all(true).filter(filter).build()).await.unwrap_or_default();
+            for id in found.into_iter().filter_map(|one| one.id) {
+                let _ = docker.containers().get(id).remove(&ContainerRemoveOpts::builder().force(true).volumes(true).build()).await;
+            }
+            let _ = docker.images().get(image).delete().await;
+        };
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), clean).await });
+        });
+        let _ = cleaner.join();
+    }
+}

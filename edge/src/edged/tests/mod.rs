@@ -1,0 +1,87 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod plan;
+mod pod;
+mod status;
+mod volume;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::observed::Observed;
+use super::pod::Pod;
+use super::runtime::{Container, ContainerState, Exit, label};
+
+/// Second number `second` of the test's time.
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+/// A pod `default/web`, uid `u-1`, with this spec.
+fn pod(spec: Value) -> Pod {
+    Pod::parse(&pod_json(spec).to_string()).unwrap()
+}
+
+fn pod_json(spec: Value) -> Value {
+    json!({"metadata": {"name": "web", "namespace": "default", "uid": "u-1"}, "spec": spec})
+}
+
+/// A spec with containers of these names and image `i:1`.
+fn spec(names: &[&str], policy: &str) -> Value {
+    let containers: Vec<Value> = names.iter().map(|name| json!({"name": name, "image": "i:1"})).collect();
+    json!({"containers": containers, "restartPolicy": policy})
+}
+
+/// A container of that pod.
+struct Box {
+    name: &'static str,
+    attempt: u32,
+    level: u32,
+    joined: &'static str,
+    state: ContainerState,
+    hash: String,
+}
+
+fn running(name: &'static str) -> Box {
+    let hash = pod(spec(&[name], "Always")).spec.containers[0].hash();
+    Box { name, attempt: 0, level: 0, joined: "", state: ContainerState::Running { started_at: at(0) }, hash }
+}
+
+fn exited(name: &'static str, code: i64, from: i64, to: i64) -> Box {
+    let exit = Exit { code, oom_killed: false, error: String::new(), started_at: at(from), finished_at: at(to) };
+    Box { state: ContainerState::Exited(exit), ..running(name) }
+}
+
+impl Box {
+    fn attempt(self, attempt: u32, level: u32) -> Self {
+        Self { attempt, level, ..self }
+    }
+
+    fn joined(self, joined: &'static str) -> Self {
+        Self { joined, ..self }
+    }
+
+    fn state(self, state: ContainerState) -> Self {
+        Self { state, ..self }
+    }
+
+    /// Its id is `name-attempt`; one with a network of its own has an address.
+    fn container(self) -> Container {
+        let labels = [
+            (label::CONTAINER, self.name.to_owned()),
+            (label::RESTARTS, self.attempt.to_string()),
+            (label::LEVEL, self.level.to_string()),
+            (label::NETWORK, self.joined.to_owned()),
+            (label::HASH, self.hash),
+        ];
+        let labels: BTreeMap<String, String> = labels.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
+        let ip = self.joined.is_empty().then(|| "172.17.0.9".to_owned());
+        Container { id: format!("{}-{}", self.name, self.attempt), labels, state: self.state, image: "i:1".into(), image_id: "sha256:1".into(), ip }
+    }
+}
+
+fn seen(boxes: impl IntoIterator<Item = Box>) -> Observed {
+    Observed::new(boxes.into_iter().map(Box::container))
+}

@@ -1,0 +1,160 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::super::objects::{KeyedObject, LookupError, OBJECT_BYTES_MAX, ObjectError, Objects};
+use super::super::pod::{KeyToPath, KeyedVolume, Pod};
+use super::super::volume::{VolumeError, files, prepare, remove, source};
+use super::pod;
+
+fn objects(data: serde_json::Value) -> Objects {
+    let mut objects = Objects::default();
+    objects.insert(false, "cfg".into(), KeyedObject::parse(false, &json!({"data": data}).to_string()));
+    objects
+}
+
+fn with_config_map() -> Pod {
+    pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "configMap": {"name": "cfg"}}]}))
+}
+
+fn path(pods: &Path, pod: &Pod) -> PathBuf {
+    source(pods, pod, &pod.spec.volumes[0]).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| !name.starts_with("..")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_config_map_becomes_files_and_a_change_swaps_them_all_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = with_config_map();
+    let volume = path(dir.path(), &pod);
+    prepare(dir.path(), &pod, &objects(json!({"a": "1", "b": "2"}))).unwrap();
+    assert_eq!(names(&volume), ["a", "b"]);
+    assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "1");
+    assert_eq!(fs::metadata(volume.join("a")).unwrap().permissions().mode() & 0o777, 0o644);
+    let before = fs::read_link(volume.join("..data")).unwrap();
+    prepare(dir.path(), &pod, &objects(json!({"a": "1", "b": "2"}))).unwrap();
+    assert_eq!(fs::read_link(volume.join("..data")).unwrap(), before, "an unchanged object must not be written again");
+
+    prepare(dir.path(), &pod, &objects(json!({"a": "one", "c": "3"}))).unwrap();
+    assert_eq!(names(&volume), ["a", "c"]);
+    assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "one");
+    assert!(!volume.join(before).exists(), "what was replaced is removed");
+    // Names are links through `..data`: one rename changes them all.
+    assert_eq!(fs::read_link(volume.join("a")).unwrap(), Path::new("..data/a"));
+    // Damage is repaired.
+    fs::write(volume.join("a"), "tampered").unwrap();
+    prepare(dir.path(), &pod, &objects(json!({"a": "one", "c": "3"}))).unwrap();
+    assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "one");
+
+    remove(dir.path(), "u-1").unwrap();
+    assert!(!dir.path().join("u-1").exists());
+    remove(dir.path(), "u-1").unwrap();
+}
+
+#[test]
+fn items_choose_keys_paths_and_modes() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = json!({"name": "v", "configMap": {"name": "cfg", "defaultMode": 0o400, "items": [{"key": "a", "path": "deep/er/a.txt"}, {"key": "b", "path": "b", "mode": 0o755}]}});
+    let pod = pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": [volume]}));
+    prepare(dir.path(), &pod, &objects(json!({"a": "1", "b": "2", "c": "3"}))).unwrap();
+    let volume = path(dir.path(), &pod);
+    assert_eq!(names(&volume), ["b", "deep"]);
+    let mode = |name: &str| fs::metadata(volume.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("deep/er/a.txt"), mode("b")), (0o400, 0o755));
+}
+
+#[test]
+fn hostile_keys_and_paths_are_refused() {
+    let object = |key: &str| KeyedObject { data: [(key.to_owned(), b"x".to_vec())].into_iter().collect() };
+    for key in ["../x", "..", ".", "..data", "..2024", "a/b", "/etc/passwd", "", "a\0b", "a/../../b", "a//b", "./a", "a/."] {
+        let all = files("v", &KeyedVolume::default(), Some(&object(key)));
+        assert!(matches!(all, Err(VolumeError::Path { .. })), "key {key:?}");
+        if key != "a/b" {
+            let item = KeyToPath { key: "k".into(), path: key.into(), mode: None };
+            let one = files("v", &KeyedVolume { items: vec![item], ..KeyedVolume::default() }, Some(&object("k")));
+            assert!(matches!(one, Err(VolumeError::Path { .. })), "path {key:?}");
+        }
+    }
+    let long = "k".repeat(254);
+    assert!(files("v", &KeyedVolume::default(), Some(&object(&long))).is_err());
+    let clash = ["a", "a/b"].map(|path| KeyToPath { key: "k".into(), path: path.into(), mode: None }).to_vec();
+    assert!(files("v", &KeyedVolume { items: clash, ..KeyedVolume::default() }, Some(&object("k"))).is_err());
+    let missing = KeyedVolume { items: vec![KeyToPath { key: "none".into(), path: "p".into(), mode: None }], ..KeyedVolume::default() };
+    assert!(matches!(files("v", &missing, Some(&object("k"))), Err(VolumeError::Key { .. })));
+}
+
+#[test]
+fn a_missing_object_is_named_and_an_optional_one_is_an_empty_volume() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = with_config_map();
+    let missing = prepare(dir.path(), &pod, &Objects::default()).unwrap_err();
+    assert!(matches!(missing, VolumeError::Object(LookupError::Missing { .. })));
+    assert_eq!(missing.to_string(), "configmap \"cfg\" not found");
+    let optional =
+        super::pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "secret": {"secretName": "s", "optional": true}}]}));
+    prepare(dir.path(), &optional, &Objects::default()).unwrap();
+    assert!(names(&path(dir.path(), &optional)).is_empty());
+}
+
+#[test]
+fn objects_are_decoded_and_bounded_and_errors_never_show_a_value() {
+    let secret = KeyedObject::parse(true, r#"{"data":{"p":"c2Vj\ncmV0"},"stringData":{"q":"plain"}}"#).unwrap();
+    assert_eq!((secret.data["p"].as_slice(), secret.data["q"].as_slice()), (b"secret".as_slice(), b"plain".as_slice()));
+    let binary = KeyedObject::parse(false, r#"{"data":{"a":"1"},"binaryData":{"b":"/w=="}}"#).unwrap();
+    assert_eq!((binary.data["a"].as_slice(), binary.data["b"].as_slice()), (b"1".as_slice(), [0xff].as_slice()));
+    assert_eq!(KeyedObject::parse(true, r#"{"data":{"p":"s3cret!"}}"#), Err(ObjectError::Base64("p".into())));
+    let wrong = KeyedObject::parse(true, r#"{"data":{"p":["hunter2"]}}"#).unwrap_err();
+    assert!(!wrong.to_string().contains("hunter2"), "{wrong}");
+    let huge = json!({"data": {"a": "x".repeat(OBJECT_BYTES_MAX)}}).to_string();
+    assert_eq!(KeyedObject::parse(false, &huge), Err(ObjectError::TooLarge(OBJECT_BYTES_MAX + 1)));
+}
+
+#[test]
+fn an_empty_dir_lives_as_long_as_the_pod_and_host_paths_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = dir.path().join("host");
+    let make = |kind: &str, path: &Path| {
+        pod(
+            json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "h", "hostPath": {"path": path, "type": kind}}, {"name": "e", "emptyDir": {}}]}),
+        )
+    };
+    let none = Objects::default();
+    let pods = dir.path().join("pods");
+    for kind in ["Directory", "File", "Socket", "CharDevice", "BlockDevice"] {
+        assert!(matches!(prepare(&pods, &make(kind, &host), &none), Err(VolumeError::HostPath { .. })), "{kind}");
+    }
+    assert!(!host.exists());
+    prepare(&pods, &make("DirectoryOrCreate", &host), &none).unwrap();
+    prepare(&pods, &make("Directory", &host), &none).unwrap();
+    prepare(&pods, &make("CharDevice", Path::new("/dev/null")), &none).unwrap();
+    let pod = make("", &host);
+    let empty = source(&pods, &pod, &pod.spec.volumes[1]).unwrap();
+    assert_eq!(fs::metadata(&empty).unwrap().permissions().mode() & 0o777, 0o777);
+    fs::write(empty.join("kept"), "x").unwrap();
+    prepare(&pods, &pod, &none).unwrap();
+    assert!(empty.join("kept").exists());
+    assert_eq!(fs::metadata(pods.join("u-1")).unwrap().permissions().mode() & 0o777, 0o750);
+    fs::write(host.join("survives"), "x").unwrap();
+    remove(&pods, "u-1").unwrap();
+    assert!(host.join("survives").exists() && !empty.exists());
+}
+
+#[test]
+fn a_uid_that_is_a_path_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let pods = dir.path().join("pods");
+    fs::create_dir_all(&pods).unwrap();
+    fs::write(dir.path().join("precious"), "x").unwrap();
+    for uid in ["..", "../", "", ".", "/"] {
+        remove(&pods, uid).unwrap();
+    }
+    assert!(dir.path().join("precious").exists() && pods.exists());
+}
