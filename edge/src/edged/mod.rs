@@ -1,5 +1,6 @@
 //! Edged.
 pub mod env;
+mod message;
 pub mod node;
 pub mod objects;
 pub mod observed;
@@ -11,3 +12,6 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod volume;
+pub mod worker;
+
+pub use message::EdgedMessage;

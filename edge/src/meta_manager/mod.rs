@@ -1,1 +1,5 @@
 //! MetaManager.
+
+mod message;
+
+pub use message::{Found, MetaManagerMessage, QueryError};
