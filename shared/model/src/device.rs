@@ -58,10 +58,7 @@ impl DeviceState {
             "unhealthy" => StateKind::Unhealthy,
             _ => return Err(StateError),
         };
-        Ok(Self {
-            kind,
-            text: Arc::from(text),
-        })
+        Ok(Self { kind, text: Arc::from(text) })
     }
 
     /// What it means.
@@ -171,15 +168,7 @@ impl DeviceEntry {
     /// An entry that names the device and says nothing else.
     pub fn named(id: DeviceId) -> Self {
         let name = id.name().to_owned();
-        Self {
-            id,
-            name,
-            description: String::new(),
-            state: None,
-            last_online: String::new(),
-            attributes: None,
-            twin: TwinChange::default(),
-        }
+        Self { id, name, description: String::new(), state: None, last_online: String::new(), attributes: None, twin: TwinChange::default() }
     }
 }
 
@@ -192,10 +181,7 @@ mod tests {
     #[test]
     fn a_state_is_read_in_any_case_and_kept_as_sent() {
         let state = DeviceState::new("OnLine").unwrap();
-        assert_eq!(
-            (state.kind(), state.as_str(), state.is_online()),
-            (StateKind::Online, "OnLine", true)
-        );
+        assert_eq!((state.kind(), state.as_str(), state.is_online()), (StateKind::Online, "OnLine", true));
         assert!(!DeviceState::new("unhealthy").unwrap().is_online());
         for text in ["", "on", "online ", "onlin\u{0}", &"o".repeat(1 << 20)] {
             assert_eq!(DeviceState::new(text), Err(StateError));

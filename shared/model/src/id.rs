@@ -182,9 +182,7 @@ name!(
 impl DeviceId {
     /// Namespace of the device, `default` when the id has one level.
     pub fn namespace(&self) -> &str {
-        self.0
-            .split_once('/')
-            .map_or(DEFAULT_NAMESPACE, |(namespace, _)| namespace)
+        self.0.split_once('/').map_or(DEFAULT_NAMESPACE, |(namespace, _)| namespace)
     }
 
     /// Name of the device within its namespace.
@@ -224,18 +222,10 @@ fn device_id(text: &str) -> Result<&str, &'static str> {
         None => text,
         Some((namespace, name)) => {
             level(namespace)?;
-            if namespace == DEFAULT_NAMESPACE {
-                name
-            } else {
-                text
-            }
+            if namespace == DEFAULT_NAMESPACE { name } else { text }
         }
     };
-    level(
-        canonical
-            .rsplit_once('/')
-            .map_or(canonical, |(_, name)| name),
-    )?;
+    level(canonical.rsplit_once('/').map_or(canonical, |(_, name)| name))?;
     if text.bytes().filter(|byte| *byte == b'/').count() > 1 {
         return Err("it has more than two levels");
     }
@@ -282,10 +272,7 @@ fn dns_label(text: &str) -> Result<(), &'static str> {
     let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
         return Err("it is empty or has an empty part");
     };
-    if !bytes
-        .iter()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
-    {
+    if !bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-') {
         return Err("it has other characters than a-z, 0-9, `-` and `.`");
     }
     if *first == b'-' || *last == b'-' {
@@ -328,10 +315,7 @@ mod tests {
 
     #[test]
     fn a_device_id_of_the_default_namespace_is_the_short_one() {
-        assert_eq!(
-            DeviceId::new("default/lamp").unwrap(),
-            DeviceId::new("lamp").unwrap()
-        );
+        assert_eq!(DeviceId::new("default/lamp").unwrap(), DeviceId::new("lamp").unwrap());
         assert_eq!(DeviceId::new("default/lamp").unwrap().as_str(), "lamp");
         let house = DeviceId::new("house/lamp").unwrap();
         assert_eq!((house.namespace(), house.name()), ("house", "lamp"));
@@ -343,30 +327,13 @@ mod tests {
     #[test]
     fn a_device_named_default_keeps_its_name() {
         assert_eq!(DeviceId::new("default").unwrap().as_str(), "default");
-        assert_eq!(
-            DeviceId::new("default/default").unwrap().as_str(),
-            "default"
-        );
+        assert_eq!(DeviceId::new("default/default").unwrap().as_str(), "default");
     }
 
     #[test]
     fn a_device_id_that_cannot_stand_in_a_topic_is_refused() {
         let long = "x".repeat(254);
-        for text in [
-            "",
-            "/",
-            "a/",
-            "/a",
-            "a/b/c",
-            "default/a/b",
-            "a+",
-            "#",
-            "a/#",
-            "a\0b",
-            "a\nb",
-            &long,
-            &format!("a/{long}"),
-        ] {
+        for text in ["", "/", "a/", "/a", "a/b/c", "default/a/b", "a+", "#", "a/#", "a\0b", "a\nb", &long, &format!("a/{long}")] {
             assert!(DeviceId::new(text).is_err(), "{text:?}");
         }
         let level = "x".repeat(253);
@@ -378,20 +345,7 @@ mod tests {
         for text in ["edge-1", "a.b.c", "0", &"a".repeat(253)] {
             assert!(NodeName::new(text).is_ok(), "{text:?}");
         }
-        for text in [
-            "",
-            "A",
-            "a_b",
-            "-a",
-            "a-",
-            "a..b",
-            ".a",
-            "a.",
-            "a/b",
-            "ä",
-            "a b",
-            &"a".repeat(254),
-        ] {
+        for text in ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a.", "a/b", "ä", "a b", &"a".repeat(254)] {
             assert!(NodeName::new(text).is_err(), "{text:?}");
             assert!(ObjectName::new(text).is_err(), "{text:?}");
         }
@@ -413,10 +367,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_and_why_and_is_short() {
         let error = NodeName::new(&"A\n".repeat(500)).unwrap_err();
-        assert!(
-            error.to_string().contains("is not a node name: "),
-            "{error}"
-        );
+        assert!(error.to_string().contains("is not a node name: "), "{error}");
         assert!(error.text.len() < 256 && !error.text.contains('\n'));
     }
 

@@ -10,13 +10,10 @@ pub mod resource;
 pub mod time;
 pub mod twin;
 
-pub use device::{
-    Attribute, AttributeChange, Attributes, Device, DeviceEntry, DeviceState, StateKind,
-};
+pub use device::{Attribute, AttributeChange, Attributes, Device, DeviceEntry, DeviceState, StateKind};
 pub use id::{AttributeName, DeviceId, NameError, Namespace, NodeName, ObjectName, PropertyName};
 pub use resource::{ResourceKey, ResourceKind};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use twin::{
-    Origin, PropertyChange, PropertySet, RequestedType, SideChange, Twin, TwinChange, TwinProperty,
-    TwinType, TwinValue, TwinVersion, merge,
+    Origin, PropertyChange, PropertySet, RequestedType, SideChange, Twin, TwinChange, TwinProperty, TwinType, TwinValue, TwinVersion, merge,
 };

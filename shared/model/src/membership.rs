@@ -37,20 +37,12 @@ pub fn plan_detail<'a>(known: &BTreeSet<DeviceId>, listed: &'a [DeviceEntry]) ->
         add(&mut plan, &mut present, entry);
         named.insert(&entry.id);
     }
-    plan.remove = known
-        .iter()
-        .filter(|id| !named.contains(id))
-        .map(|id| (id.clone(), None))
-        .collect();
+    plan.remove = known.iter().filter(|id| !named.contains(id)).map(|id| (id.clone(), None)).collect();
     plan
 }
 
 /// Plans a `membership` update: `added` first, then `removed`.
-pub fn plan_update<'a>(
-    known: &BTreeSet<DeviceId>,
-    added: &'a [DeviceEntry],
-    removed: &'a [DeviceEntry],
-) -> Plan<'a> {
+pub fn plan_update<'a>(known: &BTreeSet<DeviceId>, added: &'a [DeviceEntry], removed: &'a [DeviceEntry]) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut present = known.clone();
     for entry in added {
@@ -104,11 +96,7 @@ pub fn merge_attributes(
                 let attribute = Attribute {
                     value: wanted.value.clone(),
                     optional: wanted.optional.unwrap_or(true),
-                    kind: wanted
-                        .kind
-                        .clone()
-                        .filter(|kind| !kind.is_empty())
-                        .unwrap_or_else(|| ATTRIBUTE_KIND_DEFAULT.to_owned()),
+                    kind: wanted.kind.clone().filter(|kind| !kind.is_empty()).unwrap_or_else(|| ATTRIBUTE_KIND_DEFAULT.to_owned()),
                 };
                 current.insert(name.clone(), attribute.clone());
                 outcome.insert(name.clone(), Some(attribute));

@@ -83,20 +83,12 @@ pub struct ResourceKey {
 impl ResourceKey {
     /// The object `namespace/kind/name`.
     pub fn object(namespace: Namespace, kind: ResourceKind, name: ObjectName) -> Self {
-        Self {
-            namespace,
-            kind,
-            name: Some(name),
-        }
+        Self { namespace, kind, name: Some(name) }
     }
 
     /// All objects of `kind` in `namespace`.
     pub fn list(namespace: Namespace, kind: ResourceKind) -> Self {
-        Self {
-            namespace,
-            kind,
-            name: None,
-        }
+        Self { namespace, kind, name: None }
     }
 }
 
@@ -120,9 +112,7 @@ pub enum ResourceKeyError {
 impl fmt::Display for ResourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.kind)?;
-        self.name
-            .as_ref()
-            .map_or(Ok(()), |name| write!(f, "/{name}"))
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, "/{name}"))
     }
 }
 
@@ -131,22 +121,12 @@ impl FromStr for ResourceKey {
 
     fn from_str(text: &str) -> Result<Self, ResourceKeyError> {
         let mut parts = text.split('/');
-        let (Some(namespace), Some(kind), name, None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(ResourceKeyError::Shape {
-                parts: text.split('/').count(),
-            });
+        let (Some(namespace), Some(kind), name, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(ResourceKeyError::Shape { parts: text.split('/').count() });
         };
-        let kind = ResourceKind::parse(kind).ok_or_else(|| {
-            ResourceKeyError::Kind(kind.chars().take(64).flat_map(char::escape_debug).collect())
-        })?;
+        let kind = ResourceKind::parse(kind).ok_or_else(|| ResourceKeyError::Kind(kind.chars().take(64).flat_map(char::escape_debug).collect()))?;
         let name = name.map(ObjectName::new).transpose()?;
-        Ok(Self {
-            namespace: Namespace::new(namespace)?,
-            kind,
-            name,
-        })
+        Ok(Self { namespace: Namespace::new(namespace)?, kind, name })
     }
 }
 
@@ -158,9 +138,7 @@ impl Serialize for ResourceKey {
 
 impl<'de> Deserialize<'de> for ResourceKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -172,13 +150,7 @@ mod tests {
 
     #[test]
     fn a_key_prints_as_it_was_read() {
-        for text in [
-            "default/pod/web",
-            "default/podstatus",
-            "node/pod/node",
-            "kube-node-lease/lease/edge-1",
-            "default/configmap/a.b",
-        ] {
+        for text in ["default/pod/web", "default/podstatus", "node/pod/node", "kube-node-lease/lease/edge-1", "default/configmap/a.b"] {
             assert_eq!(text.parse::<ResourceKey>().unwrap().to_string(), text);
         }
         for kind in ResourceKind::ALL {
@@ -188,26 +160,10 @@ mod tests {
 
     #[test]
     fn a_text_that_names_no_object_is_refused_with_the_rule() {
-        assert_eq!(
-            "node".parse::<ResourceKey>(),
-            Err(ResourceKeyError::Shape { parts: 1 })
-        );
-        assert_eq!(
-            "node/n/default/pod/web".parse::<ResourceKey>(),
-            Err(ResourceKeyError::Shape { parts: 5 })
-        );
-        assert!(matches!(
-            "default/Pod/web".parse::<ResourceKey>(),
-            Err(ResourceKeyError::Kind(_))
-        ));
-        for text in [
-            "/pod/web",
-            "default/pod/",
-            "default/pod/W",
-            "a.b/pod/web",
-            "default//web",
-            "",
-        ] {
+        assert_eq!("node".parse::<ResourceKey>(), Err(ResourceKeyError::Shape { parts: 1 }));
+        assert_eq!("node/n/default/pod/web".parse::<ResourceKey>(), Err(ResourceKeyError::Shape { parts: 5 }));
+        assert!(matches!("default/Pod/web".parse::<ResourceKey>(), Err(ResourceKeyError::Kind(_))));
+        for text in ["/pod/web", "default/pod/", "default/pod/W", "a.b/pod/web", "default//web", ""] {
             assert!(text.parse::<ResourceKey>().is_err(), "{text:?}");
         }
     }

@@ -157,20 +157,14 @@ mod tests {
 
     #[test]
     fn only_a_json_string_has_a_string_in_it() {
-        assert_eq!(
-            RawJson::from_str_value("a\"b").as_string().as_deref(),
-            Some("a\"b")
-        );
+        assert_eq!(RawJson::from_str_value("a\"b").as_string().as_deref(), Some("a\"b"));
         assert_eq!(RawJson::null().as_string(), None);
         assert_eq!(RawJson::from_text("7".into()).unwrap().as_string(), None);
     }
 
     #[test]
     fn debug_does_not_show_what_may_be_a_secret() {
-        assert_eq!(
-            format!("{:?}", RawJson::from_str_value("hunter2")),
-            "RawJson(9 bytes)"
-        );
+        assert_eq!(format!("{:?}", RawJson::from_str_value("hunter2")), "RawJson(9 bytes)");
     }
 
     #[test]

@@ -21,10 +21,7 @@ impl<'a> Delta<'a> {
                 continue;
             };
             delta.twin.push((name, property));
-            let met = property
-                .actual
-                .as_ref()
-                .is_some_and(|actual| actual.value == expected.value);
+            let met = property.actual.as_ref().is_some_and(|actual| actual.value == expected.value);
             if !met && !expected.value.is_empty() {
                 delta.differing.push((name, &expected.value));
             }

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    PROPERTIES_MAX, PropertyChange, PropertySet, RequestedType, SideChange, Twin, TwinChange,
-    TwinProperty, TwinType, TwinValue, TwinVersion,
+    PROPERTIES_MAX, PropertyChange, PropertySet, RequestedType, SideChange, Twin, TwinChange, TwinProperty, TwinType, TwinValue, TwinVersion,
 };
 use crate::id::PropertyName;
 use crate::time::Timestamp;
@@ -121,17 +120,8 @@ pub struct Outcome {
 ///
 /// # Errors
 /// From a device only: the whole message is refused and `twin` is as it was.
-pub fn merge(
-    twin: &mut Twin,
-    change: &TwinChange,
-    origin: Origin,
-    now: Timestamp,
-) -> Result<Outcome, TwinError> {
-    let mut merge = Merge {
-        now,
-        outcome: Outcome::default(),
-        written: Vec::new(),
-    };
+pub fn merge(twin: &mut Twin, change: &TwinChange, origin: Origin, now: Timestamp) -> Result<Outcome, TwinError> {
+    let mut merge = Merge { now, outcome: Outcome::default(), written: Vec::new() };
     let mut size = twin.properties.len();
     for (name, wanted) in &change.properties {
         let stored = twin.properties.get(name);
@@ -152,9 +142,7 @@ pub fn merge(
             (Origin::Device, PropertyChange::Set(set)) => merge.device_set(name, stored, set)?,
             // KubeEdge 0.x panics on a null from the cloud; the cloud deletes by type, so null says nothing.
             (Origin::Cloud, PropertyChange::Null) => {}
-            (Origin::Cloud, PropertyChange::Set(set))
-                if set.kind == Some(RequestedType::Known(TwinType::Deleted)) =>
-            {
+            (Origin::Cloud, PropertyChange::Set(set)) if set.kind == Some(RequestedType::Known(TwinType::Deleted)) => {
                 merge.cloud_delete(name, stored, set);
             }
             (Origin::Cloud, PropertyChange::Set(set)) => merge.cloud_set(name, stored, set),
@@ -172,11 +160,7 @@ struct Merge {
 }
 
 impl Merge {
-    fn device_delete(
-        &mut self,
-        name: &PropertyName,
-        stored: Option<&TwinProperty>,
-    ) -> Result<(), TwinError> {
+    fn device_delete(&mut self, name: &PropertyName, stored: Option<&TwinProperty>) -> Result<(), TwinError> {
         let Some(stored) = stored else {
             return Err(TwinError::NothingToDelete);
         };
@@ -197,19 +181,11 @@ impl Merge {
         Ok(())
     }
 
-    fn device_set(
-        &mut self,
-        name: &PropertyName,
-        stored: Option<&TwinProperty>,
-        set: &PropertySet,
-    ) -> Result<(), TwinError> {
+    fn device_set(&mut self, name: &PropertyName, stored: Option<&TwinProperty>, set: &PropertySet) -> Result<(), TwinError> {
         let mut result = PropertyResult::default();
         let mut property = match stored {
             Some(stored) => stored.clone(),
-            None => TwinProperty {
-                optional: set.optional.unwrap_or(true),
-                ..TwinProperty::default()
-            },
+            None => TwinProperty { optional: set.optional.unwrap_or(true), ..TwinProperty::default() },
         };
         let born = stored.is_none_or(TwinProperty::is_tombstone);
         if born {
@@ -228,8 +204,7 @@ impl Merge {
         }
         if let Some(side) = &set.expected {
             property.expected = Some(self.stamp(side));
-            property.expected_version =
-                Some(property.expected_version.unwrap_or_default().next_edge());
+            property.expected_version = Some(property.expected_version.unwrap_or_default().next_edge());
             result.expected.clone_from(&property.expected);
         }
         if let Some(side) = &set.actual {
@@ -246,33 +221,18 @@ impl Merge {
         Ok(())
     }
 
-    fn cloud_delete(
-        &mut self,
-        name: &PropertyName,
-        stored: Option<&TwinProperty>,
-        set: &PropertySet,
-    ) {
+    fn cloud_delete(&mut self, name: &PropertyName, stored: Option<&TwinProperty>, set: &PropertySet) {
         let local = stored.cloned().unwrap_or_default();
-        let checked = (
-            admitted(local.expected_version, set.expected_version),
-            admitted(local.actual_version, set.actual_version),
-        );
+        let checked = (admitted(local.expected_version, set.expected_version), admitted(local.actual_version, set.actual_version));
         // A deletion without versions is allowed and keeps them. A refused side refuses the deletion: half a
         // tombstone is nothing that either peer could describe.
         let (expected_version, actual_version) = match checked {
             (Err(reason), _) | (_, Err(reason)) if reason != RefusalReason::VersionMissing => {
                 return self.refuse(name, stored, reason);
             }
-            (expected, actual) => (
-                expected.ok().or(local.expected_version),
-                actual.ok().or(local.actual_version),
-            ),
+            (expected, actual) => (expected.ok().or(local.expected_version), actual.ok().or(local.actual_version)),
         };
-        let tombstone = TwinProperty {
-            expected_version,
-            actual_version,
-            ..tombstone(local.optional)
-        };
+        let tombstone = TwinProperty { expected_version, actual_version, ..tombstone(local.optional) };
         if stored != Some(&tombstone) {
             self.write(name, stored, tombstone);
         }
@@ -281,10 +241,7 @@ impl Merge {
     fn cloud_set(&mut self, name: &PropertyName, stored: Option<&TwinProperty>, set: &PropertySet) {
         let mut property = match stored {
             Some(stored) => stored.clone(),
-            None => TwinProperty {
-                optional: set.optional.unwrap_or(true),
-                ..TwinProperty::default()
-            },
+            None => TwinProperty { optional: set.optional.unwrap_or(true), ..TwinProperty::default() },
         };
         let born = stored.is_none_or(TwinProperty::is_tombstone);
         if born {
@@ -296,18 +253,8 @@ impl Merge {
         let kind = property.kind;
         let mut moved = false;
         let sides = [
-            (
-                &set.expected,
-                set.expected_version,
-                &mut property.expected,
-                &mut property.expected_version,
-            ),
-            (
-                &set.actual,
-                set.actual_version,
-                &mut property.actual,
-                &mut property.actual_version,
-            ),
+            (&set.expected, set.expected_version, &mut property.expected, &mut property.expected_version),
+            (&set.actual, set.actual_version, &mut property.actual, &mut property.actual_version),
         ];
         for (side, given, value, version) in sides {
             let Some(side) = side else { continue };
@@ -328,11 +275,7 @@ impl Merge {
                 },
             }
         }
-        let refused = self
-            .outcome
-            .refusals
-            .last()
-            .is_some_and(|refusal| refusal.name == *name);
+        let refused = self.outcome.refusals.last().is_some_and(|refusal| refusal.name == *name);
         if !refused && stored.is_some() && set.optional == Some(false) && property.optional {
             property.optional = false;
             moved = true;
@@ -345,39 +288,20 @@ impl Merge {
     }
 
     fn stamp(&self, side: &SideChange) -> TwinValue {
-        TwinValue {
-            value: side.value.clone(),
-            timestamp: self.now,
-        }
+        TwinValue { value: side.value.clone(), timestamp: self.now }
     }
 
-    fn refuse(
-        &mut self,
-        name: &PropertyName,
-        stored: Option<&TwinProperty>,
-        reason: RefusalReason,
-    ) {
+    fn refuse(&mut self, name: &PropertyName, stored: Option<&TwinProperty>, reason: RefusalReason) {
         // KubeEdge reports an empty object for a refused property that it does not have.
         if reason.is_version_conflict() && stored.is_some() {
             self.outcome.report.insert(name.clone());
         }
-        self.outcome.refusals.push(Refusal {
-            name: name.clone(),
-            reason,
-        });
+        self.outcome.refusals.push(Refusal { name: name.clone(), reason });
     }
 
-    fn write(
-        &mut self,
-        name: &PropertyName,
-        stored: Option<&TwinProperty>,
-        property: TwinProperty,
-    ) {
+    fn write(&mut self, name: &PropertyName, stored: Option<&TwinProperty>, property: TwinProperty) {
         let living = |property: &TwinProperty| (!property.is_tombstone()).then(|| property.clone());
-        let entry = DocumentEntry {
-            last: stored.and_then(living),
-            current: living(&property),
-        };
+        let entry = DocumentEntry { last: stored.and_then(living), current: living(&property) };
         // A tombstone for what was never known, or a newer one, is written but is nothing to tell a device.
         if entry.last.is_some() || entry.current.is_some() {
             self.outcome.document.insert(name.clone(), entry);
@@ -388,29 +312,20 @@ impl Merge {
 }
 
 fn tombstone(optional: bool) -> TwinProperty {
-    TwinProperty {
-        kind: TwinType::Deleted,
-        optional,
-        ..TwinProperty::default()
-    }
+    TwinProperty { kind: TwinType::Deleted, optional, ..TwinProperty::default() }
 }
 
 /// Type of a property that begins, or begins again, with this message: `string` unless the message names one.
 fn birth_type(set: &PropertySet) -> Result<TwinType, TwinError> {
     match &set.kind {
         None => Ok(TwinType::String),
-        Some(RequestedType::Known(TwinType::Deleted) | RequestedType::Other(_)) => {
-            Err(TwinError::TypeNotAllowed)
-        }
+        Some(RequestedType::Known(TwinType::Deleted) | RequestedType::Other(_)) => Err(TwinError::TypeNotAllowed),
         Some(RequestedType::Known(kind)) => Ok(*kind),
     }
 }
 
 /// The version rule of a sync: both numbers are taken from the message, and neither may be behind the stored one.
-fn admitted(
-    stored: Option<TwinVersion>,
-    given: Option<TwinVersion>,
-) -> Result<TwinVersion, RefusalReason> {
+fn admitted(stored: Option<TwinVersion>, given: Option<TwinVersion>) -> Result<TwinVersion, RefusalReason> {
     let stored = stored.unwrap_or_default();
     let given = given.ok_or(RefusalReason::VersionMissing)?;
     if stored.cloud > given.cloud {

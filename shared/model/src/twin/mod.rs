@@ -20,9 +20,7 @@ use crate::id::{PropertyName, of_twin_alphabet};
 use crate::time::Timestamp;
 
 pub use delta::Delta;
-pub use merge::{
-    DocumentEntry, Origin, Outcome, PropertyResult, Refusal, RefusalReason, TwinError, merge,
-};
+pub use merge::{DocumentEntry, Origin, Outcome, PropertyResult, Refusal, RefusalReason, TwinError, merge};
 
 /// Longest value of a twin property, in bytes (KubeEdge: value regex `{1,512}`).
 pub const VALUE_BYTES_MAX: usize = 512;
@@ -56,10 +54,7 @@ impl TwinVersion {
     /// The version after one more change by the device.
     #[must_use]
     pub fn next_edge(self) -> Self {
-        Self {
-            cloud: self.cloud,
-            edge: self.edge.saturating_add(1),
-        }
+        Self { cloud: self.cloud, edge: self.edge.saturating_add(1) }
     }
 }
 
@@ -129,17 +124,9 @@ impl TwinType {
     pub fn check(self, value: &str) -> Result<(), TwinError> {
         let fits = match self {
             Self::String | Self::Deleted => return Ok(()),
-            Self::Int | Self::Integer => value
-                .parse::<i64>()
-                .map_err(|_| TwinError::NotInt)
-                .map(drop),
-            Self::Float => value
-                .parse::<f64>()
-                .map_err(|_| TwinError::NotFloat)
-                .map(drop),
-            Self::Boolean => matches!(value, "true" | "false")
-                .then_some(())
-                .ok_or(TwinError::NotBoolean),
+            Self::Int | Self::Integer => value.parse::<i64>().map_err(|_| TwinError::NotInt).map(drop),
+            Self::Float => value.parse::<f64>().map_err(|_| TwinError::NotFloat).map(drop),
+            Self::Boolean => matches!(value, "true" | "false").then_some(()).ok_or(TwinError::NotBoolean),
         };
         fits
     }
@@ -171,14 +158,7 @@ pub struct TwinProperty {
 impl Default for TwinProperty {
     /// KubeEdge's defaults: optional, type `string`, nothing else.
     fn default() -> Self {
-        Self {
-            expected: None,
-            actual: None,
-            optional: true,
-            kind: TwinType::String,
-            expected_version: None,
-            actual_version: None,
-        }
+        Self { expected: None, actual: None, optional: true, kind: TwinType::String, expected_version: None, actual_version: None }
     }
 }
 
@@ -199,9 +179,7 @@ pub struct Twin {
 impl Twin {
     /// The properties that are not deleted, which is all that `twin/get` shows.
     pub fn living(&self) -> impl Iterator<Item = (&PropertyName, &TwinProperty)> {
-        self.properties
-            .iter()
-            .filter(|(_, property)| !property.is_tombstone())
+        self.properties.iter().filter(|(_, property)| !property.is_tombstone())
     }
 
     /// Where the device differs from what is expected of it: what `twin/update/delta` tells.
@@ -212,9 +190,7 @@ impl Twin {
 
 impl FromIterator<(PropertyName, TwinProperty)> for Twin {
     fn from_iter<I: IntoIterator<Item = (PropertyName, TwinProperty)>>(properties: I) -> Self {
-        Self {
-            properties: properties.into_iter().collect(),
-        }
+        Self { properties: properties.into_iter().collect() }
     }
 }
 
@@ -234,9 +210,7 @@ impl TwinChange {
 
 impl FromIterator<(PropertyName, PropertyChange)> for TwinChange {
     fn from_iter<I: IntoIterator<Item = (PropertyName, PropertyChange)>>(properties: I) -> Self {
-        Self {
-            properties: properties.into_iter().collect(),
-        }
+        Self { properties: properties.into_iter().collect() }
     }
 }
 
@@ -285,8 +259,7 @@ pub enum RequestedType {
 impl RequestedType {
     /// Reads the word.
     pub fn new(text: &str) -> Self {
-        TwinType::parse(text)
-            .map_or_else(|| Self::Other(text.chars().take(64).collect()), Self::Known)
+        TwinType::parse(text).map_or_else(|| Self::Other(text.chars().take(64).collect()), Self::Known)
     }
 
     /// The word again.

@@ -47,10 +47,7 @@ pub struct EncodeError {
 /// [`DecodeError`]; the connection can stay after each of them.
 pub fn decode<B: Body>(text: &str) -> Result<Frame<B>, DecodeError> {
     let envelope = decode_envelope(text)?;
-    Frame::from_envelope(&envelope).map_err(|source| DecodeError::Body {
-        envelope: Box::new(envelope),
-        source,
-    })
+    Frame::from_envelope(&envelope).map_err(|source| DecodeError::Body { envelope: Box::new(envelope), source })
 }
 
 /// Decodes one text frame up to its envelope.
@@ -80,8 +77,7 @@ pub fn encode<B: Body>(frame: &Frame<B>) -> Result<String, EncodeError> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_envelope(envelope: &Envelope) -> Result<String, EncodeError> {
-    let text = serde_json::to_string(envelope)
-        .expect("an envelope has text keys only and always serialises");
+    let text = serde_json::to_string(envelope).expect("an envelope has text keys only and always serialises");
     if text.len() > FRAME_BYTES_MAX {
         return Err(EncodeError { bytes: text.len() });
     }

@@ -8,9 +8,7 @@ use super::envelope::{Envelope, Operation};
 use super::frame::{Body, BodyError, Parts};
 use super::resource::Resource;
 use super::upstream::{content, text};
-use crate::mqtt::payload::{
-    AttributesUpdate, MembershipDetail, MembershipUpdate, Rejection, TwinUpdate,
-};
+use crate::mqtt::payload::{AttributesUpdate, MembershipDetail, MembershipUpdate, Rejection, TwinUpdate};
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,17 +102,13 @@ impl Downstream {
     /// Which thing it is about.
     pub fn resource(&self) -> Resource {
         match self {
-            Self::Object { key, .. } | Self::QueryAnswer { key, .. } => {
-                Resource::Object(key.clone())
-            }
+            Self::Object { key, .. } | Self::QueryAnswer { key, .. } => Resource::Object(key.clone()),
             Self::MembershipDetail(_) => Resource::MembershipDetail,
             Self::MembershipUpdate(_) => Resource::Membership,
             Self::TwinSync { device, .. } => Resource::TwinCloudUpdated(device.clone()),
             Self::Attributes { device, .. } => Resource::Device(device.clone()),
             Self::Publish { topic, .. } => Resource::Topic(topic.clone()),
-            Self::Subscribe { filter } | Self::Unsubscribe { filter } => {
-                Resource::Topic(filter.clone())
-            }
+            Self::Subscribe { filter } | Self::Unsubscribe { filter } => Resource::Topic(filter.clone()),
             Self::Confirm { resource } | Self::Refusal { resource, .. } => resource.clone(),
         }
     }
@@ -138,10 +132,7 @@ impl Downstream {
 }
 
 fn is_wrapped(kind: ResourceKind) -> bool {
-    matches!(
-        kind,
-        ResourceKind::Node | ResourceKind::NodePatch | ResourceKind::PodPatch
-    )
+    matches!(kind, ResourceKind::Node | ResourceKind::NodePatch | ResourceKind::PodPatch)
 }
 
 impl Body for Downstream {
@@ -149,9 +140,7 @@ impl Body for Downstream {
         let resource = self.resource();
         let (source, group) = resource.cloud_route();
         let (operation, content) = match self {
-            Self::Object {
-                operation, object, ..
-            } => (
+            Self::Object { operation, object, .. } => (
                 match operation {
                     ObjectOperation::Insert => Operation::Insert,
                     ObjectOperation::Update => Operation::Update,
@@ -162,10 +151,7 @@ impl Body for Downstream {
             Self::QueryAnswer { key, result } => (
                 Operation::Response,
                 match result {
-                    Ok(object) if is_wrapped(key.kind) => content(&Wrapped {
-                        object: object.clone(),
-                        error: RawJson::null(),
-                    }),
+                    Ok(object) if is_wrapped(key.kind) => content(&Wrapped { object: object.clone(), error: RawJson::null() }),
                     Ok(object) => object.clone(),
                     Err(reason) => RawJson::from_str_value(reason),
                 },
@@ -180,61 +166,30 @@ impl Body for Downstream {
             Self::Confirm { .. } => (Operation::Response, RawJson::from_str_value("OK")),
             Self::Refusal { reason, .. } => (Operation::Error, RawJson::from_str_value(reason)),
         };
-        Parts {
-            source,
-            group,
-            operation,
-            resource,
-            content,
-        }
+        Parts { source, group, operation, resource, content }
     }
 
     fn read(envelope: &Envelope, resource: Resource) -> Result<Self, BodyError> {
         let content = &envelope.content;
-        let rejected = |source: Rejection| BodyError::Rejected {
-            resource: envelope.route.resource.clone(),
-            source,
-        };
+        let rejected = |source: Rejection| BodyError::Rejected { resource: envelope.route.resource.clone(), source };
         let bytes = || text(content).into_bytes();
         let operation = &envelope.route.operation;
         match (operation, resource) {
-            (Operation::Publish, Resource::Topic(topic)) => Ok(Self::Publish {
-                topic,
-                payload: text(content),
-            }),
+            (Operation::Publish, Resource::Topic(topic)) => Ok(Self::Publish { topic, payload: text(content) }),
             (Operation::Subscribe, Resource::Topic(filter)) => Ok(Self::Subscribe { filter }),
             (Operation::Unsubscribe, Resource::Topic(filter)) => Ok(Self::Unsubscribe { filter }),
-            (Operation::Error, resource) => Ok(Self::Refusal {
-                resource,
-                reason: text(content),
-            }),
+            (Operation::Error, resource) => Ok(Self::Refusal { resource, reason: text(content) }),
             (Operation::Response, Resource::Object(key)) => Ok(query_answer(key, content)),
             (Operation::Response, resource) => Ok(Self::Confirm { resource }),
-            (Operation::Insert, Resource::Object(key)) => {
-                Ok(object(ObjectOperation::Insert, key, content))
-            }
-            (Operation::Update, Resource::Object(key)) => {
-                Ok(object(ObjectOperation::Update, key, content))
-            }
-            (Operation::Delete, Resource::Object(key)) => {
-                Ok(object(ObjectOperation::Delete, key, content))
-            }
+            (Operation::Insert, Resource::Object(key)) => Ok(object(ObjectOperation::Insert, key, content)),
+            (Operation::Update, Resource::Object(key)) => Ok(object(ObjectOperation::Update, key, content)),
+            (Operation::Delete, Resource::Object(key)) => Ok(object(ObjectOperation::Delete, key, content)),
             // Any other operation: KubeEdge goes by the resource alone.
-            (_, Resource::MembershipDetail) => Ok(Self::MembershipDetail(
-                MembershipDetail::parse(&bytes()).map_err(rejected)?,
-            )),
-            (_, Resource::Membership) => Ok(Self::MembershipUpdate(
-                MembershipUpdate::parse(&bytes()).map_err(rejected)?,
-            )),
-            (_, Resource::TwinCloudUpdated(device)) => Ok(Self::TwinSync {
-                device,
-                update: TwinUpdate::parse(&bytes()).map_err(rejected)?,
-            }),
+            (_, Resource::MembershipDetail) => Ok(Self::MembershipDetail(MembershipDetail::parse(&bytes()).map_err(rejected)?)),
+            (_, Resource::Membership) => Ok(Self::MembershipUpdate(MembershipUpdate::parse(&bytes()).map_err(rejected)?)),
+            (_, Resource::TwinCloudUpdated(device)) => Ok(Self::TwinSync { device, update: TwinUpdate::parse(&bytes()).map_err(rejected)? }),
             (operation, Resource::Device(device)) if operation.as_str().contains("updated") => {
-                Ok(Self::Attributes {
-                    device,
-                    update: AttributesUpdate::parse(&bytes()).map_err(rejected)?,
-                })
+                Ok(Self::Attributes { device, update: AttributesUpdate::parse(&bytes()).map_err(rejected)? })
             }
             _ => Err(BodyError::unknown(envelope)),
         }
@@ -242,24 +197,15 @@ impl Body for Downstream {
 }
 
 fn object(operation: ObjectOperation, key: ResourceKey, content: &RawJson) -> Downstream {
-    Downstream::Object {
-        operation,
-        key,
-        object: content.clone(),
-    }
+    Downstream::Object { operation, key, object: content.clone() }
 }
 
 /// `"OK"` confirms; another string, or an `Err` that is not null, says why there is no object; all else is the object.
 fn query_answer(key: ResourceKey, content: &RawJson) -> Downstream {
     if let Some(text) = content.as_string() {
         return match text.as_str() {
-            "OK" => Downstream::Confirm {
-                resource: Resource::Object(key),
-            },
-            _ => Downstream::QueryAnswer {
-                key,
-                result: Err(text),
-            },
+            "OK" => Downstream::Confirm { resource: Resource::Object(key) },
+            _ => Downstream::QueryAnswer { key, result: Err(text) },
         };
     }
     let result = match is_wrapped(key.kind).then(|| content.to::<Wrapped>()) {

@@ -153,28 +153,16 @@ pub struct Header {
     #[serde(default, deserialize_with = "null_is_default")]
     pub msg_id: String,
     /// Identity of the question, or empty.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub parent_msg_id: String,
     /// Unix milliseconds.
     #[serde(default, deserialize_with = "null_is_default")]
     pub timestamp: Timestamp,
     /// The object's version, if the message carries one (since 1.2).
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub resourceversion: String,
     /// Somebody waits for the answer.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "std::ops::Not::not")]
     pub sync: bool,
 }
 
@@ -182,32 +170,16 @@ pub struct Header {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Module that made the message.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// Group of modules that it is for.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub group: String,
     /// What it does.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "is_none"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "is_none")]
     pub operation: Operation,
     /// Which thing it is about.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub resource: String,
 }
 
@@ -228,16 +200,8 @@ pub struct Envelope {
 impl Envelope {
     /// A message of its own.
     pub fn new(id: &MsgId, at: Timestamp, route: Route, content: RawJson) -> Self {
-        let header = Header {
-            msg_id: id.to_string(),
-            timestamp: at,
-            ..Header::default()
-        };
-        Self {
-            header,
-            route,
-            content,
-        }
+        let header = Header { msg_id: id.to_string(), timestamp: at, ..Header::default() };
+        Self { header, route, content }
     }
 
     /// The answer to this message: parent is its id; source, group and resource are its own (KubeEdge's rule).
@@ -251,10 +215,7 @@ impl Envelope {
     }
 
     fn answer(&self, id: &MsgId, at: Timestamp, operation: Operation, content: RawJson) -> Self {
-        let route = Route {
-            operation,
-            ..self.route.clone()
-        };
+        let route = Route { operation, ..self.route.clone() };
         let mut answer = Self::new(id, at, route, content);
         answer.header.parent_msg_id.clone_from(&self.header.msg_id);
         answer
@@ -265,9 +226,7 @@ fn is_none(operation: &Operation) -> bool {
     *operation == Operation::None
 }
 
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
@@ -295,11 +254,7 @@ mod tests {
             r#"{"header":null,"route":null,"content":null}"#,
             r#"{"header":{"msg_id":null,"sync":null,"timestamp":null,"type":"x"},"route":{"operation":null,"destination":"y"}}"#,
         ] {
-            assert_eq!(
-                serde_json::from_str::<Envelope>(text).unwrap(),
-                Envelope::default(),
-                "{text}"
-            );
+            assert_eq!(serde_json::from_str::<Envelope>(text).unwrap(), Envelope::default(), "{text}");
         }
     }
 
@@ -309,10 +264,7 @@ mod tests {
         envelope.header.sync = true;
         envelope.header.resourceversion = "4711".into();
         let text = serde_json::to_string(&envelope).unwrap();
-        assert!(
-            text.contains(r#""resourceversion":"4711","sync":true}"#),
-            "{text}"
-        );
+        assert!(text.contains(r#""resourceversion":"4711","sync":true}"#), "{text}");
         assert_eq!(serde_json::from_str::<Envelope>(&text).unwrap(), envelope);
     }
 
@@ -321,28 +273,10 @@ mod tests {
         let question: Envelope = serde_json::from_str(NEW).unwrap();
         let id = MsgId::new("b").unwrap();
         let answer = question.response(&id, Timestamp(6), RawJson::from_str_value("OK"));
-        assert_eq!(
-            (
-                answer.header.parent_msg_id.as_str(),
-                answer.route.resource.as_str()
-            ),
-            ("a", "node")
-        );
-        assert_eq!(
-            (
-                answer.route.source.as_str(),
-                answer.route.operation.as_str()
-            ),
-            ("websocket", "response")
-        );
+        assert_eq!((answer.header.parent_msg_id.as_str(), answer.route.resource.as_str()), ("a", "node"));
+        assert_eq!((answer.route.source.as_str(), answer.route.operation.as_str()), ("websocket", "response"));
         let error = question.error(&id, Timestamp(6), "no");
-        assert_eq!(
-            (
-                error.header.parent_msg_id.as_str(),
-                error.route.operation.as_str()
-            ),
-            ("a", "error")
-        );
+        assert_eq!((error.header.parent_msg_id.as_str(), error.route.operation.as_str()), ("a", "error"));
         assert_eq!(error.content.as_string().as_deref(), Some("no"));
     }
 
@@ -350,10 +284,7 @@ mod tests {
     fn a_message_id_has_a_length() {
         assert_eq!(MsgId::new(""), Err(MsgIdError::Empty));
         assert!(MsgId::new(&"x".repeat(128)).is_ok());
-        assert_eq!(
-            MsgId::new(&"x".repeat(129)),
-            Err(MsgIdError::TooLong { bytes: 129 })
-        );
+        assert_eq!(MsgId::new(&"x".repeat(129)), Err(MsgIdError::TooLong { bytes: 129 }));
         assert_ne!(MsgId::random(), MsgId::random());
     }
 }

@@ -27,31 +27,18 @@ pub struct Frame<B> {
 impl<B> Frame<B> {
     /// A message of its own.
     pub fn new(id: MsgId, timestamp: Timestamp, body: B) -> Self {
-        Self {
-            id,
-            parent: None,
-            timestamp,
-            resource_version: None,
-            sync: false,
-            body,
-        }
+        Self { id, parent: None, timestamp, resource_version: None, sync: false, body }
     }
 
     /// An answer to the message `parent`.
     pub fn answer(id: MsgId, parent: MsgId, timestamp: Timestamp, body: B) -> Self {
-        Self {
-            parent: Some(parent),
-            ..Self::new(id, timestamp, body)
-        }
+        Self { parent: Some(parent), ..Self::new(id, timestamp, body) }
     }
 
     /// The same with the version of the object that it carries.
     #[must_use]
     pub fn with_resource_version(self, resource_version: impl Into<String>) -> Self {
-        Self {
-            resource_version: Some(resource_version.into()),
-            ..self
-        }
+        Self { resource_version: Some(resource_version.into()), ..self }
     }
 
     /// The same, marked as one whose sender waits.
@@ -64,22 +51,12 @@ impl<B> Frame<B> {
 impl Frame<Downstream> {
     /// The edge's acknowledgement of this message: send it after the commit, never before.
     pub fn ack(&self, id: MsgId, at: Timestamp) -> Frame<Upstream> {
-        Frame::answer(
-            id,
-            self.id.clone(),
-            at,
-            Upstream::Ack {
-                resource: self.body.resource(),
-            },
-        )
+        Frame::answer(id, self.id.clone(), at, Upstream::Ack { resource: self.body.resource() })
     }
 
     /// The edge's refusal of this message; the cloud does not send it again until the thing changes.
     pub fn refusal(&self, id: MsgId, at: Timestamp, reason: impl Into<String>) -> Frame<Upstream> {
-        let body = Upstream::Refusal {
-            resource: self.body.resource(),
-            reason: reason.into(),
-        };
+        let body = Upstream::Refusal { resource: self.body.resource(), reason: reason.into() };
         Frame::answer(id, self.id.clone(), at, body)
     }
 }
@@ -87,27 +64,12 @@ impl Frame<Downstream> {
 impl Frame<Upstream> {
     /// The cloud's confirmation of this message: what it says is in the API server.
     pub fn confirm(&self, id: MsgId, at: Timestamp) -> Frame<Downstream> {
-        Frame::answer(
-            id,
-            self.id.clone(),
-            at,
-            Downstream::Confirm {
-                resource: self.body.confirmed_as(),
-            },
-        )
+        Frame::answer(id, self.id.clone(), at, Downstream::Confirm { resource: self.body.confirmed_as() })
     }
 
     /// The cloud's refusal of this message.
-    pub fn refusal(
-        &self,
-        id: MsgId,
-        at: Timestamp,
-        reason: impl Into<String>,
-    ) -> Frame<Downstream> {
-        let body = Downstream::Refusal {
-            resource: self.body.confirmed_as(),
-            reason: reason.into(),
-        };
+    pub fn refusal(&self, id: MsgId, at: Timestamp, reason: impl Into<String>) -> Frame<Downstream> {
+        let body = Downstream::Refusal { resource: self.body.confirmed_as(), reason: reason.into() };
         Frame::answer(id, self.id.clone(), at, body)
     }
 }
@@ -138,9 +100,7 @@ pub enum BodyError {
     Resource(#[from] ResourceError),
     /// Known parts in a combination that this version does not know. The sender is answered with a refusal and the
     /// connection stays.
-    #[error(
-        "no message is `{operation}` of `{resource}` for group `{group}` from `{source_module}`"
-    )]
+    #[error("no message is `{operation}` of `{resource}` for group `{group}` from `{source_module}`")]
     UnknownKind {
         /// `route.operation`.
         operation: String,
@@ -179,12 +139,7 @@ pub enum BodyError {
 
 impl BodyError {
     pub(super) fn unknown(envelope: &Envelope) -> Self {
-        let shown = |text: &str| {
-            text.chars()
-                .take(128)
-                .flat_map(char::escape_debug)
-                .collect()
-        };
+        let shown = |text: &str| text.chars().take(128).flat_map(char::escape_debug).collect();
         let route = &envelope.route;
         Self::UnknownKind {
             operation: shown(route.operation.as_str()),
@@ -210,35 +165,16 @@ pub trait Body: Sized {
 impl<B: Body> Frame<B> {
     /// The envelope of this message.
     pub fn to_envelope(&self) -> Envelope {
-        let Parts {
-            source,
-            group,
-            operation,
-            resource,
-            content,
-        } = self.body.parts();
+        let Parts { source, group, operation, resource, content } = self.body.parts();
         let header = Header {
             msg_id: self.id.to_string(),
-            parent_msg_id: self
-                .parent
-                .as_ref()
-                .map(MsgId::to_string)
-                .unwrap_or_default(),
+            parent_msg_id: self.parent.as_ref().map(MsgId::to_string).unwrap_or_default(),
             timestamp: self.timestamp,
             resourceversion: self.resource_version.clone().unwrap_or_default(),
             sync: self.sync,
         };
-        let route = Route {
-            source: source.into(),
-            group: group.into(),
-            operation,
-            resource: resource.to_string(),
-        };
-        Envelope {
-            header,
-            route,
-            content,
-        }
+        let route = Route { source: source.into(), group: group.into(), operation, resource: resource.to_string() };
+        Envelope { header, route, content }
     }
 
     /// Reads an envelope as a message of this direction.
@@ -251,21 +187,14 @@ impl<B: Body> Frame<B> {
             "" => None,
             text => Some(MsgId::new(text)?),
         };
-        if parent.is_none()
-            && matches!(
-                envelope.route.operation,
-                Operation::Response | Operation::Error
-            )
-            && envelope.route.group != "user"
-        {
+        if parent.is_none() && matches!(envelope.route.operation, Operation::Response | Operation::Error) && envelope.route.group != "user" {
             return Err(BodyError::Orphan);
         }
         Ok(Self {
             id: MsgId::new(&header.msg_id)?,
             parent,
             timestamp: header.timestamp,
-            resource_version: Some(header.resourceversion.clone())
-                .filter(|version| !version.is_empty()),
+            resource_version: Some(header.resourceversion.clone()).filter(|version| !version.is_empty()),
             sync: header.sync,
             body: B::read(envelope, Resource::of(&envelope.route)?)?,
         })

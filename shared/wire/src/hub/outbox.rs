@@ -66,34 +66,20 @@ impl Outgoing for Frame<Downstream> {
         // the limit holds for the worst case.
         256 + match &self.body {
             Downstream::Object { object, .. } => object.len(),
-            Downstream::QueryAnswer {
-                result: Ok(object), ..
-            } => object.len(),
+            Downstream::QueryAnswer { result: Ok(object), .. } => object.len(),
             Downstream::MembershipDetail(detail) => 512 * detail.devices.len(),
-            Downstream::MembershipUpdate(update) => {
-                512 * (update.added.len() + update.removed.len())
-            }
+            Downstream::MembershipUpdate(update) => 512 * (update.added.len() + update.removed.len()),
             Downstream::TwinSync { update, .. } => 256 * update.change.properties.len(),
             Downstream::Attributes { update, .. } => 128 * update.attributes.len(),
             Downstream::Publish { payload, .. } => payload.len(),
-            Downstream::QueryAnswer {
-                result: Err(text), ..
-            } => text.len(),
+            Downstream::QueryAnswer { result: Err(text), .. } => text.len(),
             Downstream::Refusal { reason, .. } => reason.len(),
-            Downstream::Subscribe { .. }
-            | Downstream::Unsubscribe { .. }
-            | Downstream::Confirm { .. } => 0,
+            Downstream::Subscribe { .. } | Downstream::Unsubscribe { .. } | Downstream::Confirm { .. } => 0,
         }
     }
 
     fn is_delete(&self) -> bool {
-        matches!(
-            self.body,
-            Downstream::Object {
-                operation: ObjectOperation::Delete,
-                ..
-            }
-        )
+        matches!(self.body, Downstream::Object { operation: ObjectOperation::Delete, .. })
     }
 }
 
@@ -111,11 +97,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 32 on their way, 4096 keys, 64 MiB.
     fn default() -> Self {
-        Self {
-            window: 32,
-            keys_max: 4096,
-            bytes_max: 64 << 20,
-        }
+        Self { window: 32, keys_max: 4096, bytes_max: 64 << 20 }
     }
 }
 
@@ -182,22 +164,13 @@ struct Flight<F> {
 
 impl<F> Default for Slot<F> {
     fn default() -> Self {
-        Self {
-            flight: None,
-            waiting: VecDeque::new(),
-            parked: None,
-            queued: false,
-        }
+        Self { flight: None, waiting: VecDeque::new(), parked: None, queued: false }
     }
 }
 
 impl<F: Outgoing> Slot<F> {
     fn bytes(&self) -> usize {
-        self.waiting
-            .iter()
-            .chain(self.flight.as_ref().map(|flight| &flight.frame))
-            .map(F::bytes)
-            .sum()
+        self.waiting.iter().chain(self.flight.as_ref().map(|flight| &flight.frame)).map(F::bytes).sum()
     }
 
     fn is_ready(&self) -> bool {
@@ -224,15 +197,7 @@ fn coalesce<F: Outgoing>(waiting: &mut VecDeque<F>, frame: F) -> u64 {
 impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
     /// An empty one. It takes no heap until something is pushed.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            slots: BTreeMap::new(),
-            ready: VecDeque::new(),
-            flying: HashMap::new(),
-            bytes: 0,
-            counters: Counters::default(),
-            sequence: 0,
-        }
+        Self { limits, slots: BTreeMap::new(), ready: VecDeque::new(), flying: HashMap::new(), bytes: 0, counters: Counters::default(), sequence: 0 }
     }
 
     /// Takes a frame that the peer must be told; it replaces what waits under the same key.
@@ -263,12 +228,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
     pub fn next(&mut self, now: u64) -> Option<&F> {
         // Frames that are sent again are in the window already; the others wait for room.
         let room = self.flying.len() < self.limits.window;
-        let position = self.ready.iter().position(|key| {
-            room || self
-                .slots
-                .get(key)
-                .is_some_and(|slot| slot.flight.is_some())
-        })?;
+        let position = self.ready.iter().position(|key| room || self.slots.get(key).is_some_and(|slot| slot.flight.is_some()))?;
         let key = self.ready.remove(position)?;
         let slot = self.slots.get_mut(&key)?;
         slot.queued = false;
@@ -283,13 +243,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
             self.sequence += 1;
             self.flying.insert(frame.id().clone(), key.clone());
             let due = now.saturating_add(RESEND_MS_FIRST);
-            slot.flight = Some(Flight {
-                frame,
-                order: self.sequence,
-                due,
-                wait: RESEND_MS_FIRST,
-                overdue: false,
-            });
+            slot.flight = Some(Flight { frame, order: self.sequence, due, wait: RESEND_MS_FIRST, overdue: false });
         }
         slot.flight.as_ref().map(|flight| &flight.frame)
     }
@@ -330,16 +284,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
             .collect();
         let mut late: Vec<(u64, MsgId, K)> = late
             .into_iter()
-            .map(|(id, key)| {
-                (
-                    self.slots
-                        .get(&key)
-                        .and_then(|slot| slot.flight.as_ref())
-                        .map_or(0, |flight| flight.order),
-                    id,
-                    key,
-                )
-            })
+            .map(|(id, key)| (self.slots.get(&key).and_then(|slot| slot.flight.as_ref()).map_or(0, |flight| flight.order), id, key))
             .collect();
         late.sort();
         let count = late.len();
@@ -351,8 +296,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
                 continue;
             };
             // A newer frame goes out in its place; a deletion has to be answered first.
-            let superseded = slot.waiting.front().is_some_and(F::is_delete)
-                || (!slot.waiting.is_empty() && !flight.frame.is_delete());
+            let superseded = slot.waiting.front().is_some_and(F::is_delete) || (!slot.waiting.is_empty() && !flight.frame.is_delete());
             if superseded {
                 self.bytes -= flight.frame.bytes();
                 slot.flight = None;
@@ -368,12 +312,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
 
     /// When [`Outbox::tick`] has something to do next, in the owner's milliseconds.
     pub fn due(&self) -> Option<u64> {
-        self.flying
-            .values()
-            .filter_map(|key| self.slots.get(key)?.flight.as_ref())
-            .filter(|flight| !flight.overdue)
-            .map(|flight| flight.due)
-            .min()
+        self.flying.values().filter_map(|key| self.slots.get(key)?.flight.as_ref()).filter(|flight| !flight.overdue).map(|flight| flight.due).min()
     }
 
     /// A new connection: what was on its way is unsent again and goes out first, in the order of its first sending.
@@ -441,9 +380,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
 
     /// Keys whose last frame was refused, with the reason.
     pub fn parked(&self) -> impl Iterator<Item = (&K, &str)> {
-        self.slots
-            .iter()
-            .filter_map(|(key, slot)| Some((key, slot.parked.as_deref()?)))
+        self.slots.iter().filter_map(|(key, slot)| Some((key, slot.parked.as_deref()?)))
     }
 
     /// What happened so far.
@@ -476,10 +413,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
 
     /// Sends what waits under the key, or drops the key when nothing does.
     fn settle(&mut self, key: &K) {
-        let done = self
-            .slots
-            .get(key)
-            .is_some_and(|slot| slot.waiting.is_empty() && slot.parked.is_none());
+        let done = self.slots.get(key).is_some_and(|slot| slot.waiting.is_empty() && slot.parked.is_none());
         if done {
             self.slots.remove(key);
         } else {

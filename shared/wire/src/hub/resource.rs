@@ -73,11 +73,7 @@ impl Resource {
         if route.group == "user" {
             return Ok(Self::Topic(text.to_owned()));
         }
-        let parsed = if route.group == "twin" || route.source == "twin" {
-            device_side(text)
-        } else {
-            object_side(text)
-        };
+        let parsed = if route.group == "twin" || route.source == "twin" { device_side(text) } else { object_side(text) };
         match (parsed, &route.operation) {
             (Err(_), Operation::Response | Operation::Error) => Ok(Self::Other(text.to_owned())),
             (parsed, _) => parsed,
@@ -94,10 +90,7 @@ impl Resource {
     /// # Errors
     /// [`ResourceError::Unknown`] without `node/{id}/` in front, [`ResourceError::Device`] for a bad node name.
     pub fn split_cloud_form(text: &str) -> Result<(NodeName, &str), ResourceError> {
-        let (node, rest) = text
-            .strip_prefix("node/")
-            .and_then(|rest| rest.split_once('/'))
-            .ok_or_else(|| ResourceError::Unknown(shown(text)))?;
+        let (node, rest) = text.strip_prefix("node/").and_then(|rest| rest.split_once('/')).ok_or_else(|| ResourceError::Unknown(shown(text)))?;
         Ok((NodeName::new(node)?, rest))
     }
 
@@ -105,9 +98,7 @@ impl Resource {
     pub fn cloud_route(&self) -> (&'static str, &'static str) {
         match self {
             Self::Object(key) => match key.kind {
-                model::ResourceKind::Device | model::ResourceKind::DeviceModel => {
-                    ("devicecontroller", "resource")
-                }
+                model::ResourceKind::Device | model::ResourceKind::DeviceModel => ("devicecontroller", "resource"),
                 _ => ("edgecontroller", "resource"),
             },
             Self::MembershipDetail
@@ -125,10 +116,7 @@ impl Resource {
 
 /// A refused text for an error: short, without control characters.
 fn shown(text: &str) -> String {
-    text.chars()
-        .take(128)
-        .flat_map(char::escape_debug)
-        .collect()
+    text.chars().take(128).flat_map(char::escape_debug).collect()
 }
 
 fn object_side(text: &str) -> Result<Resource, ResourceError> {
@@ -190,35 +178,16 @@ mod tests {
 
     use super::*;
 
-    fn read(
-        source: &str,
-        group: &str,
-        operation: &str,
-        resource: &str,
-    ) -> Result<Resource, ResourceError> {
-        Resource::of(&Route {
-            source: source.into(),
-            group: group.into(),
-            operation: Operation::from(operation),
-            resource: resource.into(),
-        })
+    fn read(source: &str, group: &str, operation: &str, resource: &str) -> Result<Resource, ResourceError> {
+        Resource::of(&Route { source: source.into(), group: group.into(), operation: Operation::from(operation), resource: resource.into() })
     }
 
     #[test]
     fn the_route_decides_what_an_ambiguous_text_means() {
         let text = "device/pod/state";
-        assert!(matches!(
-            read("edged", "meta", "update", text),
-            Ok(Resource::Object(_))
-        ));
-        assert_eq!(
-            read("twin", "resource", "update", text),
-            Ok(Resource::DeviceState(DeviceId::new("pod").unwrap()))
-        );
-        assert_eq!(
-            read("bus", "user", "upload", text),
-            Ok(Resource::Topic(text.into()))
-        );
+        assert!(matches!(read("edged", "meta", "update", text), Ok(Resource::Object(_))));
+        assert_eq!(read("twin", "resource", "update", text), Ok(Resource::DeviceState(DeviceId::new("pod").unwrap())));
+        assert_eq!(read("bus", "user", "upload", text), Ok(Resource::Topic(text.into())));
     }
 
     #[test]
@@ -232,12 +201,7 @@ mod tests {
             ("devicecontroller", "twin", "update", "membership/detail"),
             ("devicecontroller", "twin", "update", "membership"),
             ("edgemgr", "twin", "update", "device/d1/twin/cloud_updated"),
-            (
-                "edgemgr",
-                "twin",
-                "update",
-                "device/house/d1/twin/cloud_updated",
-            ),
+            ("edgemgr", "twin", "update", "device/house/d1/twin/cloud_updated"),
             ("twin", "resource", "update", "device/d1/twin/edge_updated"),
             ("twin", "resource", "update", "device/d1/state"),
             ("twin", "resource", "update", "device/house/d1/state/update"),
@@ -245,66 +209,31 @@ mod tests {
             ("devicecontroller", "twin", "response", "twin"),
             ("router_eventbus", "user", "publish", "some/topic"),
         ] {
-            assert_eq!(
-                read(source, group, operation, text).unwrap().to_string(),
-                text
-            );
+            assert_eq!(read(source, group, operation, text).unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn both_forms_of_a_device_id_name_the_same_device() {
         let short = read("twin", "resource", "update", "device/d1/twin/edge_updated");
-        assert_eq!(
-            short,
-            read(
-                "twin",
-                "resource",
-                "update",
-                "device/default/d1/twin/edge_updated"
-            )
-        );
-        let state = read(
-            "twin",
-            "resource",
-            "update",
-            "device/default/d1/state/update",
-        );
+        assert_eq!(short, read("twin", "resource", "update", "device/default/d1/twin/edge_updated"));
+        let state = read("twin", "resource", "update", "device/default/d1/state/update");
         assert_eq!(state, read("twin", "resource", "update", "device/d1/state"));
     }
 
     #[test]
     fn a_resource_without_meaning_is_refused_unless_it_is_an_answer() {
-        for text in [
-            "",
-            "node/x",
-            "a/b/c/d",
-            "default/unknownkind/x",
-            "default/pod/UPPER",
-            "device//twin/edge_updated",
-        ] {
+        for text in ["", "node/x", "a/b/c/d", "default/unknownkind/x", "default/pod/UPPER", "device//twin/edge_updated"] {
             assert!(read("edged", "meta", "update", text).is_err(), "{text}");
-            assert_eq!(
-                read("edged", "meta", "response", text),
-                Ok(Resource::Other(text.into())),
-                "{text}"
-            );
+            assert_eq!(read("edged", "meta", "response", text), Ok(Resource::Other(text.into())), "{text}");
         }
         assert!(read("twin", "resource", "update", "device/a/b/c/state").is_err());
-        assert!(matches!(
-            read("bus", "user", "upload", &"x".repeat(70_000)),
-            Err(ResourceError::TooLong { .. })
-        ));
+        assert!(matches!(read("bus", "user", "upload", &"x".repeat(70_000)), Err(ResourceError::TooLong { .. })));
     }
 
     #[test]
     fn a_namespace_called_node_is_not_taken_for_the_cloud_form() {
-        assert_eq!(
-            read("edgecontroller", "resource", "insert", "node/pod/node")
-                .unwrap()
-                .to_string(),
-            "node/pod/node"
-        );
+        assert_eq!(read("edgecontroller", "resource", "insert", "node/pod/node").unwrap().to_string(), "node/pod/node");
         let (node, rest) = Resource::split_cloud_form("node/n1/node/pod/web").unwrap();
         assert_eq!((node.as_str(), rest), ("n1", "node/pod/web"));
         assert!(Resource::split_cloud_form("default/pod/web").is_err());

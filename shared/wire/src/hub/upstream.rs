@@ -152,9 +152,7 @@ fn quoted<T: Serialize>(value: &T) -> RawJson {
 
 /// The JSON inside a JSON string, or the JSON itself: KubeEdge's versions differ.
 fn unquoted(content: &RawJson) -> String {
-    content
-        .as_string()
-        .unwrap_or_else(|| content.as_str().to_owned())
+    content.as_string().unwrap_or_else(|| content.as_str().to_owned())
 }
 
 /// The text of a content that should be a string; any other JSON stays as its text.
@@ -164,68 +162,21 @@ pub(super) fn text(content: &RawJson) -> String {
 
 impl Body for Upstream {
     fn parts(&self) -> Parts {
-        let parts = |source, group, operation, resource, content| Parts {
-            source,
-            group,
-            operation,
-            resource,
-            content,
-        };
-        let object = |namespace: &Namespace, kind, name: Option<ObjectName>| {
-            Resource::Object(ResourceKey {
-                namespace: namespace.clone(),
-                kind,
-                name,
-            })
-        };
+        let parts = |source, group, operation, resource, content| Parts { source, group, operation, resource, content };
+        let object =
+            |namespace: &Namespace, kind, name: Option<ObjectName>| Resource::Object(ResourceKey { namespace: namespace.clone(), kind, name });
         match self {
-            Self::Keepalive => parts(
-                "websocket",
-                "resource",
-                Operation::Keepalive,
-                Resource::Keepalive,
-                RawJson::from_str_value("ping"),
-            ),
-            Self::NodeRegister {
-                namespace,
-                node,
-                object: node_object,
-            } => parts(
-                "edged",
-                "meta",
-                Operation::Insert,
-                object(namespace, ResourceKind::Node, Some(node_as_object(node))),
-                node_object.clone(),
-            ),
-            Self::NodeStatus {
-                namespace,
-                node,
-                content,
-            } => parts(
-                "edged",
-                "meta",
-                Operation::Update,
-                object(
-                    namespace,
-                    ResourceKind::NodeStatus,
-                    Some(node_as_object(node)),
-                ),
-                content.clone(),
-            ),
-            Self::PodStatus { namespace, reports } => parts(
-                "metaManager",
-                "resource",
-                Operation::Update,
-                object(namespace, ResourceKind::PodStatus, None),
-                content(reports),
-            ),
-            Self::Query { key } => parts(
-                "edged",
-                "meta",
-                Operation::Query,
-                Resource::Object(key.clone()),
-                RawJson::null(),
-            ),
+            Self::Keepalive => parts("websocket", "resource", Operation::Keepalive, Resource::Keepalive, RawJson::from_str_value("ping")),
+            Self::NodeRegister { namespace, node, object: node_object } => {
+                parts("edged", "meta", Operation::Insert, object(namespace, ResourceKind::Node, Some(node_as_object(node))), node_object.clone())
+            }
+            Self::NodeStatus { namespace, node, content } => {
+                parts("edged", "meta", Operation::Update, object(namespace, ResourceKind::NodeStatus, Some(node_as_object(node))), content.clone())
+            }
+            Self::PodStatus { namespace, reports } => {
+                parts("metaManager", "resource", Operation::Update, object(namespace, ResourceKind::PodStatus, None), content(reports))
+            }
+            Self::Query { key } => parts("edged", "meta", Operation::Query, Resource::Object(key.clone()), RawJson::null()),
             Self::MembershipGet { event_id, node } => {
                 let body = MembershipGetContent {
                     event_type: "group_membership_event".into(),
@@ -234,140 +185,65 @@ impl Body for Upstream {
                     operation: "detail".into(),
                     timestamp: Timestamp::UNKNOWN,
                 };
-                parts(
-                    "twin",
-                    "resource",
-                    Operation::Get,
-                    Resource::MembershipDetail,
-                    quoted(&body),
-                )
+                parts("twin", "resource", Operation::Get, Resource::MembershipDetail, quoted(&body))
             }
-            Self::TwinReport { device, report } => parts(
-                "twin",
-                "resource",
-                Operation::Update,
-                Resource::TwinEdgeUpdated(device.clone()),
-                content(report),
-            ),
-            Self::DeviceStateReport { device, report } => parts(
-                "twin",
-                "resource",
-                Operation::Update,
-                Resource::DeviceState(device.clone()),
-                quoted(report),
-            ),
-            Self::Upload { topic, payload } => parts(
-                "bus",
-                "user",
-                Operation::Upload,
-                Resource::Topic(topic.clone()),
-                RawJson::from_str_value(payload),
-            ),
+            Self::TwinReport { device, report } => {
+                parts("twin", "resource", Operation::Update, Resource::TwinEdgeUpdated(device.clone()), content(report))
+            }
+            Self::DeviceStateReport { device, report } => {
+                parts("twin", "resource", Operation::Update, Resource::DeviceState(device.clone()), quoted(report))
+            }
+            Self::Upload { topic, payload } => {
+                parts("bus", "user", Operation::Upload, Resource::Topic(topic.clone()), RawJson::from_str_value(payload))
+            }
             Self::Ack { resource } => {
                 let (source, group) = resource.cloud_route();
-                parts(
-                    source,
-                    group,
-                    Operation::Response,
-                    resource.clone(),
-                    RawJson::from_str_value("OK"),
-                )
+                parts(source, group, Operation::Response, resource.clone(), RawJson::from_str_value("OK"))
             }
             Self::Refusal { resource, reason } => {
                 let (source, group) = resource.cloud_route();
-                parts(
-                    source,
-                    group,
-                    Operation::Error,
-                    resource.clone(),
-                    RawJson::from_str_value(reason),
-                )
+                parts(source, group, Operation::Error, resource.clone(), RawJson::from_str_value(reason))
             }
         }
     }
 
     fn read(envelope: &Envelope, resource: Resource) -> Result<Self, BodyError> {
         let content = &envelope.content;
-        let failed = |source| BodyError::Content {
-            resource: envelope.route.resource.clone(),
-            source,
-        };
-        let rejected = |source: Rejection| BodyError::Rejected {
-            resource: envelope.route.resource.clone(),
-            source,
-        };
+        let failed = |source| BodyError::Content { resource: envelope.route.resource.clone(), source };
+        let rejected = |source: Rejection| BodyError::Rejected { resource: envelope.route.resource.clone(), source };
         match (&envelope.route.operation, resource) {
             (Operation::Keepalive, _) => Ok(Self::Keepalive),
-            (Operation::Upload, Resource::Topic(topic)) => Ok(Self::Upload {
-                topic,
-                payload: text(content),
-            }),
+            (Operation::Upload, Resource::Topic(topic)) => Ok(Self::Upload { topic, payload: text(content) }),
             // KubeEdge 0.x uploads as `response` with the topic in base64, except this one topic.
             (Operation::Response, Resource::Topic(topic)) if envelope.route.source == "bus" => {
                 let topic = match URL_SAFE.decode(&topic).map(String::from_utf8) {
                     Ok(Ok(decoded)) if topic != "SYS/dis/upload_records" => decoded,
                     _ => topic,
                 };
-                Ok(Self::Upload {
-                    topic,
-                    payload: text(content),
-                })
+                Ok(Self::Upload { topic, payload: text(content) })
             }
             (Operation::Response, resource) => Ok(Self::Ack { resource }),
-            (Operation::Error, resource) => Ok(Self::Refusal {
-                resource,
-                reason: text(content),
-            }),
+            (Operation::Error, resource) => Ok(Self::Refusal { resource, reason: text(content) }),
             (Operation::Get, Resource::MembershipDetail) => {
-                let body: MembershipGetContent =
-                    serde_json::from_str(&unquoted(content)).map_err(failed)?;
-                Ok(Self::MembershipGet {
-                    event_id: body.event_id,
-                    node: NodeName::new(&body.group_id)?,
-                })
+                let body: MembershipGetContent = serde_json::from_str(&unquoted(content)).map_err(failed)?;
+                Ok(Self::MembershipGet { event_id: body.event_id, node: NodeName::new(&body.group_id)? })
             }
             (Operation::Update, Resource::TwinEdgeUpdated(device)) => {
                 let report = TwinReport::parse(unquoted(content).as_bytes()).map_err(rejected)?;
                 Ok(Self::TwinReport { device, report })
             }
             (Operation::Update, Resource::DeviceState(device)) => {
-                let report =
-                    DeviceStateReport::parse(unquoted(content).as_bytes()).map_err(rejected)?;
+                let report = DeviceStateReport::parse(unquoted(content).as_bytes()).map_err(rejected)?;
                 Ok(Self::DeviceStateReport { device, report })
             }
             (Operation::Query, Resource::Object(key)) => Ok(Self::Query { key }),
-            (
-                Operation::Insert,
-                Resource::Object(ResourceKey {
-                    namespace,
-                    kind: ResourceKind::Node,
-                    name: Some(name),
-                }),
-            ) => Ok(Self::NodeRegister {
-                namespace,
-                node: NodeName::new(name.as_str())?,
-                object: content.clone(),
-            }),
-            (
-                Operation::Update,
-                Resource::Object(ResourceKey {
-                    namespace,
-                    kind: ResourceKind::NodeStatus,
-                    name: Some(name),
-                }),
-            ) => Ok(Self::NodeStatus {
-                namespace,
-                node: NodeName::new(name.as_str())?,
-                content: content.clone(),
-            }),
-            (
-                Operation::Update,
-                Resource::Object(ResourceKey {
-                    namespace,
-                    kind: ResourceKind::PodStatus,
-                    name,
-                }),
-            ) => {
+            (Operation::Insert, Resource::Object(ResourceKey { namespace, kind: ResourceKind::Node, name: Some(name) })) => {
+                Ok(Self::NodeRegister { namespace, node: NodeName::new(name.as_str())?, object: content.clone() })
+            }
+            (Operation::Update, Resource::Object(ResourceKey { namespace, kind: ResourceKind::NodeStatus, name: Some(name) })) => {
+                Ok(Self::NodeStatus { namespace, node: NodeName::new(name.as_str())?, content: content.clone() })
+            }
+            (Operation::Update, Resource::Object(ResourceKey { namespace, kind: ResourceKind::PodStatus, name })) => {
                 // One pod by name, or a batch.
                 let reports = match name {
                     Some(_) => vec![content.to::<PodStatusReport>().map_err(failed)?],

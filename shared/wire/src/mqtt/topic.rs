@@ -116,10 +116,7 @@ impl Topic {
             if let Some(topic) = node_topic(rest) {
                 return Ok(topic);
             }
-        } else if let Some(rest) = text
-            .strip_prefix(UPLOAD)
-            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        {
+        } else if let Some(rest) = text.strip_prefix(UPLOAD).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
             return Ok(Self::Upload(rest.to_owned()));
         } else if text == UPLOAD_RECORDS {
             return Ok(Self::UploadRecords);
@@ -177,13 +174,11 @@ pub fn is_filter(text: &str) -> bool {
         return false;
     }
     let last = text.split('/').count() - 1;
-    text.split('/')
-        .enumerate()
-        .all(|(index, level)| match level {
-            "+" => true,
-            "#" => index == last,
-            _ => !level.contains(['+', '#']),
-        })
+    text.split('/').enumerate().all(|(index, level)| match level {
+        "+" => true,
+        "#" => index == last,
+        _ => !level.contains(['+', '#']),
+    })
 }
 
 fn check(text: &str) -> Result<(), TopicError> {
@@ -206,10 +201,7 @@ fn check(text: &str) -> Result<(), TopicError> {
 /// follow two.
 const DEVICE_SUFFIXES: &[(&[&str], fn(DeviceId) -> Topic)] = &[
     (&["state", "update"], Topic::DeviceStateUpdate),
-    (
-        &["state", "update", "result"],
-        Topic::DeviceStateUpdateResult,
-    ),
+    (&["state", "update", "result"], Topic::DeviceStateUpdateResult),
     (&["updated"], Topic::DeviceUpdated),
     (&["twin", "update"], Topic::TwinUpdate),
     (&["twin", "cloud_updated"], Topic::TwinCloudUpdated),
@@ -237,9 +229,7 @@ fn device_topic(rest: &str) -> Result<Option<Topic>, TopicError> {
 fn node_topic(rest: &str) -> Option<Topic> {
     let (node, words) = rest.split_once('/')?;
     match words {
-        "membership/get" => Some(Topic::MembershipGet {
-            node: node.to_owned(),
-        }),
+        "membership/get" => Some(Topic::MembershipGet { node: node.to_owned() }),
         // A name that is no node's cannot be ours, so such a topic is one like any other.
         "membership/get/result" => NodeName::new(node).ok().map(Topic::MembershipGetResult),
         "membership/updated" => NodeName::new(node).ok().map(Topic::MembershipUpdated),
@@ -310,9 +300,7 @@ mod tests {
 
     fn inbound(id: DeviceId) -> Vec<Topic> {
         vec![
-            Topic::MembershipGet {
-                node: "any Node_1".into(),
-            },
+            Topic::MembershipGet { node: "any Node_1".into() },
             Topic::DeviceStateUpdate(id.clone()),
             Topic::TwinUpdate(id.clone()),
             Topic::TwinCloudUpdated(id.clone()),
@@ -340,29 +328,14 @@ mod tests {
         ]
     }
 
-    const IDS: &[&str] = &[
-        "d1",
-        "house/d1",
-        "device",
-        "hw",
-        "events",
-        "twin",
-        "state/update",
-        "twin/twin",
-        "a/updated",
-        "state",
-    ];
+    const IDS: &[&str] = &["d1", "house/d1", "device", "hw", "events", "twin", "state/update", "twin/twin", "a/updated", "state"];
 
     #[test]
     fn every_topic_of_both_id_forms_survives_printing_and_parsing() {
         for id in IDS {
             let id = DeviceId::new(id).unwrap();
             for topic in inbound(id.clone()).into_iter().chain(outbound(id)) {
-                assert_eq!(
-                    Topic::parse(&topic.to_string()),
-                    Ok(topic.clone()),
-                    "{topic}"
-                );
+                assert_eq!(Topic::parse(&topic.to_string()), Ok(topic.clone()), "{topic}");
             }
         }
     }
@@ -373,41 +346,19 @@ mod tests {
             let id = DeviceId::new(id).unwrap();
             for topic in inbound(id.clone()) {
                 let text = topic.to_string();
-                assert!(
-                    SUBSCRIBE_FILTERS
-                        .iter()
-                        .any(|filter| matches(filter, &text)),
-                    "{text}"
-                );
+                assert!(SUBSCRIBE_FILTERS.iter().any(|filter| matches(filter, &text)), "{text}");
             }
             // A device may have an id that makes its outbound topic look like `twin/+`; what it parses to is never a
             // request, so it is dropped at the door and there is no loop.
             for topic in outbound(id) {
                 let parsed = Topic::parse(&topic.to_string()).unwrap();
-                assert!(
-                    outbound(
-                        parsed
-                            .device()
-                            .cloned()
-                            .unwrap_or(DeviceId::new("x").unwrap())
-                    )
-                    .contains(&parsed),
-                    "{topic}"
-                );
+                assert!(outbound(parsed.device().cloned().unwrap_or(DeviceId::new("x").unwrap())).contains(&parsed), "{topic}");
             }
         }
         let ordinary = DeviceId::new("house/d1").unwrap();
-        for topic in outbound(DeviceId::new("d1").unwrap())
-            .into_iter()
-            .chain(outbound(ordinary))
-        {
+        for topic in outbound(DeviceId::new("d1").unwrap()).into_iter().chain(outbound(ordinary)) {
             let text = topic.to_string();
-            assert!(
-                !SUBSCRIBE_FILTERS
-                    .iter()
-                    .any(|filter| matches(filter, &text)),
-                "{text}"
-            );
+            assert!(!SUBSCRIBE_FILTERS.iter().any(|filter| matches(filter, &text)), "{text}");
         }
         assert!(SUBSCRIBE_FILTERS.iter().all(|filter| is_filter(filter)));
     }
@@ -415,36 +366,13 @@ mod tests {
     #[test]
     fn the_topics_are_those_of_kubeedge() {
         for (text, topic) in [
-            (
-                "$hw/events/device/d1/twin/update",
-                Topic::TwinUpdate(DeviceId::new("d1").unwrap()),
-            ),
-            (
-                "$hw/events/device/default/d1/twin/update",
-                Topic::TwinUpdate(DeviceId::new("d1").unwrap()),
-            ),
-            (
-                "$hw/events/device/house/d1/twin/get",
-                Topic::TwinGet(DeviceId::new("house/d1").unwrap()),
-            ),
-            (
-                "$hw/events/device/house/d1/state/update",
-                Topic::DeviceStateUpdate(DeviceId::new("house/d1").unwrap()),
-            ),
-            (
-                "$hw/events/device/d1/updated",
-                Topic::DeviceUpdated(DeviceId::new("d1").unwrap()),
-            ),
-            (
-                "$hw/events/node/edge-1/membership/get",
-                Topic::MembershipGet {
-                    node: "edge-1".into(),
-                },
-            ),
-            (
-                "$hw/events/node/edge-1/authInfo/get/result",
-                Topic::AuthInfoGetResult(node()),
-            ),
+            ("$hw/events/device/d1/twin/update", Topic::TwinUpdate(DeviceId::new("d1").unwrap())),
+            ("$hw/events/device/default/d1/twin/update", Topic::TwinUpdate(DeviceId::new("d1").unwrap())),
+            ("$hw/events/device/house/d1/twin/get", Topic::TwinGet(DeviceId::new("house/d1").unwrap())),
+            ("$hw/events/device/house/d1/state/update", Topic::DeviceStateUpdate(DeviceId::new("house/d1").unwrap())),
+            ("$hw/events/device/d1/updated", Topic::DeviceUpdated(DeviceId::new("d1").unwrap())),
+            ("$hw/events/node/edge-1/membership/get", Topic::MembershipGet { node: "edge-1".into() }),
+            ("$hw/events/node/edge-1/authInfo/get/result", Topic::AuthInfoGetResult(node())),
             ("SYS/dis/upload_records", Topic::UploadRecords),
             ("$hw/events/upload/a", Topic::Upload("/a".into())),
         ] {
@@ -474,36 +402,18 @@ mod tests {
     fn a_text_that_is_no_topic_is_refused() {
         assert_eq!(Topic::parse(""), Err(TopicError::Empty));
         assert_eq!(Topic::parse("a/+/b"), Err(TopicError::Wildcard));
-        assert_eq!(
-            Topic::parse("$hw/events/device/#/twin/get"),
-            Err(TopicError::Wildcard)
-        );
+        assert_eq!(Topic::parse("$hw/events/device/#/twin/get"), Err(TopicError::Wildcard));
         assert_eq!(Topic::parse("a\0b"), Err(TopicError::Control));
-        assert_eq!(
-            Topic::parse(&"a".repeat(70_000)),
-            Err(TopicError::TooLong { bytes: 70_000 })
-        );
-        assert!(matches!(
-            Topic::parse("$hw/events/device//twin/update"),
-            Err(TopicError::Device(_))
-        ));
-        assert!(matches!(
-            Topic::parse(&format!("$hw/events/device/{}/twin/get", "x".repeat(300))),
-            Err(TopicError::Device(_))
-        ));
+        assert_eq!(Topic::parse(&"a".repeat(70_000)), Err(TopicError::TooLong { bytes: 70_000 }));
+        assert!(matches!(Topic::parse("$hw/events/device//twin/update"), Err(TopicError::Device(_))));
+        assert!(matches!(Topic::parse(&format!("$hw/events/device/{}/twin/get", "x".repeat(300))), Err(TopicError::Device(_))));
     }
 
     #[test]
     fn the_long_form_spells_the_default_namespace_out() {
         let topic = Topic::TwinUpdateResult(DeviceId::new("d1").unwrap());
-        assert_eq!(
-            topic.long_form().as_deref(),
-            Some("$hw/events/device/default/d1/twin/update/result")
-        );
-        assert_eq!(
-            Topic::TwinGet(DeviceId::new("house/d1").unwrap()).long_form(),
-            None
-        );
+        assert_eq!(topic.long_form().as_deref(), Some("$hw/events/device/default/d1/twin/update/result"));
+        assert_eq!(Topic::TwinGet(DeviceId::new("house/d1").unwrap()).long_form(), None);
         assert_eq!(Topic::UploadRecords.long_form(), None);
     }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use model::membership::AttributeOutcome;
 use model::twin::{Delta, Outcome, PropertyResult};
 use model::{
-    Attribute, AttributeChange, Attributes, Device, DeviceEntry, DeviceId, DeviceState,
-    PropertyChange, SideChange, Timestamp, Twin, TwinProperty, TwinType, TwinValue, TwinVersion,
+    Attribute, AttributeChange, Attributes, Device, DeviceEntry, DeviceId, DeviceState, PropertyChange, SideChange, Timestamp, Twin, TwinProperty,
+    TwinType, TwinValue, TwinVersion,
 };
 use serde::{Serialize, Serializer};
 
@@ -17,17 +17,8 @@ use super::report::DeviceStateReport;
 
 /// `…/twin/update/result` of a request that was done: what changed, no versions.
 pub fn twin_update_result(event_id: &str, at: Timestamp, outcome: &Outcome) -> Bytes {
-    let twin = Pairs(
-        outcome
-            .result
-            .iter()
-            .map(|(name, result)| (name, result.as_ref().map(PropertyOut::of_result))),
-    );
-    write(&TwinBody {
-        event_id,
-        timestamp: at,
-        twin,
-    })
+    let twin = Pairs(outcome.result.iter().map(|(name, result)| (name, result.as_ref().map(PropertyOut::of_result))));
+    write(&TwinBody { event_id, timestamp: at, twin })
 }
 
 /// `…/twin/update/document`: what changed, before and after, no versions.
@@ -38,20 +29,13 @@ pub fn twin_update_document(event_id: &str, at: Timestamp, outcome: &Outcome) ->
         current: Option<PropertyOut<'a>>,
     }
     let plain = PropertyOut::without_versions;
-    let twin = Pairs(outcome.document.iter().map(|(name, entry)| {
-        (
-            name,
-            Entry {
-                last: entry.last.as_ref().map(plain),
-                current: entry.current.as_ref().map(plain),
-            },
-        )
-    }));
-    write(&TwinBody {
-        event_id,
-        timestamp: at,
-        twin,
-    })
+    let twin = Pairs(
+        outcome
+            .document
+            .iter()
+            .map(|(name, entry)| (name, Entry { last: entry.last.as_ref().map(plain), current: entry.current.as_ref().map(plain) })),
+    );
+    write(&TwinBody { event_id, timestamp: at, twin })
 }
 
 /// `…/twin/update/delta`: all living twins with an expected side, and the expected value where the actual differs.
@@ -64,28 +48,14 @@ pub fn twin_update_delta(event_id: &str, at: Timestamp, delta: &Delta<'_>) -> By
         twin: A,
         delta: B,
     }
-    let twin = Pairs(
-        delta
-            .twin
-            .iter()
-            .map(|(name, property)| (name, PropertyOut::without_versions(property))),
-    );
+    let twin = Pairs(delta.twin.iter().map(|(name, property)| (name, PropertyOut::without_versions(property))));
     let delta = Pairs(delta.differing.iter().copied());
-    write(&Body {
-        event_id,
-        timestamp: at,
-        twin,
-        delta,
-    })
+    write(&Body { event_id, timestamp: at, twin, delta })
 }
 
 /// `…/twin/get/result`: all living twins, no versions.
 pub fn twin_get_result(event_id: &str, at: Timestamp, twin: &Twin) -> Bytes {
-    write(&TwinBody {
-        event_id,
-        timestamp: at,
-        twin: LivingOut(twin),
-    })
+    write(&TwinBody { event_id, timestamp: at, twin: LivingOut(twin) })
 }
 
 /// The error result, on the topic where the result would have been.
@@ -97,73 +67,36 @@ pub fn error_result(event_id: &str, at: Timestamp, fault: &Fault) -> Bytes {
         code: u16,
         reason: String,
     }
-    write(&Body {
-        event_id,
-        timestamp: at,
-        code: fault.code(),
-        reason: fault.to_string(),
-    })
+    write(&Body { event_id, timestamp: at, code: fault.code(), reason: fault.to_string() })
 }
 
 /// `…/membership/get/result`: all devices with their attributes, without twins.
-pub fn membership_get_result<'a>(
-    event_id: &str,
-    at: Timestamp,
-    devices: impl IntoIterator<Item = &'a Device>,
-) -> Bytes {
+pub fn membership_get_result<'a>(event_id: &str, at: Timestamp, devices: impl IntoIterator<Item = &'a Device>) -> Bytes {
     #[derive(Serialize)]
     struct Body<'a> {
         event_id: &'a str,
         timestamp: Timestamp,
         devices: Vec<DeviceOut<'a>>,
     }
-    let devices = devices
-        .into_iter()
-        .map(|device| DeviceOut {
-            twin: None,
-            ..DeviceOut::of(device)
-        })
-        .collect();
-    write(&Body {
-        event_id,
-        timestamp: at,
-        devices,
-    })
+    let devices = devices.into_iter().map(|device| DeviceOut { twin: None, ..DeviceOut::of(device) }).collect();
+    write(&Body { event_id, timestamp: at, devices })
 }
 
 /// `…/membership/updated` for one device that was bound: as it is now, twins without versions, deleted ones `null`.
 pub fn membership_added(event_id: &str, at: Timestamp, device: &Device) -> Bytes {
-    write(&MembershipBody {
-        event_id,
-        timestamp: at,
-        added_devices: Some([DeviceOut::of(device)]),
-        removed_devices: None,
-    })
+    write(&MembershipBody { event_id, timestamp: at, added_devices: Some([DeviceOut::of(device)]), removed_devices: None })
 }
 
 /// `…/membership/updated` for one device that was unbound: as received, or only its id when a full list left it out.
-pub fn membership_removed(
-    event_id: &str,
-    at: Timestamp,
-    id: &DeviceId,
-    entry: Option<&DeviceEntry>,
-) -> Bytes {
-    let mut device = DeviceOut {
-        id: Some(id),
-        ..DeviceOut::default()
-    };
+pub fn membership_removed(event_id: &str, at: Timestamp, id: &DeviceId, entry: Option<&DeviceEntry>) -> Bytes {
+    let mut device = DeviceOut { id: Some(id), ..DeviceOut::default() };
     if let Some(entry) = entry {
         device.name = &entry.name;
         device.description = &entry.description;
         device.state = entry.state.as_ref();
         device.last_online = &entry.last_online;
     }
-    write(&MembershipBody {
-        event_id,
-        timestamp: at,
-        added_devices: None,
-        removed_devices: Some([device]),
-    })
+    write(&MembershipBody { event_id, timestamp: at, added_devices: None, removed_devices: Some([device]) })
 }
 
 /// `…/state/update/result`; the same object goes to the cloud.
@@ -179,16 +112,8 @@ pub fn device_updated(event_id: &str, at: Timestamp, outcome: &AttributeOutcome)
         timestamp: Timestamp,
         attributes: T,
     }
-    let attributes = Pairs(
-        outcome
-            .iter()
-            .map(|(name, attribute)| (name, attribute.as_ref().map(AttributeOut::of))),
-    );
-    write(&Body {
-        event_id,
-        timestamp: at,
-        attributes,
-    })
+    let attributes = Pairs(outcome.iter().map(|(name, attribute)| (name, attribute.as_ref().map(AttributeOut::of))));
+    write(&Body { event_id, timestamp: at, attributes })
 }
 
 #[derive(Serialize)]
@@ -207,9 +132,7 @@ struct MembershipBody<'a> {
 }
 
 fn write<T: Serialize>(body: &T) -> Bytes {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .expect("text keys and plain values always serialise")
+    serde_json::to_vec(body).map(Bytes::from).expect("text keys and plain values always serialise")
 }
 
 /// An iterator of pairs as a JSON object.
@@ -226,11 +149,7 @@ struct LivingOut<'a>(&'a Twin);
 
 impl Serialize for LivingOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            self.0
-                .living()
-                .map(|(name, property)| (name, PropertyOut::without_versions(property))),
-        )
+        serializer.collect_map(self.0.living().map(|(name, property)| (name, PropertyOut::without_versions(property))))
     }
 }
 
@@ -239,15 +158,8 @@ struct TwinOut<'a>(&'a Twin);
 
 impl Serialize for TwinOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let living = |property| {
-            (!TwinProperty::is_tombstone(property)).then(|| PropertyOut::without_versions(property))
-        };
-        serializer.collect_map(
-            self.0
-                .properties
-                .iter()
-                .map(|(name, property)| (name, living(property))),
-        )
+        let living = |property| (!TwinProperty::is_tombstone(property)).then(|| PropertyOut::without_versions(property));
+        serializer.collect_map(self.0.properties.iter().map(|(name, property)| (name, living(property))))
     }
 }
 
@@ -256,11 +168,7 @@ struct AttributesOut<'a>(&'a Attributes);
 
 impl Serialize for AttributesOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            self.0
-                .iter()
-                .map(|(name, attribute)| (name, AttributeOut::of(attribute))),
-        )
+        serializer.collect_map(self.0.iter().map(|(name, attribute)| (name, AttributeOut::of(attribute))))
     }
 }
 
@@ -283,11 +191,7 @@ pub(super) struct PropertyOut<'a> {
 
 impl<'a> PropertyOut<'a> {
     pub(super) fn with_versions(property: &'a TwinProperty) -> Self {
-        Self {
-            expected_version: property.expected_version,
-            actual_version: property.actual_version,
-            ..Self::without_versions(property)
-        }
+        Self { expected_version: property.expected_version, actual_version: property.actual_version, ..Self::without_versions(property) }
     }
 
     fn without_versions(property: &'a TwinProperty) -> Self {
@@ -327,9 +231,7 @@ impl<'a> ChangeOut<'a> {
             expected: set.expected.as_ref().map(side),
             actual: set.actual.as_ref().map(side),
             optional: set.optional,
-            metadata: set.kind.as_ref().map(|kind| TypeOut {
-                kind: kind.as_str(),
-            }),
+            metadata: set.kind.as_ref().map(|kind| TypeOut { kind: kind.as_str() }),
             expected_version: set.expected_version,
             actual_version: set.actual_version,
         }))
@@ -355,10 +257,7 @@ impl<'a> ValueOut<'a> {
     }
 
     fn new(value: &'a str, at: Timestamp) -> Self {
-        Self {
-            value,
-            metadata: at.is_known().then_some(TimeOut { timestamp: at }),
-        }
+        Self { value, metadata: at.is_known().then_some(TimeOut { timestamp: at }) }
     }
 }
 
@@ -370,9 +269,7 @@ struct TypeOut<'a> {
 
 impl TypeOut<'static> {
     fn of(kind: TwinType) -> Self {
-        Self {
-            kind: kind.as_str(),
-        }
+        Self { kind: kind.as_str() }
     }
 }
 
@@ -388,22 +285,12 @@ pub(super) struct AttributeOut<'a> {
 
 impl<'a> AttributeOut<'a> {
     fn of(attribute: &'a Attribute) -> Self {
-        Self {
-            value: &attribute.value,
-            optional: Some(attribute.optional),
-            metadata: Some(TypeOut {
-                kind: &attribute.kind,
-            }),
-        }
+        Self { value: &attribute.value, optional: Some(attribute.optional), metadata: Some(TypeOut { kind: &attribute.kind }) }
     }
 
     pub(super) fn change(change: &'a AttributeChange) -> Self {
         let metadata = change.kind.as_deref().map(|kind| TypeOut { kind });
-        Self {
-            value: &change.value,
-            optional: change.optional,
-            metadata,
-        }
+        Self { value: &change.value, optional: change.optional, metadata }
     }
 }
 
@@ -434,8 +321,7 @@ impl<'a> DeviceOut<'a> {
             description: &device.description,
             state: device.state.as_ref(),
             last_online: &device.last_online,
-            attributes: (!device.attributes.is_empty())
-                .then_some(AttributesOut(&device.attributes)),
+            attributes: (!device.attributes.is_empty()).then_some(AttributesOut(&device.attributes)),
             twin: (!device.twin.properties.is_empty()).then_some(TwinOut(&device.twin)),
         }
     }

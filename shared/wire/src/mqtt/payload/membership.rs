@@ -4,9 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{
-    AttributeChange, AttributeName, DeviceEntry, DeviceId, DeviceState, Timestamp, TwinChange,
-};
+use model::{AttributeChange, AttributeName, DeviceEntry, DeviceId, DeviceState, Timestamp, TwinChange};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -107,12 +105,7 @@ impl MembershipDetail {
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::MembershipBody)?;
         let mut skipped = Vec::new();
         let devices = entries(Some(raw.devices), &mut skipped);
-        Ok(Self {
-            event_id: event_id(raw.event_id)?,
-            timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
-            devices,
-            skipped,
-        })
+        Ok(Self { event_id: event_id(raw.event_id)?, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), devices, skipped })
     }
 }
 
@@ -137,13 +130,7 @@ impl MembershipUpdate {
         let mut skipped = Vec::new();
         let added = entries(raw.added_devices, &mut skipped);
         let removed = entries(raw.removed_devices, &mut skipped);
-        Ok(Self {
-            event_id: event_id(raw.event_id)?,
-            timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
-            added,
-            removed,
-            skipped,
-        })
+        Ok(Self { event_id: event_id(raw.event_id)?, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), added, removed, skipped })
     }
 }
 
@@ -164,16 +151,8 @@ impl AttributesUpdate {
         }
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::MembershipBody)?;
         let mut skipped = Vec::new();
-        let attributes = raw
-            .attributes
-            .map(|given| attributes(given, &mut skipped))
-            .unwrap_or_default();
-        Ok(Self {
-            event_id: event_id(raw.event_id)?,
-            timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
-            attributes,
-            skipped,
-        })
+        let attributes = raw.attributes.map(|given| attributes(given, &mut skipped)).unwrap_or_default();
+        Ok(Self { event_id: event_id(raw.event_id)?, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), attributes, skipped })
     }
 }
 
@@ -205,11 +184,7 @@ fn entries(raw: Option<Vec<Option<RawDevice>>>, skipped: &mut Vec<String>) -> Ve
         let state = raw
             .state
             .filter(|state| !state.is_empty())
-            .and_then(|state| {
-                DeviceState::new(&state)
-                    .inspect_err(|error| skip(skipped, format_args!("device `{id}`: {error}")))
-                    .ok()
-            });
+            .and_then(|state| DeviceState::new(&state).inspect_err(|error| skip(skipped, format_args!("device `{id}`: {error}"))).ok());
         devices.push(DeviceEntry {
             name: raw.name.unwrap_or_default(),
             description: raw.description.unwrap_or_default(),
@@ -217,10 +192,7 @@ fn entries(raw: Option<Vec<Option<RawDevice>>>, skipped: &mut Vec<String>) -> Ve
             last_online: raw.last_online.or(raw.last_online_time).unwrap_or_default(),
             attributes: raw.attributes.map(|given| {
                 // In a list a null attribute is the same as none.
-                attributes(given, skipped)
-                    .into_iter()
-                    .filter_map(|(name, change)| Some((name, change?)))
-                    .collect()
+                attributes(given, skipped).into_iter().filter_map(|(name, change)| Some((name, change?))).collect()
             }),
             twin,
             id,
@@ -229,10 +201,7 @@ fn entries(raw: Option<Vec<Option<RawDevice>>>, skipped: &mut Vec<String>) -> Ve
     devices
 }
 
-fn attributes(
-    given: Entries<Option<RawAttribute>>,
-    skipped: &mut Vec<String>,
-) -> BTreeMap<AttributeName, Option<AttributeChange>> {
+fn attributes(given: Entries<Option<RawAttribute>>, skipped: &mut Vec<String>) -> BTreeMap<AttributeName, Option<AttributeChange>> {
     let mut changes = BTreeMap::new();
     for (name, raw) in given.0 {
         match AttributeName::new(&name) {
@@ -269,21 +238,10 @@ impl Serialize for EntryOut<'_> {
             body.serialize_field("last_online", &entry.last_online)?;
         }
         if let Some(attributes) = &entry.attributes {
-            body.serialize_field(
-                "attributes",
-                &Pairs(
-                    attributes
-                        .iter()
-                        .map(|(name, change)| (name, AttributeOut::change(change))),
-                ),
-            )?;
+            body.serialize_field("attributes", &Pairs(attributes.iter().map(|(name, change)| (name, AttributeOut::change(change)))))?;
         }
         if !entry.twin.is_empty() {
-            let twin = entry
-                .twin
-                .properties
-                .iter()
-                .map(|(name, change)| (name, ChangeOut::of(change, at)));
+            let twin = entry.twin.properties.iter().map(|(name, change)| (name, ChangeOut::of(change, at)));
             body.serialize_field("twin", &Pairs(twin))?;
         }
         body.end()
@@ -300,10 +258,7 @@ impl Serialize for MembershipDetail {
         let mut body = serializer.serialize_struct("MembershipDetail", 3)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;
-        body.serialize_field(
-            "devices",
-            &list(&self.devices, self.timestamp).unwrap_or_default(),
-        )?;
+        body.serialize_field("devices", &list(&self.devices, self.timestamp).unwrap_or_default())?;
         body.end()
     }
 }
@@ -321,10 +276,7 @@ impl Serialize for MembershipUpdate {
 
 impl Serialize for AttributesUpdate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let attributes = self
-            .attributes
-            .iter()
-            .map(|(name, change)| (name, change.as_ref().map(AttributeOut::change)));
+        let attributes = self.attributes.iter().map(|(name, change)| (name, change.as_ref().map(AttributeOut::change)));
         let mut body = serializer.serialize_struct("AttributesUpdate", 3)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;

@@ -142,9 +142,6 @@ pub struct Rejection {
 
 impl From<Fault> for Rejection {
     fn from(fault: Fault) -> Self {
-        Self {
-            event_id: String::new(),
-            fault,
-        }
+        Self { event_id: String::new(), fault }
     }
 }

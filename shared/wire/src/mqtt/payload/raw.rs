@@ -92,33 +92,20 @@ pub(super) struct RawVersion {
 
 impl From<RawVersion> for TwinVersion {
     fn from(raw: RawVersion) -> Self {
-        Self {
-            cloud: raw.cloud.unwrap_or(0),
-            edge: raw.edge.unwrap_or(0),
-        }
+        Self { cloud: raw.cloud.unwrap_or(0), edge: raw.edge.unwrap_or(0) }
     }
 }
 
 /// Reads a body after its size is checked. `fault` makes the reason of a body that does not parse.
-pub(super) fn read<T: DeserializeOwned>(
-    body: &[u8],
-    bytes_max: usize,
-    fault: impl FnOnce(&serde_json::Error) -> Fault,
-) -> Result<T, Rejection> {
+pub(super) fn read<T: DeserializeOwned>(body: &[u8], bytes_max: usize, fault: impl FnOnce(&serde_json::Error) -> Fault) -> Result<T, Rejection> {
     if body.len() > bytes_max {
         return Err(Fault::TooLarge { bytes: body.len() }.into());
     }
-    serde_json::from_slice(body).map_err(|error| Rejection {
-        event_id: guess_event_id(body),
-        fault: fault(&error),
-    })
+    serde_json::from_slice(body).map_err(|error| Rejection { event_id: guess_event_id(body), fault: fault(&error) })
 }
 
 /// The same with the limit of a device's body.
-pub(super) fn read_body<T: DeserializeOwned>(
-    body: &[u8],
-    fault: impl FnOnce(&serde_json::Error) -> Fault,
-) -> Result<T, Rejection> {
+pub(super) fn read_body<T: DeserializeOwned>(body: &[u8], fault: impl FnOnce(&serde_json::Error) -> Fault) -> Result<T, Rejection> {
     read(body, BODY_BYTES_MAX, fault)
 }
 
@@ -128,11 +115,7 @@ fn guess_event_id(body: &[u8]) -> String {
     struct OnlyId {
         event_id: String,
     }
-    serde_json::from_slice::<OnlyId>(body)
-        .map(|only| only.event_id)
-        .ok()
-        .filter(|id| id.len() <= EVENT_ID_BYTES_MAX)
-        .unwrap_or_default()
+    serde_json::from_slice::<OnlyId>(body).map(|only| only.event_id).ok().filter(|id| id.len() <= EVENT_ID_BYTES_MAX).unwrap_or_default()
 }
 
 /// Checks the length of an `event_id`.
@@ -147,18 +130,11 @@ pub(super) fn event_id(given: Option<String>) -> Result<String, Rejection> {
 /// The beginning of a refused body, for a reason.
 pub(super) fn quote(body: &[u8]) -> String {
     let head = &body[..body.len().min(QUOTED_CHARS_MAX * 4)];
-    String::from_utf8_lossy(head)
-        .chars()
-        .take(QUOTED_CHARS_MAX)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    String::from_utf8_lossy(head).chars().take(QUOTED_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// One named property of a request, checked.
-pub(super) fn property(
-    name: &str,
-    raw: Option<RawTwin>,
-) -> Result<(PropertyName, PropertyChange), Fault> {
+pub(super) fn property(name: &str, raw: Option<RawTwin>) -> Result<(PropertyName, PropertyChange), Fault> {
     let name = PropertyName::new(name).map_err(|_| Fault::Key)?;
     let Some(raw) = raw else {
         return Ok((name, PropertyChange::Null));
@@ -171,10 +147,7 @@ pub(super) fn property(
         expected: side(raw.expected)?,
         actual: side(raw.actual)?,
         optional: raw.optional,
-        kind: raw
-            .metadata
-            .and_then(|metadata| metadata.kind)
-            .map(|kind| RequestedType::new(&kind)),
+        kind: raw.metadata.and_then(|metadata| metadata.kind).map(|kind| RequestedType::new(&kind)),
         expected_version: raw.expected_version.map(TwinVersion::from),
         actual_version: raw.actual_version.map(TwinVersion::from),
     };

@@ -54,14 +54,8 @@ impl TwinReport {
         }
         let side = |raw: Option<RawValue>| {
             let raw = raw?;
-            let timestamp = raw
-                .metadata
-                .and_then(|metadata| metadata.timestamp)
-                .unwrap_or(0);
-            Some(TwinValue {
-                value: raw.value?,
-                timestamp: Timestamp(timestamp),
-            })
+            let timestamp = raw.metadata.and_then(|metadata| metadata.timestamp).unwrap_or(0);
+            Some(TwinValue { value: raw.value?, timestamp: Timestamp(timestamp) })
         };
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::ReportBody)?;
         let mut properties = BTreeMap::new();
@@ -69,10 +63,7 @@ impl TwinReport {
             let (Ok(name), Some(property)) = (PropertyName::new(&name), property) else {
                 continue;
             };
-            let kind = property
-                .metadata
-                .and_then(|metadata| metadata.kind)
-                .map(|kind| RequestedType::new(&kind));
+            let kind = property.metadata.and_then(|metadata| metadata.kind).map(|kind| RequestedType::new(&kind));
             let Some(kind) = kind.map_or(Some(TwinType::String), |kind| match kind {
                 RequestedType::Known(kind) => Some(kind),
                 RequestedType::Other(_) => None,
@@ -89,20 +80,13 @@ impl TwinReport {
             };
             properties.insert(name, property);
         }
-        Ok(Self {
-            event_id: event_id(raw.event_id)?,
-            timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
-            properties,
-        })
+        Ok(Self { event_id: event_id(raw.event_id)?, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), properties })
     }
 }
 
 impl Serialize for TwinReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let twin = self
-            .properties
-            .iter()
-            .map(|(name, property)| (name, PropertyOut::with_versions(property)));
+        let twin = self.properties.iter().map(|(name, property)| (name, PropertyOut::with_versions(property)));
         let mut body = serializer.serialize_struct("TwinReport", 3)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;
@@ -153,23 +137,14 @@ impl DeviceStateReport {
         }
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::ReportBody)?;
         let event_id = event_id(raw.event_id)?;
-        let state =
-            DeviceState::new(raw.device.state.as_deref().unwrap_or_default()).map_err(|_| {
-                Rejection {
-                    event_id: event_id.clone(),
-                    fault: Fault::State,
-                }
-            })?;
+        let state = DeviceState::new(raw.device.state.as_deref().unwrap_or_default())
+            .map_err(|_| Rejection { event_id: event_id.clone(), fault: Fault::State })?;
         Ok(Self {
             event_id,
             timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
             name: raw.device.name.unwrap_or_default(),
             state,
-            last_online: raw
-                .device
-                .last_online_time
-                .or(raw.device.last_online)
-                .unwrap_or_default(),
+            last_online: raw.device.last_online_time.or(raw.device.last_online).unwrap_or_default(),
         })
     }
 }
@@ -185,12 +160,7 @@ impl Serialize for DeviceStateReport {
             #[serde(rename = "lastOnlineTime")]
             last_online_time: &'a str,
         }
-        let device = Device {
-            name: &self.name,
-            state: &self.state,
-            last_online: &self.last_online,
-            last_online_time: &self.last_online,
-        };
+        let device = Device { name: &self.name, state: &self.state, last_online: &self.last_online, last_online_time: &self.last_online };
         let mut body = serializer.serialize_struct("DeviceStateReport", 3)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;

@@ -23,10 +23,7 @@ impl Get {
     /// # Errors
     /// [`Fault::TwinGetBody`], [`Fault::TooLarge`], [`Fault::EventIdTooLong`].
     pub fn parse_twin(body: &[u8]) -> Result<Self, Rejection> {
-        let fault = |error: &serde_json::Error| Fault::TwinGetBody {
-            payload: quote(body),
-            cause: error.to_string(),
-        };
+        let fault = |error: &serde_json::Error| Fault::TwinGetBody { payload: quote(body), cause: error.to_string() };
         Self::parse(body, fault)
     }
 
@@ -35,22 +32,13 @@ impl Get {
     /// # Errors
     /// [`Fault::MembershipGetBody`], [`Fault::TooLarge`], [`Fault::EventIdTooLong`].
     pub fn parse_membership(body: &[u8]) -> Result<Self, Rejection> {
-        let fault = |error: &serde_json::Error| Fault::MembershipGetBody {
-            payload: quote(body),
-            cause: error.to_string(),
-        };
+        let fault = |error: &serde_json::Error| Fault::MembershipGetBody { payload: quote(body), cause: error.to_string() };
         Self::parse(body, fault)
     }
 
-    fn parse(
-        body: &[u8],
-        fault: impl FnOnce(&serde_json::Error) -> Fault,
-    ) -> Result<Self, Rejection> {
+    fn parse(body: &[u8], fault: impl FnOnce(&serde_json::Error) -> Fault) -> Result<Self, Rejection> {
         let base: Base = read_body(body, fault)?;
-        Ok(Self {
-            event_id: event_id(base.event_id)?,
-            timestamp: Timestamp(base.timestamp.unwrap_or(0)),
-        })
+        Ok(Self { event_id: event_id(base.event_id)?, timestamp: Timestamp(base.timestamp.unwrap_or(0)) })
     }
 }
 
@@ -88,11 +76,7 @@ impl TwinUpdate {
         let event_id = event_id(raw.event_id)?;
         let change = raw.twin.ok_or(Fault::TwinMissing).and_then(properties);
         match change {
-            Ok(change) => Ok(Self {
-                event_id,
-                timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
-                change,
-            }),
+            Ok(change) => Ok(Self { event_id, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), change }),
             Err(fault) => Err(Rejection { event_id, fault }),
         }
     }
@@ -101,11 +85,7 @@ impl TwinUpdate {
 /// Written by the cloud as `twin/cloud_updated`: each side with the message's time.
 impl Serialize for TwinUpdate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let twin = self
-            .change
-            .properties
-            .iter()
-            .map(|(name, change)| (name, ChangeOut::of(change, self.timestamp)));
+        let twin = self.change.properties.iter().map(|(name, change)| (name, ChangeOut::of(change, self.timestamp)));
         let mut body = serializer.serialize_struct("TwinUpdate", 3)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;
@@ -144,15 +124,8 @@ impl StateUpdate {
         let raw: Raw = read(body, super::BODY_BYTES_MAX, |_| Fault::StateBody)?;
         let event_id = event_id(raw.event_id)?;
         match DeviceState::new(raw.state.as_deref().unwrap_or_default()) {
-            Ok(state) => Ok(Self {
-                event_id,
-                timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
-                state,
-            }),
-            Err(_) => Err(Rejection {
-                event_id,
-                fault: Fault::State,
-            }),
+            Ok(state) => Ok(Self { event_id, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), state }),
+            Err(_) => Err(Rejection { event_id, fault: Fault::State }),
         }
     }
 }
