@@ -136,3 +136,102 @@ fn change_attribute(attribute: &mut Attribute, wanted: &AttributeChange) -> bool
     }
     *attribute != before
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn id(text: &str) -> DeviceId {
+        DeviceId::new(text).unwrap()
+    }
+
+    fn entry(text: &str) -> DeviceEntry {
+        DeviceEntry::named(id(text))
+    }
+
+    fn known(ids: &[&str]) -> BTreeSet<DeviceId> {
+        ids.iter().map(|text| id(text)).collect()
+    }
+
+    fn name(text: &str) -> AttributeName {
+        AttributeName::new(text).unwrap()
+    }
+
+    fn change(value: &str) -> Option<AttributeChange> {
+        Some(AttributeChange { value: value.into(), ..AttributeChange::default() })
+    }
+
+    fn fixture() -> Attributes {
+        let attribute = |value: &str, optional| Attribute { value: value.into(), optional, kind: "string".into() };
+        [(name("model"), attribute("m", true)), (name("serial"), attribute("s", false))].into()
+    }
+
+    #[test]
+    fn a_detail_creates_refreshes_and_removes_what_it_does_not_list() {
+        let listed = [entry("new"), entry("default/old"), entry("new")];
+        let plan = plan_detail(&known(&["old", "gone"]), &listed);
+        assert_eq!(plan.create, [&listed[0]]);
+        assert_eq!(plan.refresh, [&listed[1], &listed[2]]);
+        assert_eq!(plan.remove, [(id("gone"), None)]);
+    }
+
+    #[test]
+    fn an_empty_detail_removes_everything() {
+        assert_eq!(plan_detail(&known(&["a", "b"]), &[]).remove.len(), 2);
+    }
+
+    #[test]
+    fn an_update_adds_and_then_removes() {
+        let (added, removed) = ([entry("a"), entry("b")], [entry("b"), entry("c"), entry("b")]);
+        let plan = plan_update(&known(&["a"]), &added, &removed);
+        assert_eq!((plan.create, plan.refresh), (vec![&added[1]], vec![&added[0]]));
+        assert_eq!(plan.remove, [(id("b"), Some(&removed[0]))]);
+        assert_eq!(plan.unknown, [id("c"), id("b")]);
+    }
+
+    #[test]
+    fn a_new_attribute_is_an_optional_string_unless_it_says_otherwise() {
+        let mut attributes = Attributes::new();
+        let given = AttributeChange { value: "1".into(), optional: Some(false), kind: Some("int".into()) };
+        let changes = [(name("a"), change("x")), (name("b"), Some(given))].into();
+        let outcome = merge_attributes(&mut attributes, &changes, AttributeOrigin::Update);
+        assert_eq!(attributes[&name("a")], Attribute { value: "x".into(), optional: true, kind: "string".into() });
+        assert_eq!(attributes[&name("b")], Attribute { value: "1".into(), optional: false, kind: "int".into() });
+        assert_eq!(outcome.len(), 2);
+    }
+
+    #[test]
+    fn only_what_differs_is_a_change() {
+        let mut attributes = fixture();
+        let mut changes = BTreeMap::from([(name("model"), change("m")), (name("serial"), change("s"))]);
+        assert!(merge_attributes(&mut attributes, &changes, AttributeOrigin::Membership).is_empty());
+        changes.insert(name("model"), Some(AttributeChange { value: "m".into(), optional: None, kind: Some("int".into()) }));
+        let outcome = merge_attributes(&mut attributes, &changes, AttributeOrigin::Membership);
+        assert_eq!(outcome[&name("model")].as_ref().unwrap().kind, "int");
+    }
+
+    #[test]
+    fn optional_only_moves_from_true_to_false() {
+        let mut attributes = fixture();
+        let both = |optional| [(name("model"), Some(AttributeChange { value: "m".into(), optional: Some(optional), kind: None }))].into();
+        // KubeEdge shows an empty value where only `optional` changed.
+        let outcome = merge_attributes(&mut attributes, &both(false), AttributeOrigin::Update);
+        assert_eq!(outcome[&name("model")].as_ref().unwrap().value, "m");
+        assert!(merge_attributes(&mut attributes, &both(true), AttributeOrigin::Update).is_empty());
+    }
+
+    #[test]
+    fn null_deletes_only_what_is_optional_and_a_list_deletes_all_that_it_leaves_out() {
+        let mut attributes = fixture();
+        let nulls = [(name("model"), None), (name("serial"), None), (name("never"), None)].into();
+        let outcome = merge_attributes(&mut attributes, &nulls, AttributeOrigin::Update);
+        assert_eq!(outcome, [(name("model"), None)].into());
+        assert_eq!(attributes.len(), 1);
+
+        let mut attributes = fixture();
+        let outcome = merge_attributes(&mut attributes, &[(name("model"), None)].into(), AttributeOrigin::Membership);
+        assert_eq!((attributes.len(), outcome.len()), (0, 2));
+    }
+}

@@ -121,19 +121,16 @@ pub struct Outcome {
 /// # Errors
 /// From a device only: the whole message is refused and `twin` is as it was.
 pub fn merge(twin: &mut Twin, change: &TwinChange, origin: Origin, now: Timestamp) -> Result<Outcome, TwinError> {
-    let mut merge = Merge { now, outcome: Outcome::default(), written: Vec::new() };
-    let mut size = twin.properties.len();
+    let mut merge = Merge { now, outcome: Outcome::default(), written: Vec::new(), added: 0 };
     for (name, wanted) in &change.properties {
         let stored = twin.properties.get(name);
-        if stored.is_none() {
-            size += 1;
-            if size > PROPERTIES_MAX {
-                match origin {
-                    Origin::Device => return Err(TwinError::TooMany),
-                    Origin::Cloud => {
-                        merge.refuse(name, stored, RefusalReason::Value(TwinError::TooMany));
-                        continue;
-                    }
+        let is_full = twin.properties.len() + merge.added >= PROPERTIES_MAX;
+        if stored.is_none() && is_full && matches!(wanted, PropertyChange::Set(_)) {
+            match origin {
+                Origin::Device => return Err(TwinError::TooMany),
+                Origin::Cloud => {
+                    merge.refuse(name, stored, RefusalReason::Value(TwinError::TooMany));
+                    continue;
                 }
             }
         }
@@ -157,6 +154,8 @@ struct Merge {
     now: Timestamp,
     outcome: Outcome,
     written: Vec<(PropertyName, TwinProperty)>,
+    /// How many of `written` are new.
+    added: usize,
 }
 
 impl Merge {
@@ -307,6 +306,7 @@ impl Merge {
             self.outcome.document.insert(name.clone(), entry);
         }
         self.outcome.dirty.insert(name.clone());
+        self.added += usize::from(stored.is_none());
         self.written.push((name.clone(), property));
     }
 }
