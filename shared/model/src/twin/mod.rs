@@ -122,13 +122,12 @@ impl TwinType {
     /// # Errors
     /// The reason of KubeEdge, in its newer wording.
     pub fn check(self, value: &str) -> Result<(), TwinError> {
-        let fits = match self {
-            Self::String | Self::Deleted => return Ok(()),
+        match self {
+            Self::String | Self::Deleted => Ok(()),
             Self::Int | Self::Integer => value.parse::<i64>().map_err(|_| TwinError::NotInt).map(drop),
             Self::Float => value.parse::<f64>().map_err(|_| TwinError::NotFloat).map(drop),
             Self::Boolean => matches!(value, "true" | "false").then_some(()).ok_or(TwinError::NotBoolean),
-        };
-        fits
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::envelope::Envelope;
 use super::frame::{Body, BodyError, Frame};
-use crate::json::{DEPTH_MAX, is_deeper_than};
+use crate::json::{DEPTH_MAX, Object, is_deeper_than};
 
 /// Longest text frame in either direction, in bytes.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -61,7 +61,7 @@ pub fn decode_envelope(text: &str) -> Result<Envelope, DecodeError> {
     if is_deeper_than(text.as_bytes(), DEPTH_MAX) {
         return Err(DecodeError::TooDeep);
     }
-    serde_json::from_str(text).map_err(DecodeError::Envelope)
+    serde_json::from_str::<Object<Envelope>>(text).map(|object| object.0).map_err(DecodeError::Envelope)
 }
 
 /// Encodes one message as a text frame.

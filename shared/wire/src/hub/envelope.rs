@@ -10,6 +10,7 @@ use model::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::RawJson;
+use crate::json::object_or_default;
 
 /// Longest message id, in bytes. KubeEdge's are UUIDs of 36.
 pub const MSG_ID_BYTES_MAX: usize = 128;
@@ -187,10 +188,10 @@ pub struct Route {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// Who, when.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "object_or_default")]
     pub header: Header,
     /// From where to where.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "object_or_default")]
     pub route: Route,
     /// Any JSON; `null` when unset.
     #[serde(default)]

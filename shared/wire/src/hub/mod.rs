@@ -6,6 +6,8 @@ pub mod envelope;
 pub mod frame;
 pub mod outbox;
 pub mod resource;
+#[cfg(test)]
+mod tests;
 pub mod upstream;
 
 pub use codec::DecodeError;

@@ -137,7 +137,8 @@ fn device_side(text: &str) -> Result<Resource, ResourceError> {
     }
     let unknown = || ResourceError::Unknown(shown(text));
     let rest = text.strip_prefix("device/").ok_or_else(unknown)?;
-    const SUFFIXES: &[(&str, fn(DeviceId) -> Resource)] = &[
+    type Suffix = (&'static str, fn(DeviceId) -> Resource);
+    const SUFFIXES: &[Suffix] = &[
         ("/twin/cloud_updated", Resource::TwinCloudUpdated),
         ("/twin/edge_updated", Resource::TwinEdgeUpdated),
         ("/state/update", Resource::DeviceState),

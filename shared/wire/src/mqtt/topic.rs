@@ -197,30 +197,28 @@ fn check(text: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
-/// The words after a device's id. No text has two readings: what may follow one level never ends like what may
-/// follow two.
-const DEVICE_SUFFIXES: &[(&[&str], fn(DeviceId) -> Topic)] = &[
-    (&["state", "update"], Topic::DeviceStateUpdate),
-    (&["state", "update", "result"], Topic::DeviceStateUpdateResult),
-    (&["updated"], Topic::DeviceUpdated),
-    (&["twin", "update"], Topic::TwinUpdate),
-    (&["twin", "cloud_updated"], Topic::TwinCloudUpdated),
-    (&["twin", "get"], Topic::TwinGet),
-    (&["twin", "update", "result"], Topic::TwinUpdateResult),
-    (&["twin", "update", "document"], Topic::TwinUpdateDocument),
-    (&["twin", "update", "delta"], Topic::TwinUpdateDelta),
-    (&["twin", "get", "result"], Topic::TwinGetResult),
+/// Words after a device's id, with the topic that they make.
+type Suffix = (&'static str, fn(DeviceId) -> Topic);
+
+/// No text has two readings: what may follow an id of one level never ends like what may follow one of two.
+const DEVICE_SUFFIXES: &[Suffix] = &[
+    ("/state/update", Topic::DeviceStateUpdate),
+    ("/state/update/result", Topic::DeviceStateUpdateResult),
+    ("/updated", Topic::DeviceUpdated),
+    ("/twin/update", Topic::TwinUpdate),
+    ("/twin/cloud_updated", Topic::TwinCloudUpdated),
+    ("/twin/get", Topic::TwinGet),
+    ("/twin/update/result", Topic::TwinUpdateResult),
+    ("/twin/update/document", Topic::TwinUpdateDocument),
+    ("/twin/update/delta", Topic::TwinUpdateDelta),
+    ("/twin/get/result", Topic::TwinGetResult),
 ];
 
 fn device_topic(rest: &str) -> Result<Option<Topic>, TopicError> {
-    // At most two levels of id and three of words; one more tells that it is none of ours.
-    let levels: Vec<&str> = rest.splitn(6, '/').collect();
     for (suffix, topic) in DEVICE_SUFFIXES {
-        let Some(id_levels) = levels.len().checked_sub(suffix.len()) else {
-            continue;
-        };
-        if (1..=2).contains(&id_levels) && levels.ends_with(suffix) {
-            return Ok(Some(topic(DeviceId::new(&levels[..id_levels].join("/"))?)));
+        let Some(id) = rest.strip_suffix(suffix) else { continue };
+        if id.bytes().filter(|byte| *byte == b'/').count() <= 1 {
+            return Ok(Some(topic(DeviceId::new(id)?)));
         }
     }
     Ok(None)

@@ -12,6 +12,7 @@ use super::answer::{AttributeOut, ChangeOut, Pairs};
 use super::raw::{Entries, RawTwin, RawType, event_id, property, read};
 use super::{Fault, Rejection};
 use crate::hub::codec::FRAME_BYTES_MAX;
+use crate::json::{Object, object};
 
 /// Most entries of `skipped`; what is beyond is left out without a word.
 pub const SKIPPED_MAX: usize = 32;
@@ -72,9 +73,9 @@ struct RawDevice {
     #[serde(default, rename = "lastOnlineTime")]
     last_online_time: Option<String>,
     #[serde(default)]
-    attributes: Option<Entries<Option<RawAttribute>>>,
+    attributes: Option<Entries<RawAttribute>>,
     #[serde(default)]
-    twin: Option<Entries<Option<RawTwin>>>,
+    twin: Option<Entries<RawTwin>>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +84,7 @@ struct RawAttribute {
     value: Option<String>,
     #[serde(default)]
     optional: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     metadata: Option<RawType>,
 }
 
@@ -100,7 +101,7 @@ impl MembershipDetail {
             #[serde(default)]
             timestamp: Option<i64>,
             // Not optional: a message without a list must not remove every device.
-            devices: Vec<Option<RawDevice>>,
+            devices: Vec<Option<Object<RawDevice>>>,
         }
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::MembershipBody)?;
         let mut skipped = Vec::new();
@@ -122,9 +123,9 @@ impl MembershipUpdate {
             #[serde(default)]
             timestamp: Option<i64>,
             #[serde(default)]
-            added_devices: Option<Vec<Option<RawDevice>>>,
+            added_devices: Option<Vec<Option<Object<RawDevice>>>>,
             #[serde(default)]
-            removed_devices: Option<Vec<Option<RawDevice>>>,
+            removed_devices: Option<Vec<Option<Object<RawDevice>>>>,
         }
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::MembershipBody)?;
         let mut skipped = Vec::new();
@@ -147,7 +148,7 @@ impl AttributesUpdate {
             #[serde(default)]
             timestamp: Option<i64>,
             #[serde(default)]
-            attributes: Option<Entries<Option<RawAttribute>>>,
+            attributes: Option<Entries<RawAttribute>>,
         }
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::MembershipBody)?;
         let mut skipped = Vec::new();
@@ -162,9 +163,9 @@ fn skip(skipped: &mut Vec<String>, what: impl ToString) {
     }
 }
 
-fn entries(raw: Option<Vec<Option<RawDevice>>>, skipped: &mut Vec<String>) -> Vec<DeviceEntry> {
+fn entries(raw: Option<Vec<Option<Object<RawDevice>>>>, skipped: &mut Vec<String>) -> Vec<DeviceEntry> {
     let mut devices = Vec::new();
-    for raw in raw.unwrap_or_default().into_iter().flatten() {
+    for Object(raw) in raw.unwrap_or_default().into_iter().flatten() {
         let id = match DeviceId::new(raw.id.as_deref().unwrap_or_default()) {
             Ok(id) => id,
             Err(error) => {
@@ -201,7 +202,7 @@ fn entries(raw: Option<Vec<Option<RawDevice>>>, skipped: &mut Vec<String>) -> Ve
     devices
 }
 
-fn attributes(given: Entries<Option<RawAttribute>>, skipped: &mut Vec<String>) -> BTreeMap<AttributeName, Option<AttributeChange>> {
+fn attributes(given: Entries<RawAttribute>, skipped: &mut Vec<String>) -> BTreeMap<AttributeName, Option<AttributeChange>> {
     let mut changes = BTreeMap::new();
     for (name, raw) in given.0 {
         match AttributeName::new(&name) {

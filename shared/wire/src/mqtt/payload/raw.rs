@@ -9,6 +9,7 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{BODY_BYTES_MAX, EVENT_ID_BYTES_MAX, Fault, Rejection};
+use crate::json::{Object, object};
 
 /// Characters of a refused body that a reason may quote.
 const QUOTED_CHARS_MAX: usize = 256;
@@ -22,8 +23,8 @@ pub(super) struct Base {
     pub timestamp: Option<i64>,
 }
 
-/// A JSON object as its entries, in order and with repetitions.
-pub(super) struct Entries<T>(pub Vec<(String, T)>);
+/// A JSON object of objects as its entries, in order and with repetitions; `None` is `null`.
+pub(super) struct Entries<T>(pub Vec<(String, Option<T>)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -35,8 +36,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
+                while let Some((name, value)) = map.next_entry::<String, Option<Object<T>>>()? {
+                    entries.push((name, value.map(|object| object.0)));
                 }
                 Ok(Entries(entries))
             }
@@ -47,17 +48,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 
 #[derive(Deserialize)]
 pub(super) struct RawTwin {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     expected: Option<RawValue>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     actual: Option<RawValue>,
     #[serde(default)]
     optional: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     metadata: Option<RawType>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     expected_version: Option<RawVersion>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     actual_version: Option<RawVersion>,
 }
 
@@ -66,7 +67,7 @@ pub(super) struct RawValue {
     /// KubeEdge 0.x writes `null` for an unset value; `{}` panics it. Both are "no side" here.
     #[serde(default)]
     pub value: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub metadata: Option<RawTime>,
 }
 
@@ -101,7 +102,9 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8], bytes_max: usize, fault: im
     if body.len() > bytes_max {
         return Err(Fault::TooLarge { bytes: body.len() }.into());
     }
-    serde_json::from_slice(body).map_err(|error| Rejection { event_id: guess_event_id(body), fault: fault(&error) })
+    serde_json::from_slice::<Object<T>>(body)
+        .map(|object| object.0)
+        .map_err(|error| Rejection { event_id: guess_event_id(body), fault: fault(&error) })
 }
 
 /// The same with the limit of a device's body.
@@ -155,7 +158,7 @@ pub(super) fn property(name: &str, raw: Option<RawTwin>) -> Result<(PropertyName
 }
 
 /// All properties of a request, checked; the first fault refuses them all.
-pub(super) fn properties(entries: Entries<Option<RawTwin>>) -> Result<TwinChange, Fault> {
+pub(super) fn properties(entries: Entries<RawTwin>) -> Result<TwinChange, Fault> {
     let mut change = TwinChange::default();
     for (name, raw) in entries.0 {
         let (name, wanted) = property(&name, raw)?;

@@ -10,6 +10,7 @@ use super::answer::{Pairs, PropertyOut};
 use super::raw::{Entries, RawType, RawValue, RawVersion, event_id, read};
 use super::{Fault, Rejection};
 use crate::hub::codec::FRAME_BYTES_MAX;
+use crate::json::{Object, object};
 
 /// Present properties of a twin, with versions (`device/{id}/twin/edge_updated`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,21 +36,21 @@ impl TwinReport {
             #[serde(default)]
             timestamp: Option<i64>,
             #[serde(default)]
-            twin: Option<Entries<Option<Property>>>,
+            twin: Option<Entries<Property>>,
         }
         #[derive(Deserialize)]
         struct Property {
-            #[serde(default)]
+            #[serde(default, deserialize_with = "object")]
             expected: Option<RawValue>,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "object")]
             actual: Option<RawValue>,
             #[serde(default)]
             optional: Option<bool>,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "object")]
             metadata: Option<RawType>,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "object")]
             expected_version: Option<RawVersion>,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "object")]
             actual_version: Option<RawVersion>,
         }
         let side = |raw: Option<RawValue>| {
@@ -122,7 +123,7 @@ impl DeviceStateReport {
             event_id: Option<String>,
             #[serde(default)]
             timestamp: Option<i64>,
-            device: Device,
+            device: Object<Device>,
         }
         #[derive(Deserialize)]
         struct Device {
@@ -137,14 +138,15 @@ impl DeviceStateReport {
         }
         let raw: Raw = read(body, FRAME_BYTES_MAX, |_| Fault::ReportBody)?;
         let event_id = event_id(raw.event_id)?;
-        let state = DeviceState::new(raw.device.state.as_deref().unwrap_or_default())
+        let Object(device) = raw.device;
+        let state = DeviceState::new(device.state.as_deref().unwrap_or_default())
             .map_err(|_| Rejection { event_id: event_id.clone(), fault: Fault::State })?;
         Ok(Self {
             event_id,
             timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
-            name: raw.device.name.unwrap_or_default(),
+            name: device.name.unwrap_or_default(),
             state,
-            last_online: raw.device.last_online_time.or(raw.device.last_online).unwrap_or_default(),
+            last_online: device.last_online_time.or(device.last_online).unwrap_or_default(),
         })
     }
 }

@@ -67,12 +67,9 @@ impl TwinUpdate {
             #[serde(default)]
             timestamp: Option<i64>,
             #[serde(default)]
-            twin: Option<Entries<Option<RawTwin>>>,
+            twin: Option<Entries<RawTwin>>,
         }
-        let raw: Option<Raw> = read_body(body, |_| Fault::UpdateBody)?;
-        let Some(raw) = raw else {
-            return Err(Fault::TwinMissing.into());
-        };
+        let raw: Raw = read_body(body, |_| Fault::UpdateBody)?;
         let event_id = event_id(raw.event_id)?;
         let change = raw.twin.ok_or(Fault::TwinMissing).and_then(properties);
         match change {
