@@ -421,3 +421,7 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;
