@@ -181,9 +181,9 @@ impl Body for Downstream {
             (Operation::Error, resource) => Ok(Self::Refusal { resource, reason: text(content) }),
             (Operation::Response, Resource::Object(key)) => Ok(query_answer(key, content)),
             (Operation::Response, resource) => Ok(Self::Confirm { resource }),
-            (Operation::Insert, Resource::Object(key)) => Ok(object(ObjectOperation::Insert, key, content)),
-            (Operation::Update, Resource::Object(key)) => Ok(object(ObjectOperation::Update, key, content)),
-            (Operation::Delete, Resource::Object(key)) => Ok(object(ObjectOperation::Delete, key, content)),
+            (Operation::Insert, Resource::Object(key)) if key.name.is_some() => Ok(object(ObjectOperation::Insert, key, content)),
+            (Operation::Update, Resource::Object(key)) if key.name.is_some() => Ok(object(ObjectOperation::Update, key, content)),
+            (Operation::Delete, Resource::Object(key)) if key.name.is_some() => Ok(object(ObjectOperation::Delete, key, content)),
             // Any other operation: KubeEdge goes by the resource alone.
             (_, Resource::MembershipDetail) => Ok(Self::MembershipDetail(MembershipDetail::parse(&bytes()).map_err(rejected)?)),
             (_, Resource::Membership) => Ok(Self::MembershipUpdate(MembershipUpdate::parse(&bytes()).map_err(rejected)?)),

@@ -273,19 +273,15 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
     /// Lets time pass: frames without an answer for 5 s, then 10, 20, 40 and 60 s become ready again, or what waits
     /// behind them does. Returns how many.
     pub fn tick(&mut self, now: u64) -> usize {
-        let late: Vec<(MsgId, K)> = self
-            .flying
-            .iter()
-            .filter(|(_, key)| {
-                let flight = self.slots.get(key).and_then(|slot| slot.flight.as_ref());
-                flight.is_some_and(|flight| !flight.overdue && flight.due <= now)
-            })
-            .map(|(id, key)| (id.clone(), key.clone()))
-            .collect();
-        let mut late: Vec<(u64, MsgId, K)> = late
-            .into_iter()
-            .map(|(id, key)| (self.slots.get(&key).and_then(|slot| slot.flight.as_ref()).map_or(0, |flight| flight.order), id, key))
-            .collect();
+        let mut late: Vec<(u64, MsgId, K)> = Vec::new();
+        for (id, key) in &self.flying {
+            if let Some(flight) = self.slots.get(key).and_then(|slot| slot.flight.as_ref())
+                && !flight.overdue
+                && flight.due <= now
+            {
+                late.push((flight.order, id.clone(), key.clone()));
+            }
+        }
         late.sort();
         let count = late.len();
         for (_, id, key) in late {

@@ -70,6 +70,9 @@ impl Resource {
         if text.len() > RESOURCE_BYTES_MAX {
             return Err(ResourceError::TooLong { bytes: text.len() });
         }
+        if route.operation == Operation::Keepalive {
+            return Ok(Self::Keepalive);
+        }
         if route.group == "user" {
             return Ok(Self::Topic(text.to_owned()));
         }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use proptest::prelude::*;
+
 use model::{DeviceId, ResourceKey, Timestamp};
 use serde_json::Value;
 
@@ -199,4 +201,35 @@ fn a_message_that_would_be_too_large_is_not_encoded() {
     let key: ResourceKey = "default/configmap/big".parse().unwrap();
     let body = Downstream::Object { operation: ObjectOperation::Insert, key, object };
     assert!(encode(&Frame::new(MsgId::random(), Timestamp(1), body)).is_err());
+}
+
+#[test]
+fn an_object_without_a_name_is_refused() {
+    assert!(decode::<Downstream>(&fixtures::POD_INSERT.replace("default/pod/web", "default/pod")).is_err());
+}
+
+#[test]
+fn a_keepalive_needs_no_resource() {
+    let text = fixtures::KEEPALIVE.replace("\"resource\": \"node\"", "\"resource\": \"\"");
+    assert_eq!(read::<Upstream>(&text).body, Upstream::Keepalive);
+}
+
+proptest! {
+    #[test]
+    fn no_cut_or_changed_frame_panics_the_decoder(which in 0_usize..37, at in 0_usize..4000, byte in 0_u8..128, cut in any::<bool>()) {
+        let all: Vec<&str> = fixtures::UPSTREAM.iter().chain(fixtures::DOWNSTREAM).map(|(_, text)| *text).collect();
+        let mut text = all[which % all.len()].as_bytes().to_vec();
+        let at = at % text.len();
+        text[at] = byte;
+        if cut {
+            text.truncate(at);
+        }
+        let text = String::from_utf8_lossy(&text);
+        if let Ok(frame) = decode::<Upstream>(&text) {
+            prop_assert_eq!(decode::<Upstream>(&encode(&frame).unwrap()).unwrap(), frame);
+        }
+        if let Ok(frame) = decode::<Downstream>(&text) {
+            prop_assert_eq!(decode::<Downstream>(&encode(&frame).unwrap()).unwrap(), frame);
+        }
+    }
 }
