@@ -2,6 +2,18 @@
 //!
 //! No input or output, no clock of its own and no global state: everything here is a value or a function
 //! from values to values, so each rule of the manual can be tested in one line and simulated without a process.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`id`] | names that are checked once, where they enter, and valid ever after |
+//! | [`twin`] | expected and actual values; [`merge`] decides what a message changes, and [`Twin::delta`] what differs |
+//! | [`device`], [`membership`] | devices, their state and attributes; which of them belong to a node |
+//! | [`resource`] | how objects of Kubernetes are named on the link and in the edge's store |
+//! | [`time`] | Unix milliseconds, and where "now" comes from |
+//!
+//! A module of the edge uses them so: load from the store, merge in memory, write the rows that the outcome calls
+//! dirty, commit, and then tell what the outcome says. Nothing here knows JSON or MQTT: that is the crate `wire`, which
+//! depends on this one and never the other way round.
 
 pub mod device;
 pub mod id;
