@@ -31,8 +31,10 @@ demo:
 	@deploy/setup.sh --for demo
 	@deploy/with-docker deploy/demo.sh
 
+# The programs are built with the tests' own features, so that nothing is compiled twice.
 test:
 	@deploy/setup.sh --for test
+	cargo build --release --locked --workspace --all-targets
 	@deploy/with-docker cargo test --release --locked --workspace $(if $(TEST),-- $(TEST))
 
 edge_test:
@@ -41,7 +43,8 @@ edge_test:
 
 edge_integration_test:
 	@deploy/setup.sh --for test
-	@deploy/with-docker cargo test --release --locked -p skep-tests --test it -- edge
+	cargo build --release --locked --workspace --all-targets
+	@deploy/with-docker cargo test --release --locked -p skep-tests --test it -- edge::
 
 lint:
 	@deploy/setup.sh --for lint

@@ -149,3 +149,44 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)] // a failed step is the test's failure
+
+    use super::*;
+
+    /// A server that answers each byte with the next one.
+    fn server() -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&[byte[0] + 1]).is_ok() {}
+            }
+        });
+        port
+    }
+
+    fn ask(stream: &mut TcpStream, byte: u8) -> std::io::Result<u8> {
+        let mut answer = [0];
+        stream.write_all(&[byte])?;
+        stream.read_exact(&mut answer)?;
+        Ok(answer[0])
+    }
+
+    #[test]
+    fn a_wire_passes_until_it_is_cut_and_again_when_it_is_mended() {
+        let wire = Cut::tcp(server());
+        let mut open = TcpStream::connect(("127.0.0.1", wire.port())).unwrap();
+        assert_eq!(ask(&mut open, 1).unwrap(), 2);
+        wire.cut();
+        assert!(ask(&mut open, 1).is_err(), "the open connection");
+        let mut new = TcpStream::connect(("127.0.0.1", wire.port())).unwrap();
+        assert!(ask(&mut new, 1).is_err(), "a new connection");
+        wire.mend();
+        let mut new = TcpStream::connect(("127.0.0.1", wire.port())).unwrap();
+        assert_eq!(ask(&mut new, 7).unwrap(), 8);
+    }
+}
