@@ -4,6 +4,9 @@ use actor::Mail;
 use model::NodeName;
 use wire::hub::{Downstream, Frame, OutboxKey, Outgoing as _};
 
+/// Identity of one WebSocket session; a later one is greater.
+pub type SessionId = u64;
+
 /// Everything that can make CloudHub act.
 #[derive(Debug)]
 pub enum CloudHubMessage {
@@ -26,6 +29,24 @@ pub enum CloudHubMessage {
         /// The answer; its parent is the question.
         frame: Frame<Downstream>,
     },
+    /// A session began: the controllers are told, if that is still so.
+    Connected {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: SessionId,
+    },
+    /// A session ended: the controllers are told, if no newer one has taken its place.
+    Disconnected {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        session: SessionId,
+        /// Why, in words for an operator.
+        reason: String,
+    },
+    /// Its own clock: silent and stuck sessions are cut, unanswered frames are due again.
+    SweepDue,
 }
 
 impl Mail for CloudHubMessage {
@@ -33,6 +54,9 @@ impl Mail for CloudHubMessage {
         match self {
             Self::Send { .. } => "Send",
             Self::Answer { .. } => "Answer",
+            Self::Connected { .. } => "Connected",
+            Self::Disconnected { .. } => "Disconnected",
+            Self::SweepDue => "SweepDue",
         }
     }
 
@@ -41,12 +65,16 @@ impl Mail for CloudHubMessage {
             Self::Send { node, frame, .. } | Self::Answer { node, frame } => {
                 format!("{} {} {} to {node}", self.kind(), frame.body.kind(), frame.body.resource())
             }
+            Self::Connected { node, session } => format!("Connected {node} session {session}"),
+            Self::Disconnected { node, session, reason } => format!("Disconnected {node} session {session}: {reason}"),
+            Self::SweepDue => self.kind().to_owned(),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Send { frame, .. } | Self::Answer { frame, .. } => frame.bytes(),
+            Self::Connected { .. } | Self::Disconnected { .. } | Self::SweepDue => 256,
         }
     }
 }

@@ -1,0 +1,293 @@
+//! One WebSocket session, on a worker of the server: reads frames into the controllers' mailboxes, writes what the node's
+//! desk has while the socket takes it.
+
+use std::net::TcpStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use actix::fut::{ActorFuture, WrapFuture as _};
+use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, StreamHandler};
+use actix_http::ws::{Item, ProtocolError};
+use actix_web_actors::ws::{Message, WebsocketContext};
+use actor::{Handle, Mail, Meta, SendError};
+use bytes::BytesMut;
+use model::{NodeName, Timestamp};
+use wire::hub::codec::{self, FRAME_BYTES_MAX};
+use wire::hub::{DecodeError, Frame, MsgId, Operation, Upstream};
+
+use super::Hub;
+use super::link::Link;
+use super::message::CloudHubMessage;
+use super::nodes::{Answer, Node, TooMany};
+use super::state::{End, GARBAGE_MAX};
+use crate::device_controller::DeviceControllerMessage;
+use crate::edge_controller::upstream::UpstreamMessage;
+
+const SOURCE: &str = "cloud_hub";
+/// What a session hands out before it lets the socket take it, bytes; one frame may be larger.
+const BURST_BYTES: usize = 64 * 1024;
+
+/// The session actor. When it is dropped, however that comes about, its node is told from.
+pub struct Session {
+    hub: Arc<Hub>,
+    node: Arc<Node>,
+    link: Arc<Link>,
+    fragments: Option<BytesMut>,
+    garbage: u32,
+}
+
+impl Session {
+    /// Makes a session the live one of its node.
+    pub fn begin(hub: Arc<Hub>, name: &NodeName, socket: Option<Arc<TcpStream>>) -> Result<Self, TooMany> {
+        let (node, link) = hub.nodes.attach(name, socket, hub.config.node_limit)?;
+        let began = CloudHubMessage::Connected { node: name.clone(), session: link.session };
+        // Full: the next sweep finds it.
+        let _ = hub.peers.cloud_hub.try_send(began);
+        Ok(Self { hub, node, link, fragments: None, garbage: 0 })
+    }
+
+    pub fn link(&self) -> Arc<Link> {
+        self.link.clone()
+    }
+
+    fn end(&mut self, end: End, ctx: &mut WebsocketContext<Self>) {
+        self.link.cut(end);
+        // The first reason counts.
+        if let Some(reason) = self.link.end().and_then(End::close_reason) {
+            ctx.close(Some(reason));
+        }
+        ctx.stop();
+    }
+
+    /// Hands out what the node's desk has, up to [`BURST_BYTES`].
+    fn pull(&self, ctx: &mut WebsocketContext<Self>) {
+        let mut bytes = 0;
+        while bytes < BURST_BYTES {
+            let Some(next) = self.node.next(self.link.session, self.hub.nodes.now_ms()) else { return };
+            let (text, id) = match next {
+                Answer::Frame(frame) => (codec::encode(&frame), Some(frame.id)),
+                Answer::Envelope(envelope) => (codec::encode_envelope(&envelope), None),
+            };
+            match text {
+                Ok(text) => {
+                    bytes += text.len();
+                    self.hub.nodes.counters.frames_out.fetch_add(1, Ordering::Relaxed);
+                    ctx.text(text);
+                }
+                Err(error) => {
+                    // Nobody could take it: park it, as if the node had refused it.
+                    let reason = error.to_string();
+                    log::error!(node:% = self.link.node, reason = reason.as_str(); "message not sent");
+                    if let Some(id) = id {
+                        self.node.refused(self.link.session, &id, &reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
+        let counters = &self.hub.nodes.counters;
+        counters.frames_in.fetch_add(1, Ordering::Relaxed);
+        match codec::decode::<Upstream>(text) {
+            Ok(frame) => {
+                self.garbage = 0;
+                self.route(frame, ctx);
+            }
+            Err(error) => {
+                counters.garbage.fetch_add(1, Ordering::Relaxed);
+                self.garbage += 1;
+                let reason = chain(&error);
+                log::warn!(node:% = self.link.node, reason = reason.as_str(); "frame refused");
+                if let DecodeError::Body { envelope, .. } = &error
+                    && !envelope.header.msg_id.is_empty()
+                    && !matches!(envelope.route.operation, Operation::Response | Operation::Error)
+                {
+                    self.reply(Answer::Envelope(envelope.error(&MsgId::random(), now(), &reason)));
+                }
+                if self.garbage >= GARBAGE_MAX {
+                    self.end(End::Garbage, ctx);
+                }
+            }
+        }
+    }
+
+    /// What each kind of frame means. A node speaks of itself only.
+    fn route(&mut self, frame: Frame<Upstream>, ctx: &mut WebsocketContext<Self>) {
+        let session = self.link.session;
+        let peers = self.hub.peers.clone();
+        let node = self.link.node.clone();
+        match &frame.body {
+            Upstream::Keepalive => {}
+            Upstream::Ack { .. } => {
+                if let Some(parent) = &frame.parent
+                    && self.node.acknowledged(session, parent).is_some()
+                {
+                    self.hub.nodes.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
+                // The window has room again.
+                self.link.wake();
+            }
+            Upstream::Refusal { reason, .. } => {
+                self.hub.nodes.counters.refusals.fetch_add(1, Ordering::Relaxed);
+                let reason: String = reason.chars().take(256).collect();
+                let key = frame.parent.as_ref().and_then(|parent| self.node.refused(session, parent, &reason));
+                let key = key.map(|key| format!("{key:?}")).unwrap_or_default();
+                log::warn!(node:% = node, key = key.as_str(), reason = reason.as_str(); "refused by the node, not sent again until it changes");
+                self.link.wake();
+            }
+            Upstream::NodeRegister { node: other, .. } | Upstream::NodeStatus { node: other, .. } | Upstream::MembershipGet { node: other, .. }
+                if *other != node =>
+            {
+                log::warn!(node:% = node, other:% = other, kind = frame.body.kind(); "node speaks of another node");
+                let reason = format!("this connection is for node `{node}`, not for `{other}`");
+                self.reply(Answer::Frame(frame.refusal(MsgId::random(), now(), reason)));
+            }
+            Upstream::NodeRegister { .. } | Upstream::NodeStatus { .. } | Upstream::PodStatus { .. } | Upstream::Query { .. } => {
+                self.deliver(&peers.upstream, UpstreamMessage::FromEdge { node, frame }, ctx);
+            }
+            Upstream::MembershipGet { .. } | Upstream::TwinReport { .. } | Upstream::DeviceStateReport { .. } => {
+                self.deliver(&peers.devices, DeviceControllerMessage::FromEdge { node, frame }, ctx);
+            }
+            Upstream::Upload { .. } => {
+                self.hub.nodes.counters.uploads_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Into a controller's mailbox. While that is full this node is not read, and its own buffers fill.
+    fn deliver<M: Mail>(&mut self, to: &Handle<M>, message: M, ctx: &mut WebsocketContext<Self>) {
+        match to.try_post(Meta::new(SOURCE), message) {
+            Ok(_) => {}
+            Err(SendError::Full(message)) => {
+                self.link.waits_for_us(true);
+                let to = to.clone();
+                let sent = async move { to.post(Meta::new(SOURCE), message).await.is_ok() };
+                ctx.wait(sent.into_actor(self).map(|sent, session, ctx| {
+                    session.link.waits_for_us(false);
+                    if !sent {
+                        session.end(End::ShuttingDown, ctx);
+                    }
+                }));
+            }
+            Err(SendError::Closed(_)) => self.end(End::ShuttingDown, ctx),
+        }
+    }
+
+    fn reply(&self, answer: Answer) {
+        if !self.node.answer(answer) {
+            self.hub.nodes.counters.answers_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn fragment(&mut self, item: Item, ctx: &mut WebsocketContext<Self>) {
+        let (part, last) = match item {
+            Item::FirstText(part) => {
+                self.fragments = Some(BytesMut::new());
+                (part, false)
+            }
+            Item::FirstBinary(_) => return self.end(End::Binary, ctx),
+            Item::Continue(part) => (part, false),
+            Item::Last(part) => (part, true),
+        };
+        let Some(so_far) = &mut self.fragments else { return self.end(End::Protocol, ctx) };
+        if so_far.len() + part.len() > FRAME_BYTES_MAX {
+            return self.end(End::TooLarge, ctx);
+        }
+        so_far.extend_from_slice(&part);
+        if last {
+            let whole = self.fragments.take().unwrap_or_default();
+            match std::str::from_utf8(&whole) {
+                Ok(text) => self.text(text, ctx),
+                Err(_) => self.end(End::Protocol, ctx),
+            }
+        }
+    }
+}
+
+impl Actor for Session {
+    type Context = WebsocketContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(Puller(self.link.clone()));
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.link.cut(End::ByNode);
+        if self.hub.nodes.detach(&self.link) {
+            let reason = self.link.end().map(ToString::to_string).unwrap_or_default();
+            let ended = CloudHubMessage::Disconnected { node: self.link.node.clone(), session: self.link.session, reason };
+            // Full: the next sweep finds it.
+            let _ = self.hub.peers.cloud_hub.try_send(ended);
+        }
+    }
+}
+
+impl StreamHandler<Result<Message, ProtocolError>> for Session {
+    fn handle(&mut self, item: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
+        if self.link.end().is_some() {
+            return;
+        }
+        self.link.heard();
+        match item {
+            Ok(Message::Text(text)) => self.text(&text, ctx),
+            Ok(Message::Ping(payload)) => ctx.pong(&payload),
+            Ok(Message::Pong(_) | Message::Nop) => {}
+            Ok(Message::Binary(_)) => self.end(End::Binary, ctx),
+            Ok(Message::Continuation(item)) => self.fragment(item, ctx),
+            Ok(Message::Close(reason)) => {
+                self.link.cut(End::ByNode);
+                ctx.close(reason);
+                ctx.stop();
+            }
+            Err(ProtocolError::Overflow) => self.end(End::TooLarge, ctx),
+            Err(ProtocolError::Io(_)) => self.end(End::ByNode, ctx),
+            Err(_) => self.end(End::Protocol, ctx),
+        }
+    }
+
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        self.end(End::ByNode, ctx);
+    }
+}
+
+/// Runs whenever the session's task does: when the socket asks for more, and when somebody wakes the link.
+struct Puller(Arc<Link>);
+
+impl ActorFuture<Session> for Puller {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, session: &mut Session, ctx: &mut WebsocketContext<Session>, task: &mut Context<'_>) -> Poll<()> {
+        // First, so that what comes after the look below wakes this task again.
+        self.0.register(task.waker());
+        if let Some(end) = self.0.end().cloned() {
+            session.end(end, ctx);
+            return Poll::Ready(());
+        }
+        if self.0.take_turn() {
+            session.pull(ctx);
+        }
+        Poll::Pending
+    }
+}
+
+fn now() -> Timestamp {
+    use model::Clock as _;
+    model::SystemClock.now()
+}
+
+/// An error with its sources, one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
