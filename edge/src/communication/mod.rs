@@ -21,6 +21,9 @@ mod message;
 mod reports;
 mod state;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::{

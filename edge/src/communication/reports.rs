@@ -37,10 +37,7 @@ impl Communication {
         }
         let now = self.config.clock.now();
         let reports = self.store.read(|read| {
-            // So many that `free` of them are left when those on their way are taken out.
-            let mut devices = pending_report::devices(read, self.config.window)?;
-            devices.retain(|device| !self.window.holds(device));
-            devices.truncate(free);
+            let devices = pending_report::devices(read, free, |device| !self.window.holds(device))?;
             let reports = devices.into_iter().map(|device| reports_of(read, device, now));
             reports.collect::<Result<Vec<_>, _>>()
         });

@@ -69,6 +69,7 @@ fn apply(
 ) -> Result<usize, StoreError> {
     let mut handled = 0;
     let mut reports = false;
+    let mut bytes = 0;
     for (meta, message) in part {
         let Some(stored) = device::row(tx, message.device())? else {
             if backlog.holds(meta) {
@@ -78,6 +79,7 @@ fn apply(
             handled += 1;
             continue;
         };
+        let from = effects.len();
         match message {
             DeviceMessage::StateUpdate { state, .. } => {
                 effects.push(set_state(tx, stored, state, now)?);
@@ -89,7 +91,8 @@ fn apply(
             }
         }
         handled += 1;
-        if effects.iter().map(Effect::bytes).sum::<usize>() > EFFECTS_BYTES_MAX {
+        bytes += effects[from..].iter().map(Effect::bytes).sum::<usize>();
+        if bytes > EFFECTS_BYTES_MAX {
             break;
         }
     }

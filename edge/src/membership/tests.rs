@@ -1,1 +1,146 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+use actor::testing::lease;
+use model::{AttributeName, NodeName, PropertyName, TwinVersion};
+use serde_json::json;
+use wire::mqtt::{
+    Topic,
+    payload::{MembershipDetail, MembershipUpdate},
+};
+
+use super::{Config, Membership, MembershipMessage, Peers};
+use crate::communication::testing::{Workbench, body, frame, kinds, told};
+
+fn membership(bench: &Workbench) -> Membership {
+    let node = NodeName::new("edge-1").unwrap();
+    let peers = Peers { communication: bench.communication.handle() };
+    Membership::new(Config { node, clock: bench.clock() }, bench.store.clone(), peers)
+}
+
+fn detail(devices: &str) -> MembershipMessage {
+    let text = format!(r#"{{"event_id":"x","timestamp":1,"devices":{devices}}}"#);
+    MembershipMessage::Detail { detail: MembershipDetail::parse(text.as_bytes()).unwrap(), frame: frame("f") }
+}
+
+fn update(added: &str, removed: &str) -> MembershipMessage {
+    let text = format!(r#"{{"event_id":"x","timestamp":1,"added_devices":{added},"removed_devices":{removed}}}"#);
+    MembershipMessage::Update { update: MembershipUpdate::parse(text.as_bytes()).unwrap(), frame: frame("f") }
+}
+
+fn settle(membership: &mut Membership, messages: Vec<MembershipMessage>) {
+    let (lease, probe) = lease(messages);
+    membership.settle(lease);
+    assert!(probe.drain().is_empty(), "all messages are settled");
+}
+
+const LAMP: &str = r#"{"id":"lamp","name":"Lamp","description":"hall",
+    "attributes":{"model":{"value":"m1"}},
+    "twin":{"t":{"expected":{"value":"20"},"expected_version":{"cloud":3,"edge":0},"optional":false,"metadata":{"type":"int"}}}}"#;
+
+#[test]
+fn a_listed_device_is_stored_with_twin_and_attributes_then_announced_then_acknowledged() {
+    let bench = Workbench::with(&[]);
+    settle(&mut membership(&bench), vec![detail(&format!("[{LAMP}]"))]);
+    let lamp = bench.stored("lamp").unwrap();
+    assert_eq!((lamp.name.as_str(), lamp.description.as_str()), ("Lamp", "hall"));
+    assert_eq!(lamp.attributes[&AttributeName::new("model").unwrap()].value, "m1");
+    let twin = &lamp.twin.properties[&PropertyName::new("t").unwrap()];
+    assert_eq!(twin.expected_version, Some(TwinVersion { cloud: 3, edge: 0 }));
+    let effects = bench.effects();
+    assert_eq!(
+        kinds(&effects),
+        [
+            "device/lamp/twin/update/document",
+            "device/lamp/twin/update/delta",
+            "device/lamp/updated",
+            "node/edge-1/membership/updated",
+            "ack f membership/detail",
+            "membership received"
+        ]
+    );
+    let announced = body(&effects, &Topic::MembershipUpdated(NodeName::new("edge-1").unwrap()));
+    assert_eq!(announced["added_devices"][0]["id"], "lamp");
+    assert_eq!(announced["removed_devices"], json!(null));
+    assert_eq!(announced["added_devices"][0]["twin"]["t"]["expected"], json!({"value":"20"}));
+    assert!(announced["added_devices"][0]["twin"]["t"].get("expected_version").is_none());
+    let document = body(&effects, &Topic::TwinUpdateDocument(lamp.id));
+    assert_eq!(document["event_id"], "", "the event id of a list is not echoed");
+}
+
+#[test]
+fn devices_that_a_full_list_leaves_out_go_with_their_rows() {
+    let bench = Workbench::with(&["old", "kept"]);
+    settle(&mut membership(&bench), vec![detail(r#"[{"id":"kept","name":"another name"}]"#)]);
+    assert!(bench.stored("old").is_none());
+    assert_eq!(bench.stored("kept").unwrap().name, "Lamp", "a known device keeps its name");
+    let told = told(&bench.effects());
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(told[0].1["removed_devices"], json!([{"id":"old"}]));
+}
+
+#[test]
+fn an_empty_full_list_removes_all_and_an_empty_update_nothing() {
+    let bench = Workbench::with(&["a", "b"]);
+    let mut membership = membership(&bench);
+    settle(&mut membership, vec![update("null", "null")]);
+    assert!(bench.stored("a").is_some() && bench.stored("b").is_some());
+    settle(&mut membership, vec![detail("[]")]);
+    assert!(bench.stored("a").is_none() && bench.stored("b").is_none());
+}
+
+#[test]
+fn an_update_binds_and_unbinds_and_a_device_that_returns_begins_anew() {
+    let bench = Workbench::with(&[]);
+    let mut membership = membership(&bench);
+    let incarnation = || bench.read(|read| crate::store::device::incarnation(read, &crate::communication::testing::id("lamp")));
+    settle(&mut membership, vec![update(&format!("[{LAMP}]"), "null")]);
+    let first = incarnation();
+    settle(&mut membership, vec![update("null", r#"[{"id":"lamp"},{"id":"nobody"}]"#)]);
+    assert_eq!(incarnation(), None);
+    settle(&mut membership, vec![update(r#"[{"id":"default/lamp"}]"#, "null")]);
+    assert!(incarnation() > first);
+    assert!(bench.stored("lamp").unwrap().twin.properties.is_empty());
+}
+
+#[test]
+fn attributes_that_a_list_does_not_name_go_and_those_of_a_list_without_any_stay() {
+    let bench = Workbench::with(&[]);
+    let mut membership = membership(&bench);
+    settle(&mut membership, vec![detail(&format!("[{LAMP}]"))]);
+    bench.effects();
+    settle(&mut membership, vec![detail(r#"[{"id":"lamp"}]"#)]);
+    assert_eq!(bench.stored("lamp").unwrap().attributes.len(), 1);
+    settle(&mut membership, vec![detail(r#"[{"id":"lamp","attributes":{"colour":{"value":"red"}}}]"#)]);
+    let effects = bench.effects();
+    let updated = body(&effects, &Topic::DeviceUpdated(bench.stored("lamp").unwrap().id));
+    assert_eq!(updated["event_id"], "");
+    assert_eq!(updated["attributes"]["model"], json!(null));
+    assert_eq!(updated["attributes"]["colour"]["value"], "red");
+}
+
+#[test]
+fn a_list_older_than_what_is_here_changes_nothing_and_the_cloud_hears_what_is_here() {
+    let bench = Workbench::with(&[]);
+    let mut membership = membership(&bench);
+    settle(&mut membership, vec![detail(&format!("[{LAMP}]"))]);
+    bench.effects();
+    settle(&mut membership, vec![detail(&format!("[{}]", LAMP.replace(r#""cloud":3"#, r#""cloud":2"#).replace("20", "9")))]);
+    let twin = bench.stored("lamp").unwrap().twin;
+    assert_eq!(twin.properties[&PropertyName::new("t").unwrap()].expected.as_ref().unwrap().value, "20");
+    assert_eq!(bench.pending("lamp"), ["t"]);
+    assert!(kinds(&bench.effects()).contains(&"reports".to_owned()));
+}
+
+#[test]
+fn who_asks_gets_all_devices_with_attributes_and_without_twins() {
+    let bench = Workbench::with(&[]);
+    let mut membership = membership(&bench);
+    let get = || MembershipMessage::Get { event_id: "g".into() };
+    settle(&mut membership, vec![get()]);
+    settle(&mut membership, vec![detail(&format!("[{LAMP}]")), get()]);
+    let told = told(&bench.effects());
+    assert_eq!(told[0], ("node/edge-1/membership/get/result".into(), json!({"event_id":"g","devices":[]})));
+    let attributes = json!({"model":{"value":"m1","optional":true,"metadata":{"type":"string"}}});
+    let lamp = json!({"id":"lamp","name":"Lamp","description":"hall","attributes":attributes});
+    assert_eq!(told.last().unwrap().1, json!({"event_id":"g","devices":[lamp]}));
+}

@@ -5,7 +5,9 @@
 //! it changed while the cloud was away. Each change gives the row a number that was never used
 //! before; a confirmation deletes the numbers of the report it answers and thereby no later change.
 
-use diesel::{dsl::min, prelude::*};
+use std::collections::HashSet;
+
+use diesel::{connection::DefaultLoadingMode, prelude::*};
 use model::{DeviceId, PropertyName, Timestamp};
 
 use super::{
@@ -64,19 +66,34 @@ fn note(tx: &mut Tx<'_>, device: &DeviceId, incarnation: Incarnation, property: 
     Ok(())
 }
 
-/// Devices with something to report, the one that has waited longest first, at most `limit`.
+/// Devices with something to report that are `wanted`, the one that has waited longest first, at
+/// most `limit`. Reads no more rows than that takes.
 ///
 /// # Errors
 /// [`StoreError::Query`]; [`StoreError::Damaged`] for a row that cannot be understood.
-pub fn devices(read: &mut Read<'_>, limit: usize) -> Result<Vec<DeviceId>, StoreError> {
-    let rows: Vec<(String, Option<i64>)> = dsl::pending_report
-        .group_by(dsl::deviceid)
-        .select((dsl::deviceid, min(dsl::seq)))
-        .order(min(dsl::seq))
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .load(read.connection)
+pub fn devices(read: &mut Read<'_>, limit: usize, wanted: impl Fn(&DeviceId) -> bool) -> Result<Vec<DeviceId>, StoreError> {
+    let rows = dsl::pending_report
+        .select(dsl::deviceid)
+        .order(dsl::seq)
+        .load_iter::<String, DefaultLoadingMode>(read.connection)
         .map_err(query("list", TABLE))?;
-    rows.iter().map(|(id, _)| DeviceId::new(id).map_err(|error| damaged(TABLE, id, error))).collect()
+    let mut devices = Vec::new();
+    let mut seen = HashSet::new();
+    for row in rows {
+        if devices.len() >= limit {
+            break;
+        }
+        let row = row.map_err(query("list", TABLE))?;
+        if seen.contains(&row) {
+            continue;
+        }
+        let device = DeviceId::new(&row).map_err(|error| damaged(TABLE, &row, error))?;
+        if wanted(&device) {
+            devices.push(device);
+        }
+        seen.insert(row);
+    }
+    Ok(devices)
 }
 
 /// What has to be reported of `device`.

@@ -151,7 +151,7 @@ fn apply(
 }
 
 impl TwinMessage {
-    fn device(&self) -> &DeviceId {
+    pub(super) fn device(&self) -> &DeviceId {
         match self {
             Self::Update { device, .. } | Self::Get { device, .. } | Self::CloudSync { device, .. } => device,
         }

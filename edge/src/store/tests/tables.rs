@@ -129,8 +129,8 @@ fn a_property_that_changes_often_is_reported_once_and_a_confirmation_settles_no_
     note(&lamp, "t");
     assert_eq!(fixture.write(|tx| pending_report::settle(tx, &sent)), 0);
     let sent: Vec<_> = pending(&lamp).properties.iter().map(|(_, seq)| *seq).collect();
-    assert_eq!(fixture.store.read(|read| pending_report::devices(read, 10)).unwrap(), [other.clone(), lamp.clone()]);
-    assert_eq!(fixture.store.read(|read| pending_report::devices(read, 1)).unwrap(), [other]);
+    assert_eq!(fixture.store.read(|read| pending_report::devices(read, 10, |_| true)).unwrap(), [other.clone(), lamp.clone()]);
+    assert_eq!(fixture.store.read(|read| pending_report::devices(read, 1, |_| true)).unwrap(), [other]);
     assert_eq!(fixture.write(|tx| pending_report::settle(tx, &sent)), 1);
     assert_eq!(pending(&lamp), Default::default());
     assert_eq!(fixture.store.read(pending_report::count).unwrap(), 1);
