@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod batch;
 mod file;
 mod tables;
 mod transaction;
