@@ -16,7 +16,7 @@ mod tests;
 use model::DeviceId;
 use model::twin::TwinError;
 
-pub use membership::{AttributesUpdate, MembershipDetail, MembershipUpdate};
+pub use membership::{AttributesUpdate, MembershipDetail, MembershipUpdate, SKIPPED_MAX};
 pub use report::{DeviceStateReport, TwinReport};
 pub use request::{Get, StateUpdate, TwinUpdate};
 
