@@ -1,20 +1,225 @@
 //! EventBus: MQTT in and out.
+//!
+//! What arrives is given its meaning at the border ([`ingress`], on the MQTT client's thread) and goes straight to the
+//! module it is for; the actor only publishes and subscribes.
+//!
+//! | from | message | what follows |
+//! |---|---|---|
+//! | Communication, EdgeHub, border | [`EventBusMessage::Publish`] | to every broker |
+//! | EdgeHub | [`EventBusMessage::Subscribe`], [`Unsubscribe`](EventBusMessage::Unsubscribe) | at every broker, now and after each reconnection |
+//! | MQTT client | [`EventBusMessage::TransportUp`], [`TransportDown`](EventBusMessage::TransportDown) | – |
+//!
+//! | arrives on | goes to |
+//! |---|---|
+//! | `$hw/events/device/{id}/twin/update`, `/get`, `/cloud_updated` | Twin |
+//! | `$hw/events/device/{id}/state/update` | Device |
+//! | `$hw/events/node/+/membership/get` | Membership |
+//! | `$hw/events/upload/#`, `SYS/dis/upload_records`, `+/user/#`, what the cloud subscribed | Communication: upload |
+//! | a request that fails validation, or finds its module's mailbox full | back: an error result on the device's topic |
+//!
+//! The embedded broker and the client are no part of the actor ([`Sockets`]): an actor that restarts disconnects nobody.
+//!
+//! Invariant: no string of a topic goes further in than this folder.
+//! Invariant: nothing waits on the MQTT client's thread; what finds no room is answered `500` or dropped and counted.
 
 mod broker;
+mod forms;
+mod handlers;
+pub mod ingress;
 mod message;
 mod outbox;
+mod state;
 mod transport;
-
-pub use broker::{Broker, BrokerError};
-pub use message::EventBusMessage;
-pub use outbox::Publication;
-pub use transport::{Endpoint, Figures, Inbound, Transport, TransportError, TransportGuard};
-/// Largest payload that is published: an MQTT packet that the embedded broker still takes, whatever its topic.
-pub const PAYLOAD_BYTES_MAX: usize = (1 << 20) - (66 << 10);
 
 #[cfg(test)]
 mod broker_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 mod transport_tests;
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+
+use actor::Handle;
+use model::{Clock, NodeName, SystemClock};
+use wire::mqtt::SUBSCRIBE_FILTERS;
+
+use crate::communication::CommunicationMessage;
+use crate::config::{Invalid, Mqtt};
+use crate::device::DeviceMessage;
+use crate::membership::MembershipMessage;
+use crate::twin::TwinMessage;
+
+pub use broker::{Broker, BrokerError, PACKET_BYTES_MAX};
+pub use forms::Forms;
+pub use message::EventBusMessage;
+pub use outbox::Publication;
+pub use state::EventBus;
+pub use transport::{Endpoint, Figures, Inbound, Transport, TransportError, TransportGuard};
+
+/// Largest payload that is published: an MQTT packet that the embedded broker still takes, whatever its topic.
+pub const PAYLOAD_BYTES_MAX: usize = PACKET_BYTES_MAX - (66 << 10);
+
+/// QoS towards an external broker (KubeEdge `mqtt/client.go`).
+const EXTERNAL_QOS: u8 = 1;
+
+/// Settings of EventBus.
+#[derive(Clone)]
+pub struct Config {
+    /// This node; stands in topics and in the client id.
+    pub node: NodeName,
+    /// Where the embedded broker listens, in modes 0 and 1.
+    pub broker: Option<broker::Config>,
+    /// The brokers to connect to. The embedded one's address is filled in when it listens.
+    pub endpoints: Vec<Endpoint>,
+    /// Stamps error results.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// Takes over the settings, by the machine's clock.
+    ///
+    /// # Errors
+    /// `Invalid` for an address that cannot be used, with what to write instead.
+    pub fn new(mqtt: &Mqtt, node: NodeName) -> Result<Self, Invalid> {
+        let client_id = format!("skep-edge-{node}");
+        let mut endpoints = Vec::new();
+        let mut broker = None;
+        if matches!(mqtt.mode, 0 | 1) {
+            broker = Some(broker::Config {
+                address: socket_address("mqtt.internal-server", &mqtt.internal_server)?,
+                session_queue_size: mqtt.session_queue_size,
+            });
+            endpoints.push(Endpoint {
+                name: "internal",
+                server: mqtt.internal_server.clone(),
+                client_id: client_id.clone(),
+                qos: mqtt.qos,
+                retain: mqtt.retain,
+            });
+        }
+        if matches!(mqtt.mode, 1 | 2) {
+            authority("mqtt.server", &mqtt.server)?;
+            let server = mqtt.server.clone();
+            endpoints.push(Endpoint { name: "external", server, client_id, qos: EXTERNAL_QOS, retain: false });
+        }
+        Ok(Self { node, broker, endpoints, clock: Arc::new(SystemClock) })
+    }
+}
+
+/// The mailboxes that get what arrives by MQTT.
+#[derive(Clone)]
+pub struct Peers {
+    /// Twin requests.
+    pub twin: Handle<TwinMessage>,
+    /// Questions for the list of devices.
+    pub membership: Handle<MembershipMessage>,
+    /// States.
+    pub device: Handle<DeviceMessage>,
+    /// Uploads to the cloud.
+    pub communication: Handle<CommunicationMessage>,
+    /// EventBus itself: error results, and the state of the connections.
+    pub own: Handle<EventBusMessage>,
+}
+
+/// Why MQTT did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The embedded broker: exit 69.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The client.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+/// Broker and client, beside the actor. Dropping it says goodbye to the brokers, then stops the embedded one.
+pub struct Sockets {
+    transport: Transport,
+    forms: Arc<Forms>,
+    ingress: Arc<ingress::Ingress>,
+    // Declared in the order in which they are to end.
+    _client: TransportGuard,
+    broker: Option<Broker>,
+}
+
+impl Sockets {
+    /// Starts the broker, if there is one, and the client. Returns when the broker accepts connections; an external
+    /// broker that does not answer is tried for ever.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub fn start(config: Config, peers: Peers) -> Result<Self, StartError> {
+        let broker = config.broker.map(Broker::start).transpose()?;
+        let mut endpoints = config.endpoints;
+        if let Some(broker) = &broker {
+            for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.name == "internal") {
+                endpoint.server = format!("tcp://{}", reachable(broker.address()));
+            }
+        }
+        let forms = Arc::new(Forms::default());
+        let ingress = Arc::new(ingress::Ingress::new(config.node, config.clock, forms.clone(), peers));
+        let filters = SUBSCRIBE_FILTERS.iter().map(|filter| (*filter).to_owned()).collect();
+        let (transport, client) = Transport::start(endpoints, filters, ingress.clone())?;
+        Ok(Self { transport, forms, ingress, _client: client, broker })
+    }
+
+    /// What makes an incarnation of the actor.
+    pub fn factory(&self) -> impl Fn() -> EventBus + Send + Sync + Clone + 'static {
+        let (transport, forms) = (self.transport.clone(), self.forms.clone());
+        move || EventBus::new(transport.clone(), forms.clone())
+    }
+
+    /// Address of the embedded broker, with the port that was taken.
+    pub fn broker_address(&self) -> Option<SocketAddr> {
+        self.broker.as_ref().map(Broker::address)
+    }
+
+    /// Figures of each connection, for the metrics.
+    pub fn figures(&self) -> Vec<Figures> {
+        self.transport.figures()
+    }
+
+    /// Figures of what arrived and went no further.
+    pub fn ingress_figures(&self) -> ingress::Figures {
+        self.ingress.figures()
+    }
+}
+
+/// An address that can be connected to: a broker that listens on all addresses is reached on the loopback one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
+        other => other,
+    }
+}
+
+/// `host:port` of a `tcp://` URL.
+fn authority<'a>(key: &'static str, url: &'a str) -> Result<&'a str, Invalid> {
+    let invalid = |advice: &str| Invalid { key, value: format!("`{url}`"), advice: advice.to_owned() };
+    let rest = match url.split_once("://") {
+        Some(("tcp" | "mqtt", rest)) => rest.trim_end_matches('/'),
+        Some(("ssl" | "tls" | "mqtts" | "wss", _)) => {
+            return Err(invalid("TLS to an external broker is not offered yet; write tcp://HOST:PORT of a broker that this network can trust"));
+        }
+        _ => return Err(invalid("write tcp://HOST:PORT")),
+    };
+    match rest.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => Ok(rest),
+        _ => Err(invalid("write tcp://HOST:PORT")),
+    }
+}
+
+fn socket_address(key: &'static str, url: &str) -> Result<SocketAddr, Invalid> {
+    let authority = authority(key, url)?;
+    let resolved = authority.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    resolved.ok_or_else(|| Invalid {
+        key,
+        value: format!("`{url}`"),
+        advice: "its host is no address of this machine; write tcp://127.0.0.1:1884 or another address to listen on".to_owned(),
+    })
+}

@@ -200,7 +200,7 @@ impl Transport {
     /// # Errors
     /// `Filter` for an invalid one, `TooManyFilters` at the limit.
     pub fn subscribe(&self, filter: &str) -> Result<(), TransportError> {
-        if !is_topic_filter(filter) {
+        if !wire::mqtt::is_filter(filter) {
             return Err(TransportError::Filter { filter: filter.to_owned() });
         }
         let mut extra = self.wanted.extra();
@@ -285,27 +285,6 @@ impl Wanted {
     fn filters(&self) -> BTreeSet<String> {
         self.always.iter().cloned().chain(self.extra().iter().cloned()).collect()
     }
-}
-
-/// Whether `filter` is valid by MQTT 3.1.1 §4.7: wildcards stand alone in their level, `#` is last.
-pub fn is_topic_filter(filter: &str) -> bool {
-    !filter.is_empty()
-        && filter.len() <= usize::from(u16::MAX)
-        && !filter.contains('\0')
-        && filter.split('/').enumerate().all(|(index, level)| {
-            let last = index == filter.matches('/').count();
-            match level {
-                "+" => true,
-                "#" => last,
-                other => !other.contains(['+', '#']),
-            }
-        })
-}
-
-/// Whether `topic` can be published to: not empty, no wildcard, no NUL, at most 65,535 bytes.
-#[allow(dead_code)]
-pub fn is_topic_name(topic: &str) -> bool {
-    !topic.is_empty() && topic.len() <= usize::from(u16::MAX) && !topic.contains(['\0', '+', '#'])
 }
 
 fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<paho::AsyncClient, TransportError> {
