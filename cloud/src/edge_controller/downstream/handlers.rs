@@ -1,8 +1,7 @@
 //! One exhaustive match.
 
-use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
+use actix::{ActorFutureExt as _, Context, Handler, WrapFuture as _};
 use actor::{Lease, Work};
-use model::Clock as _;
 use wire::hub::{Downstream as Body, Frame, MsgId, OutboxKey};
 
 use super::{Downstream, DownstreamMessage, state::Outgoing, watch};
@@ -11,9 +10,8 @@ use crate::cloud_hub::CloudHubMessage;
 impl actix::Actor for Downstream {
     type Context = Context<Self>;
 
-    fn started(&mut self, ctx: &mut Self::Context) {
+    fn started(&mut self, _: &mut Self::Context) {
         self.watches = watch::start(&self.cluster, &self.config.namespace, &self.peers.downstream, self.generation);
-        let _ = ctx.address();
     }
 }
 

@@ -30,9 +30,9 @@ pub enum UpstreamMessage {
     RenewDue,
     /// Its own task has renewed leases, or tried to.
     Renewed {
-        /// Of these nodes.
-        nodes: Vec<NodeName>,
-        /// How many of them failed; they are tried again at once.
+        /// The nodes whose lease is renewed.
+        renewed: Vec<NodeName>,
+        /// Those whose lease is not; they are tried again soon.
         failed: Vec<NodeName>,
     },
 }
@@ -53,7 +53,7 @@ impl Mail for UpstreamMessage {
             Self::FromEdge { node, frame } => format!("{} {} from {node}", frame.body.kind(), frame.id),
             Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
             Self::RenewDue => self.kind().to_owned(),
-            Self::Renewed { nodes, failed } => format!("Renewed {} leases, {} failed", nodes.len(), failed.len()),
+            Self::Renewed { renewed, failed } => format!("Renewed {} leases, {} failed", renewed.len(), failed.len()),
         }
     }
 
@@ -61,7 +61,7 @@ impl Mail for UpstreamMessage {
         match self {
             Self::FromEdge { frame, .. } => bytes_of(&frame.body),
             Self::NodeConnected { .. } | Self::NodeDisconnected { .. } | Self::RenewDue => 128,
-            Self::Renewed { nodes, failed } => 64 * (1 + nodes.len() + failed.len()),
+            Self::Renewed { renewed, failed } => 64 * (1 + renewed.len() + failed.len()),
         }
     }
 }

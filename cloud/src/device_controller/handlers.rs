@@ -1,0 +1,201 @@
+//! One exhaustive match; then what it led to is sent and written, and what was written is confirmed.
+
+use std::collections::BTreeMap;
+
+use actix::{ActorFutureExt as _, Context, Handler, WrapFuture as _};
+use actor::{Lease, Work};
+use futures_util::{StreamExt as _, stream};
+use model::{DeviceId, NodeName};
+use wire::{
+    hub::{Downstream, Frame, MsgId, OutboxKey, Upstream},
+    mqtt::payload::{MembershipDetail, MembershipUpdate, TwinUpdate},
+};
+
+use super::{
+    DeviceController, DeviceControllerMessage, EARLY_MAX, WRITES_MAX,
+    state::{Effect, Refused},
+    status::Pending,
+    watch,
+};
+use crate::{cloud_hub::CloudHubMessage, cluster::ClusterError, watching::Change};
+
+/// What a batch of messages leads to.
+#[derive(Default)]
+struct Outcome {
+    /// To be sent whatever the API server says.
+    send: Vec<CloudHubMessage>,
+    /// To be written, and the answers that may leave after that.
+    write: BTreeMap<DeviceId, (Pending, Vec<CloudHubMessage>)>,
+}
+
+impl actix::Actor for DeviceController {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        self.watches = watch::start(&self.cluster, &self.config.namespace, &self.peers.device_controller, self.generation);
+    }
+}
+
+impl Handler<Lease<DeviceControllerMessage>> for DeviceController {
+    type Result = Work<Self>;
+
+    fn handle(&mut self, lease: Lease<DeviceControllerMessage>, _: &mut Self::Context) -> Work<Self> {
+        let mut outcome = Outcome::default();
+        for (_, message) in lease.iter() {
+            self.one(message, &mut outcome);
+        }
+        if outcome.send.is_empty() && outcome.write.is_empty() {
+            lease.done();
+            return Work::done();
+        }
+        let (hub, cluster, writer) = (self.peers.cloud_hub.clone(), self.cluster.clone(), self.writer.clone());
+        // CloudHub waits for nobody, so waiting for it is no ring.
+        let work = async move {
+            for message in outcome.send {
+                if hub.send(message).await.is_err() {
+                    break;
+                }
+            }
+            let write = |(device, (pending, answers)): (DeviceId, (Pending, Vec<CloudHubMessage>))| {
+                let (hub, cluster, writer) = (&hub, &cluster, &writer);
+                async move {
+                    writer.write(cluster, &device, &pending).await.map_err(|error| (device, error))?;
+                    for answer in answers {
+                        // A mailbox that closes means that the process stops; the edge repeats.
+                        let _ = hub.send(answer).await;
+                    }
+                    Ok(())
+                }
+            };
+            let failed: Vec<(DeviceId, ClusterError)> =
+                stream::iter(outcome.write).map(write).buffer_unordered(WRITES_MAX).filter_map(async |result| result.err()).collect().await;
+            if let Some((device, error)) = failed.first() {
+                log::warn!(devices = failed.len(), device = device.as_str(), error = error.to_string().as_str();
+                    "device status not stored, the edges repeat their reports");
+            }
+            lease.done();
+        };
+        Work::new(work.into_actor(self).map(|(), _, _| ()))
+    }
+}
+
+impl DeviceController {
+    fn one(&mut self, message: &DeviceControllerMessage, outcome: &mut Outcome) {
+        match message {
+            DeviceControllerMessage::FromEdge { node, frame } => self.from_edge(node, frame, outcome),
+            DeviceControllerMessage::NodeConnected { .. } | DeviceControllerMessage::NodeDisconnected { .. } => {}
+            DeviceControllerMessage::Device { generation, change } => {
+                if *generation == self.generation {
+                    if let Change::Deleted(device) = change
+                        && let Ok(id) = DeviceId::in_namespace(
+                            device.metadata.namespace.as_deref().unwrap_or("default"),
+                            device.metadata.name.as_deref().unwrap_or_default(),
+                        )
+                    {
+                        self.writer.forget(&id);
+                    }
+                    let effects = self.devices.device(change);
+                    self.tell(effects, outcome);
+                    self.catch_up(outcome);
+                }
+            }
+            DeviceControllerMessage::Model { generation, change } => {
+                if *generation == self.generation {
+                    let effects = self.devices.model(change);
+                    self.tell(effects, outcome);
+                    self.catch_up(outcome);
+                }
+            }
+        }
+    }
+
+    /// What came before all devices were known.
+    fn catch_up(&mut self, outcome: &mut Outcome) {
+        if self.devices.is_complete() {
+            for (node, frame) in std::mem::take(&mut self.early) {
+                self.from_edge(&node, &frame, outcome);
+            }
+        }
+    }
+
+    fn from_edge(&mut self, node: &NodeName, frame: &Frame<Upstream>, outcome: &mut Outcome) {
+        if !self.devices.is_complete() {
+            if self.early.len() < EARLY_MAX {
+                self.early.push_back((node.clone(), frame.clone()));
+            }
+            return;
+        }
+        match &frame.body {
+            Upstream::MembershipGet { event_id, node: asked } => {
+                if asked != node {
+                    return self.refuse(node, frame, &format!("the devices of node `{asked}` are not for node `{node}`"), outcome);
+                }
+                let now = self.clock.now();
+                let detail =
+                    MembershipDetail { event_id: event_id.clone(), timestamp: now, devices: self.devices.of_node(node), skipped: Vec::new() };
+                log::info!(node = node.as_str(), devices = detail.devices.len(); "devices listed for a node");
+                let answer = Frame::answer(MsgId::random(), frame.id.clone(), now, Downstream::MembershipDetail(detail));
+                outcome.send.push(CloudHubMessage::Answer { node: node.clone(), frame: answer });
+            }
+            Upstream::TwinReport { device, report } => match self.devices.reported(node, device, report) {
+                Ok(taken) => {
+                    self.tell(taken.again, outcome);
+                    let (pending, answers) = outcome.write.entry(device.clone()).or_insert_with(|| (Pending::new(taken.owner), Vec::new()));
+                    pending.twins.extend(taken.twins);
+                    pending.known = Some(taken.known);
+                    answers.push(CloudHubMessage::Answer { node: node.clone(), frame: frame.confirm(MsgId::random(), self.clock.now()) });
+                }
+                Err(refused) => self.refuse_report(node, frame, &refused, outcome),
+            },
+            Upstream::DeviceStateReport { device, report } => match self.devices.owned_by(node, device) {
+                Ok(owner) => {
+                    let (pending, answers) = outcome.write.entry(device.clone()).or_insert_with(|| (Pending::new(owner), Vec::new()));
+                    pending.state = Some(report.clone());
+                    answers.push(CloudHubMessage::Answer { node: node.clone(), frame: frame.confirm(MsgId::random(), self.clock.now()) });
+                }
+                Err(refused) => self.refuse_report(node, frame, &refused, outcome),
+            },
+            Upstream::Keepalive
+            | Upstream::NodeRegister { .. }
+            | Upstream::NodeStatus { .. }
+            | Upstream::PodStatus { .. }
+            | Upstream::Query { .. }
+            | Upstream::Upload { .. }
+            | Upstream::Ack { .. }
+            | Upstream::Refusal { .. } => {
+                log::debug!(node = node.as_str(), kind = frame.body.kind(); "message is not for the device controller");
+            }
+        }
+    }
+
+    fn refuse_report(&self, node: &NodeName, frame: &Frame<Upstream>, refused: &Refused, outcome: &mut Outcome) {
+        match refused {
+            Refused::NotYet => {}
+            Refused::Unknown(_) | Refused::Elsewhere(_) => self.refuse(node, frame, &refused.to_string(), outcome),
+        }
+    }
+
+    fn refuse(&self, node: &NodeName, frame: &Frame<Upstream>, reason: &str, outcome: &mut Outcome) {
+        log::warn!(node = node.as_str(), kind = frame.body.kind(), reason = reason; "message of a node refused");
+        let frame = frame.refusal(MsgId::random(), self.clock.now(), reason);
+        outcome.send.push(CloudHubMessage::Answer { node: node.clone(), frame });
+    }
+
+    fn tell(&self, effects: impl IntoIterator<Item = Effect>, outcome: &mut Outcome) {
+        let (now, event_id) = (self.clock.now(), || MsgId::random().to_string());
+        for effect in effects {
+            let membership = |added, removed| {
+                Downstream::MembershipUpdate(MembershipUpdate { event_id: event_id(), timestamp: now, added, removed, skipped: Vec::new() })
+            };
+            let (node, key, body) = match effect {
+                Effect::Added(node, entry) => (node, OutboxKey::Membership(entry.id.clone()), membership(vec![entry], Vec::new())),
+                Effect::Removed(node, entry) => (node, OutboxKey::Membership(entry.id.clone()), membership(Vec::new(), vec![entry])),
+                Effect::Sync(node, device, change) => {
+                    let update = TwinUpdate { event_id: event_id(), timestamp: now, change };
+                    (node, OutboxKey::Twin(device.clone()), Downstream::TwinSync { device, update })
+                }
+            };
+            outcome.send.push(CloudHubMessage::Send { node, key, frame: Frame::new(MsgId::random(), now, body) });
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! When which lease is to be renewed. Pure.
+
+use std::collections::HashMap;
+
+use model::NodeName;
+
+/// Time between two renewals of a lease (Kubernetes: a quarter of its duration), in milliseconds.
+pub const RENEW_EVERY_MS: u64 = 10_000;
+/// Wait after a renewal that failed, in milliseconds.
+pub const RETRY_AFTER_MS: u64 = 1_000;
+/// After so long a renewal that was handed out and never came back is handed out again, in milliseconds.
+pub const LOST_AFTER_MS: u64 = 60_000;
+/// Leases handed out at once: with a look every second, ten thousand nodes are renewed in time, evenly.
+pub const DUE_MAX: usize = 1_000;
+
+/// The leases of the connected nodes, each with the time of its next renewal.
+#[derive(Debug, Default)]
+pub struct Leases {
+    due: HashMap<NodeName, u64>,
+}
+
+impl Leases {
+    /// A node is connected: its lease is due at once. Says whether that is new.
+    pub fn connected(&mut self, node: &NodeName, now: u64) -> bool {
+        let new = !self.due.contains_key(node);
+        if new {
+            self.due.insert(node.clone(), now);
+        }
+        new
+    }
+
+    /// A node has gone: its lease is left to expire.
+    pub fn disconnected(&mut self, node: &NodeName) {
+        self.due.remove(node);
+    }
+
+    /// The leases to renew now, the most overdue first, at most [`DUE_MAX`].
+    pub fn take_due(&mut self, now: u64) -> Vec<NodeName> {
+        let mut due: Vec<(u64, NodeName)> = self.due.iter().filter(|(_, at)| **at <= now).map(|(node, at)| (*at, node.clone())).collect();
+        due.sort();
+        due.truncate(DUE_MAX);
+        for (_, node) in &due {
+            self.due.insert(node.clone(), now + LOST_AFTER_MS);
+        }
+        due.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// A renewal has ended; a node that has gone meanwhile stays forgotten.
+    pub fn ended(&mut self, node: &NodeName, succeeded: bool, now: u64) {
+        if let Some(due) = self.due.get_mut(node) {
+            *due = now + if succeeded { RENEW_EVERY_MS } else { RETRY_AFTER_MS };
+        }
+    }
+}
