@@ -1,4 +1,5 @@
 //! Edged.
+mod check;
 pub mod env;
 mod message;
 pub mod node;

@@ -10,8 +10,9 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use super::check::is_uid;
 use super::objects::{KeyedObject, LookupError, Objects};
-use super::pod::{KeyedVolume, Pod, Volume, is_uid};
+use super::pod::{KeyedVolume, Pod, Volume};
 
 /// Mode of a file where nothing else is said.
 const MODE_DEFAULT: u32 = 0o644;

@@ -1,5 +1,74 @@
-//! MetaManager.
+//! MetaManager: keeps what the cloud says of this node's objects, and what this node says of its pods (manual ch. 8).
+//!
+//! | from | message | what follows |
+//! |---|---|---|
+//! | EdgeHub | [`MetaManagerMessage::FromCloud`] | stored; then acknowledged to the cloud, hint to Edged |
+//! | Edged | [`MetaManagerMessage::PodStatus`] | stored; then `podstatus` to the cloud, if it says anything new |
+//! | Edged | [`MetaManagerMessage::Query`] | answer from the store; a ConfigMap or Secret that is not here is asked from the cloud |
+//! | Edged | [`MetaManagerMessage::NodeStatus`], [`MetaManagerMessage::NodeRegister`] | to the cloud, if it is there |
+//! | EdgeHub | [`MetaManagerMessage::NodeConnection`] | the status of every pod to the cloud |
+//! | own timer | [`MetaManagerMessage::SyncDue`] | what the cloud has not confirmed, again |
+//!
+//! Where the manual and KubeEdge's code disagree (facts: storage §2, §5) this one does: an object replaces the one that has
+//! its key, also on `insert`; one that equals the stored one is neither written nor passed on, and still answered; statuses
+//! are sent in their own namespace; an object or a list of one is taken.
+//!
+//! Invariant: what is acknowledged is durable.
+//! Invariant: a status of a pod that is not stored, or of an earlier pod of that name, goes nowhere.
 
+mod handlers;
 mod message;
+mod normal;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actor::Handle;
+use model::{Clock, Namespace, NodeName, SystemClock};
+
+use crate::edge_hub::EdgeHubMessage;
+use crate::edged::EdgedMessage;
 
 pub use message::{Found, MetaManagerMessage, QueryError};
+pub use normal::OBJECT_BYTES_MAX;
+pub use state::MetaManager;
+
+/// Shortest period of the synchronisation (KubeEdge raises what is below).
+pub const SYNC_INTERVAL_MIN: Duration = Duration::from_secs(60);
+
+/// Settings of MetaManager.
+#[derive(Clone)]
+pub struct Config {
+    /// This node.
+    pub node: NodeName,
+    /// `edged.register-node-namespace`: namespace of the node's messages.
+    pub namespace: Namespace,
+    /// `meta.sync.podstatus.interval`.
+    pub sync_interval: Duration,
+    /// How long the cloud may take for an object.
+    pub remote_query_timeout: Duration,
+    /// Stamps what is stored and sent.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// Settings with this period, at least 60 s, by the machine's clock.
+    pub fn new(node: NodeName, namespace: Namespace, sync_interval: Duration) -> Self {
+        let sync_interval = sync_interval.max(SYNC_INTERVAL_MIN);
+        Self { node, namespace, sync_interval, remote_query_timeout: Duration::from_secs(15), clock: Arc::new(SystemClock) }
+    }
+}
+
+/// The mailboxes that MetaManager uses.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// To the cloud.
+    pub edge_hub: Handle<EdgeHubMessage>,
+    /// Gets the hints.
+    pub edged: Handle<EdgedMessage>,
+    /// Its own, for timers and answers that come later.
+    pub own: Handle<MetaManagerMessage>,
+}

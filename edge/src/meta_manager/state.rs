@@ -1,0 +1,245 @@
+//! What MetaManager knows beside the store, and what each message means for the store.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use actor::Meta;
+use model::{Namespace, ResourceKey, ResourceKind, Timestamp};
+use wire::hub::{MsgId, ObjectOperation, PodStatusReport, RawJson};
+
+use super::normal::{Normal, is_kept, normal};
+use super::{Config, MetaManagerMessage, Peers};
+use crate::store::meta::{self, StoredObject};
+use crate::store::{Read, Store, StoreError, Tx};
+
+/// Messages of ours whose confirmation is awaited; the oldest is given up first.
+const IN_FLIGHT_MAX: usize = 1024;
+
+/// The module.
+pub struct MetaManager {
+    pub(super) store: Store,
+    pub(super) config: Config,
+    pub(super) peers: Peers,
+    pub(super) reported: Reported,
+    /// `None` until EdgeHub has said something: after a restart of this module the cloud may well be there.
+    pub(super) connected: Option<bool>,
+}
+
+impl MetaManager {
+    /// A module over this store.
+    pub fn new(store: Store, config: Config, peers: Peers) -> Self {
+        Self { store, config, peers, reported: Reported::default(), connected: None }
+    }
+}
+
+/// Which statuses the cloud has confirmed in this session. Forgotten at each connect: then everything is sent.
+#[derive(Debug, Default)]
+pub struct Reported {
+    in_flight: VecDeque<(MsgId, Vec<(ResourceKey, u64)>)>,
+    confirmed: HashMap<ResourceKey, u64>,
+}
+
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Reported {
+    /// A message with these statuses was given to EdgeHub.
+    pub fn sent(&mut self, id: MsgId, statuses: impl IntoIterator<Item = (ResourceKey, String)>) {
+        if self.in_flight.len() >= IN_FLIGHT_MAX {
+            self.in_flight.pop_front();
+        }
+        self.in_flight.push_back((id, statuses.into_iter().map(|(key, text)| (key, digest(&text))).collect()));
+    }
+
+    /// The cloud has settled that message, for good or ill: it is not sent again as it is.
+    pub fn settled(&mut self, id: &MsgId) -> bool {
+        let Some(index) = self.in_flight.iter().position(|(sent, _)| sent == id) else { return false };
+        if let Some((_, statuses)) = self.in_flight.remove(index) {
+            self.confirmed.extend(statuses);
+        }
+        true
+    }
+
+    /// A session begins.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether the cloud still has to hear this.
+    pub fn is_open(&self, key: &ResourceKey, text: &str) -> bool {
+        self.confirmed.get(key) != Some(&digest(text))
+    }
+
+    /// Drops what is not stored any more.
+    pub fn keep(&mut self, rows: &[StoredObject]) {
+        if self.confirmed.len() > rows.len() {
+            self.confirmed.retain(|key, _| rows.iter().any(|row| row.key == *key));
+        }
+    }
+}
+
+/// What is to be told once the store has it.
+#[derive(Debug)]
+pub enum Effect {
+    /// To the cloud: stored.
+    Acknowledge { id: MsgId, key: ResourceKey },
+    /// To the cloud: not stored, and never will be as it is.
+    Refuse { id: MsgId, key: ResourceKey, reason: String },
+    /// To Edged: look.
+    Changed(ResourceKey),
+    /// To Edged: look.
+    Deleted(ResourceKey),
+    /// To the cloud.
+    Report { key: ResourceKey, text: String, report: PodStatusReport },
+}
+
+/// The row of a pod's status.
+pub fn status_key(pod: &ResourceKey) -> ResourceKey {
+    ResourceKey { kind: ResourceKind::PodStatus, ..pod.clone() }
+}
+
+fn pod_key(status: &ResourceKey) -> ResourceKey {
+    ResourceKey { kind: ResourceKind::Pod, ..status.clone() }
+}
+
+/// Writes what follows from a part of a batch. Questions and timers write nothing here.
+///
+/// # Errors
+/// The store's.
+pub fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &MetaManagerMessage)], now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
+    for (_, message) in part {
+        match message {
+            MetaManagerMessage::FromCloud { id, operation, key, resource_version, object } => {
+                let settled = match operation {
+                    ObjectOperation::Insert | ObjectOperation::Update => keep(tx, key, resource_version.as_deref(), object, now, effects)?,
+                    ObjectOperation::Delete => remove(tx, key, effects)?,
+                };
+                let (id, key) = (id.clone(), key.clone());
+                effects.push(match settled {
+                    Ok(()) => Effect::Acknowledge { id, key },
+                    Err(reason) => Effect::Refuse { id, key, reason },
+                });
+            }
+            MetaManagerMessage::RemoteAnswered { key, resource_version, answer: Ok(object), .. }
+            | MetaManagerMessage::LateAnswer { key, resource_version, answer: Ok(object) }
+                if is_kept(key.kind) =>
+            {
+                if let Err(reason) = keep(tx, key, resource_version.as_deref(), object, now, effects)? {
+                    log::warn!(key = key.to_string().as_str(), reason = reason.as_str(); "the cloud's answer cannot be kept");
+                }
+            }
+            MetaManagerMessage::PodStatus { key, report } => status(tx, key, report, now, effects)?,
+            MetaManagerMessage::RemoteAnswered { .. }
+            | MetaManagerMessage::LateAnswer { .. }
+            | MetaManagerMessage::Query { .. }
+            | MetaManagerMessage::NodeStatus { .. }
+            | MetaManagerMessage::NodeRegister { .. }
+            | MetaManagerMessage::Confirmed { .. }
+            | MetaManagerMessage::Refused { .. }
+            | MetaManagerMessage::NodeConnection { .. }
+            | MetaManagerMessage::SyncDue => {}
+        }
+    }
+    Ok(())
+}
+
+/// Stores what differs. `Ok(Err(_))` is a content that cannot be kept.
+fn keep(
+    tx: &mut Tx<'_>,
+    key: &ResourceKey,
+    resource_version: Option<&str>,
+    object: &RawJson,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) -> Result<Result<(), String>, StoreError> {
+    let objects = match normal(key, object) {
+        Ok(objects) => objects,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let from_header = resource_version.filter(|_| objects.len() == 1).map(str::to_owned);
+    for Normal { key, text, uid, resource_version } in objects {
+        let new = StoredObject { key, value: text, uid, resource_version: from_header.clone().or(resource_version), stored_at: now };
+        let old = meta::get(tx, &new.key)?;
+        if old.as_ref().is_some_and(|old| old.value == new.value && old.resource_version == new.resource_version) {
+            continue;
+        }
+        // The status of an earlier pod of that name says nothing of this one.
+        if new.key.kind == ResourceKind::Pod && old.is_some_and(|old| old.uid != new.uid) {
+            meta::delete(tx, &status_key(&new.key))?;
+        }
+        meta::put(tx, &new)?;
+        effects.push(Effect::Changed(new.key));
+    }
+    Ok(Ok(()))
+}
+
+fn remove(tx: &mut Tx<'_>, key: &ResourceKey, effects: &mut Vec<Effect>) -> Result<Result<(), String>, StoreError> {
+    if key.name.is_none() {
+        return Ok(Err(format!("{key} names no object to delete")));
+    }
+    meta::delete(tx, key)?;
+    if key.kind == ResourceKind::Pod {
+        meta::delete(tx, &status_key(key))?;
+    }
+    effects.push(Effect::Deleted(key.clone()));
+    Ok(Ok(()))
+}
+
+fn status(tx: &mut Tx<'_>, pod: &ResourceKey, report: &PodStatusReport, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
+    let current = meta::get(tx, &pod_key(pod))?;
+    let is_current = current.is_some_and(|row| row.uid.as_deref().unwrap_or_default() == report.uid);
+    let key = status_key(pod);
+    let text = serde_json::to_string(report).expect("a report has text keys and plain values only");
+    if !is_current || meta::get(tx, &key)?.is_some_and(|old| old.value == text) {
+        return Ok(());
+    }
+    meta::put(tx, &StoredObject { key: key.clone(), value: text.clone(), uid: Some(report.uid.clone()), resource_version: None, stored_at: now })?;
+    effects.push(Effect::Report { key, text, report: report.clone() });
+    Ok(())
+}
+
+/// Statuses that are stored, and those among them whose pod is gone.
+pub struct Statuses {
+    /// Of pods that are here.
+    pub current: Vec<StoredObject>,
+    /// Left over.
+    pub orphans: Vec<ResourceKey>,
+}
+
+/// Reads the statuses of all pods.
+///
+/// # Errors
+/// The store's.
+pub fn statuses(read: &mut Read<'_>) -> Result<Statuses, StoreError> {
+    let pods: HashMap<ResourceKey, Option<String>> = meta::list(read, ResourceKind::Pod, None)?.into_iter().map(|row| (row.key, row.uid)).collect();
+    let rows = meta::list(read, ResourceKind::PodStatus, None)?;
+    let (current, orphans): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| pods.get(&pod_key(&row.key)).is_some_and(|uid| *uid == row.uid));
+    Ok(Statuses { current, orphans: orphans.into_iter().map(|row| row.key).collect() })
+}
+
+/// A stored status: its row's key and text, and what it says.
+pub type ReportRow = (ResourceKey, String, PodStatusReport);
+
+/// Statuses by namespace, in messages of bounded size: a cloud applies the namespace of the message to all of them.
+pub fn by_namespace(rows: impl IntoIterator<Item = ReportRow>) -> Vec<(Namespace, Vec<ReportRow>)> {
+    /// Reports and bytes of one message.
+    const REPORTS_MAX: usize = 128;
+    const BYTES_MAX: usize = 1024 * 1024;
+    let mut groups: BTreeMap<Namespace, Vec<Vec<ReportRow>>> = BTreeMap::new();
+    for row in rows {
+        let messages = groups.entry(row.0.namespace.clone()).or_default();
+        let fits = messages
+            .last()
+            .is_some_and(|last| last.len() < REPORTS_MAX && last.iter().map(|(_, text, _)| text.len()).sum::<usize>() + row.1.len() < BYTES_MAX);
+        if !fits {
+            messages.push(Vec::new());
+        }
+        if let Some(last) = messages.last_mut() {
+            last.push(row);
+        }
+    }
+    groups.into_iter().flat_map(|(namespace, messages)| messages.into_iter().map(move |rows| (namespace.clone(), rows))).collect()
+}

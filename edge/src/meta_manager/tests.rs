@@ -1,0 +1,340 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actor::Reply;
+use actor::testing::{Probe, lease};
+use model::{ManualClock, Namespace, NodeName, ResourceKey, ResourceKind, Timestamp};
+use serde_json::json;
+use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, PodStatusReport, RawJson, Resource, Upstream};
+
+use super::{Config, Found, MetaManager, MetaManagerMessage, Peers, QueryError};
+use crate::edge_hub::{EdgeHubMessage, RequestError};
+use crate::edged::EdgedMessage;
+use crate::store::Store;
+use crate::store::meta::{self, StoredObject};
+
+const SOON: Duration = Duration::from_secs(10);
+
+struct Fixture {
+    module: MetaManager,
+    edge_hub: Probe<EdgeHubMessage>,
+    edged: Probe<EdgedMessage>,
+    own: Probe<MetaManagerMessage>,
+    store: Store,
+    dir: tempfile::TempDir,
+}
+
+fn fixture() -> Fixture {
+    fixture_with_room(64)
+}
+
+fn fixture_with_room(room: usize) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("edge.db")).unwrap();
+    let (edge_hub, edged, own) = (Probe::new("edge_hub", room), Probe::new("edged", room), Probe::new("meta", 64));
+    let peers = Peers { edge_hub: edge_hub.handle(), edged: edged.handle(), own: own.handle() };
+    let mut config = Config::new(NodeName::new("n1").unwrap(), Namespace::new("default").unwrap(), Duration::from_secs(1));
+    config.clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+    let module = MetaManager::new(store.clone(), config, peers);
+    Fixture { module, edge_hub, edged, own, store, dir }
+}
+
+impl Fixture {
+    fn handle(&mut self, messages: Vec<MetaManagerMessage>) -> Probe<MetaManagerMessage> {
+        let (lease, rest) = lease(messages);
+        self.module.settle(lease);
+        rest
+    }
+
+    fn row(&self, key: &str) -> Option<StoredObject> {
+        self.store.read(|read| meta::get(read, &key.parse().unwrap())).unwrap()
+    }
+
+    fn hints(&self) -> Vec<String> {
+        self.edged.drain().iter().map(|message| actor::Mail::describe(&**message)).collect()
+    }
+
+    fn sent(&self) -> Vec<Frame<Upstream>> {
+        let frames = self.edge_hub.drain();
+        frames
+            .iter()
+            .map(|message| if let EdgeHubMessage::Send(frame) = &**message { frame.clone() } else { panic!("not a frame: {:?}", **message) })
+            .collect()
+    }
+
+    /// Statuses that were sent: `(message, namespace, names)`.
+    fn reports(&self) -> Vec<(MsgId, String, Vec<String>)> {
+        let frames = self.sent().into_iter();
+        frames
+            .map(|frame| match frame.body {
+                Upstream::PodStatus { namespace, reports } => (frame.id, namespace.to_string(), reports.iter().map(|r| r.name.to_string()).collect()),
+                other => panic!("not a status: {other:?}"),
+            })
+            .collect()
+    }
+}
+
+fn raw(value: serde_json::Value) -> RawJson {
+    RawJson::from_value(&value).unwrap()
+}
+
+fn object(name: &str, uid: &str, version: &str) -> RawJson {
+    raw(json!({"metadata": {"name": name, "uid": uid, "resourceVersion": version}}))
+}
+
+fn cloud(operation: ObjectOperation, key: &str, object: RawJson) -> MetaManagerMessage {
+    MetaManagerMessage::FromCloud { id: MsgId::new("m-1").unwrap(), operation, key: key.parse().unwrap(), resource_version: None, object }
+}
+
+fn status(pod: &str, uid: &str, phase: &str) -> MetaManagerMessage {
+    let key: ResourceKey = pod.parse().unwrap();
+    let report = PodStatusReport { uid: uid.into(), name: key.name.clone().unwrap(), status: raw(json!({"phase": phase})) };
+    MetaManagerMessage::PodStatus { key, report }
+}
+
+fn query(key: &str) -> (MetaManagerMessage, tokio::sync::oneshot::Receiver<Found>) {
+    let (reply, answer) = Reply::channel();
+    (MetaManagerMessage::Query { key: key.parse().unwrap(), reply }, answer)
+}
+
+fn names(found: Found) -> Vec<String> {
+    found.unwrap().into_iter().map(|object| object.key.to_string()).collect()
+}
+
+use ObjectOperation::{Delete, Insert, Update};
+
+#[test]
+fn an_object_is_stored_then_acknowledged_and_hinted() {
+    let mut fixture = fixture();
+    fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "7"))]);
+    let row = fixture.row("default/pod/web").unwrap();
+    assert_eq!((row.uid.as_deref(), row.resource_version.as_deref(), row.stored_at), (Some("u-1"), Some("7"), Timestamp(1_000)));
+    let sent = fixture.sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].parent, Some(MsgId::new("m-1").unwrap()));
+    assert_eq!(sent[0].body, Upstream::Ack { resource: Resource::Object("default/pod/web".parse().unwrap()) });
+    assert_eq!(fixture.hints(), ["ObjectChanged default/pod/web"]);
+}
+
+#[test]
+fn an_insert_of_a_known_key_replaces_and_the_version_of_the_header_wins() {
+    let mut fixture = fixture();
+    let mut second = cloud(Insert, "default/configmap/cfg", object("cfg", "u-2", "8"));
+    if let MetaManagerMessage::FromCloud { resource_version, .. } = &mut second {
+        *resource_version = Some("9".into());
+    }
+    fixture.handle(vec![cloud(Insert, "default/configmap/cfg", object("cfg", "u-1", "7")), second]);
+    let row = fixture.row("default/configmap/cfg").unwrap();
+    assert_eq!((row.uid.as_deref(), row.resource_version.as_deref()), (Some("u-2"), Some("9")));
+    assert_eq!(fixture.sent().len(), 2);
+}
+
+#[test]
+fn an_update_that_changes_nothing_is_neither_stored_nor_passed_on_but_answered() {
+    let mut fixture = fixture();
+    fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "7"))]);
+    fixture.hints();
+    fixture.sent();
+    fixture.module.config.clock = Arc::new(ManualClock::at(Timestamp(2_000)));
+    fixture.handle(vec![cloud(Update, "default/pod/web", object("web", "u-1", "7"))]);
+    assert_eq!(fixture.row("default/pod/web").unwrap().stored_at, Timestamp(1_000));
+    assert!(fixture.hints().is_empty());
+    assert!(matches!(fixture.sent().as_slice(), [Frame { body: Upstream::Ack { .. }, .. }]));
+}
+
+#[test]
+fn a_delete_takes_the_pod_and_its_status_and_one_that_is_not_there_is_fine() {
+    let mut fixture = fixture();
+    fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "7")), status("default/pod/web", "u-1", "Running")]);
+    assert!(fixture.row("default/podstatus/web").is_some());
+    fixture.sent();
+    fixture.hints();
+    fixture.handle(vec![cloud(Delete, "default/pod/web", object("web", "u-1", "8")), cloud(Delete, "default/secret/none", RawJson::null())]);
+    assert!(fixture.row("default/pod/web").is_none() && fixture.row("default/podstatus/web").is_none());
+    assert_eq!(fixture.hints(), ["ObjectDeleted default/pod/web", "ObjectDeleted default/secret/none"]);
+    assert!(fixture.sent().iter().all(|frame| matches!(frame.body, Upstream::Ack { .. })));
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_with_the_reason_and_its_neighbours_are_not() {
+    let mut fixture = fixture();
+    fixture.handle(vec![
+        cloud(Update, "default/pod/web", RawJson::from_str_value("OK")),
+        cloud(Update, "default/lease/l", object("l", "u", "1")),
+        cloud(Update, "default/secret/s", object("s", "u", "1")),
+    ]);
+    let bodies: Vec<Upstream> = fixture.sent().into_iter().map(|frame| frame.body).collect();
+    assert!(matches!(&bodies[0], Upstream::Refusal { reason, .. } if reason.contains("not an object")), "{bodies:?}");
+    assert!(matches!(&bodies[1], Upstream::Refusal { reason, .. } if reason.contains("lease")), "{bodies:?}");
+    assert!(matches!(&bodies[2], Upstream::Ack { .. }));
+    assert!(fixture.row("default/pod/web").is_none() && fixture.row("default/secret/s").is_some());
+}
+
+#[test]
+fn a_status_is_stored_and_sent_once_and_only_for_the_pod_that_is_here() {
+    let mut fixture = fixture();
+    fixture.handle(vec![cloud(Insert, "ns/pod/web", object("web", "u-1", "7"))]);
+    fixture.sent();
+    fixture.handle(vec![status("ns/pod/web", "u-1", "Running"), status("ns/pod/web", "u-1", "Running")]);
+    assert_eq!(fixture.reports().into_iter().map(|(_, ns, names)| (ns, names)).collect::<Vec<_>>(), [("ns".to_owned(), vec!["web".to_owned()])]);
+    fixture.handle(vec![status("ns/pod/web", "u-0", "Failed"), status("ns/pod/none", "u-9", "Running"), status("ns/pod/web", "u-1", "Running")]);
+    assert!(fixture.reports().is_empty());
+    let stored = fixture.row("ns/podstatus/web").unwrap();
+    assert_eq!(stored.value, r#"{"UID":"u-1","Name":"web","Status":{"phase":"Running"}}"#);
+}
+
+#[test]
+fn a_new_pod_of_the_same_name_does_not_inherit_the_status() {
+    let mut fixture = fixture();
+    fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "7")), status("default/pod/web", "u-1", "Failed")]);
+    fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-2", "9"))]);
+    assert!(fixture.row("default/podstatus/web").is_none());
+}
+
+#[test]
+fn on_connect_every_status_is_sent_in_its_own_namespace_and_later_only_what_is_not_confirmed() {
+    let mut fixture = fixture();
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: false }]);
+    let pods = ["a/pod/x", "a/pod/y", "b/pod/z"];
+    for pod in pods {
+        let name = pod.rsplit('/').next().unwrap();
+        fixture.handle(vec![cloud(Insert, pod, object(name, "u", "1")), status(pod, "u", "Running")]);
+    }
+    // Left over from a pod that went while nobody looked.
+    fixture.handle(vec![cloud(Insert, "b/pod/gone", object("gone", "u", "1")), status("b/pod/gone", "u", "Running")]);
+    fixture.store.write(&actor::Fence::unfenced(), |tx| meta::delete(tx, &"b/pod/gone".parse().unwrap())).unwrap();
+    assert!(fixture.sent().iter().all(|frame| matches!(frame.body, Upstream::Ack { .. })), "offline nothing is sent");
+
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: true }]);
+    let reports = fixture.reports();
+    let shown: Vec<(&str, Vec<&str>)> = reports.iter().map(|(_, ns, names)| (ns.as_str(), names.iter().map(String::as_str).collect())).collect();
+    assert_eq!(shown, [("a", vec!["x", "y"]), ("b", vec!["z"])]);
+    assert!(fixture.row("b/podstatus/gone").is_none());
+
+    fixture.handle(vec![MetaManagerMessage::Confirmed { parent: reports[0].0.clone() }, MetaManagerMessage::SyncDue]);
+    assert_eq!(fixture.reports().into_iter().map(|(_, ns, _)| ns).collect::<Vec<_>>(), ["b"]);
+    fixture.handle(vec![status("a/pod/x", "u", "Succeeded")]);
+    let again = fixture.reports();
+    fixture.handle(vec![MetaManagerMessage::Refused { parent: again[0].0.clone(), reason: "no".into() }, MetaManagerMessage::SyncDue]);
+    assert_eq!(fixture.reports().into_iter().map(|(_, ns, _)| ns).collect::<Vec<_>>(), ["b"]);
+    // A new session starts from nothing.
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: true }]);
+    assert_eq!(fixture.reports().len(), 2);
+}
+
+#[test]
+fn a_query_answers_one_object_or_all_of_a_kind_in_a_namespace() {
+    let mut fixture = fixture();
+    fixture.handle(vec![
+        cloud(Insert, "a/pod/x", object("x", "u", "1")),
+        cloud(Insert, "b/pod/y", object("y", "u", "1")),
+        cloud(Insert, "a/configmap/c", object("c", "u", "1")),
+    ]);
+    for (key, want) in [("a/pod", vec!["a/pod/x"]), ("b/pod/y", vec!["b/pod/y"]), ("b/pod/none", vec![]), ("a/configmap/c", vec!["a/configmap/c"])] {
+        let (message, mut answer) = query(key);
+        fixture.handle(vec![message]);
+        assert_eq!(names(answer.try_recv().unwrap()), want, "{key}");
+    }
+    // In the same batch a question sees what was stored before it.
+    let (message, mut answer) = query("a/pod/new");
+    fixture.handle(vec![cloud(Insert, "a/pod/new", object("new", "u", "1")), message]);
+    assert_eq!(names(answer.try_recv().unwrap()), ["a/pod/new"]);
+}
+
+#[actix_rt::test]
+async fn a_secret_that_is_not_here_is_asked_from_the_cloud_stored_and_answered() {
+    let mut fixture = fixture();
+    let (message, answer) = query("default/secret/tok");
+    fixture.handle(vec![message]);
+    let asked = fixture.edge_hub.next(SOON).await.unwrap();
+    let EdgeHubMessage::Request { frame, reply, .. } = &*asked else { panic!("not a request") };
+    let key: ResourceKey = "default/secret/tok".parse().unwrap();
+    assert_eq!(frame.body, Upstream::Query { key: key.clone() });
+    let body = Downstream::QueryAnswer { key: key.clone(), result: Ok(object("tok", "u-3", "5")) };
+    assert!(reply.send(Ok(Frame::answer(MsgId::random(), frame.id.clone(), Timestamp(2), body).with_resource_version("6"))));
+    let back = fixture.own.next(SOON).await.unwrap();
+    let MetaManagerMessage::RemoteAnswered { key, resource_version, answer: object, reply } = &*back else { panic!("not an answer") };
+    let message = MetaManagerMessage::RemoteAnswered {
+        key: key.clone(),
+        resource_version: resource_version.clone(),
+        answer: object.clone(),
+        reply: reply.take(),
+    };
+    fixture.handle(vec![message]);
+    assert_eq!(names(answer.await.unwrap()), ["default/secret/tok"]);
+    assert_eq!(fixture.row("default/secret/tok").unwrap().resource_version.as_deref(), Some("6"));
+    assert_eq!(fixture.hints(), ["ObjectChanged default/secret/tok"]);
+    // From now on the store answers.
+    let (message, mut answer) = query("default/secret/tok");
+    fixture.handle(vec![message]);
+    assert_eq!(names(answer.try_recv().unwrap()), ["default/secret/tok"]);
+    assert!(fixture.edge_hub.try_next().is_none());
+}
+
+#[actix_rt::test]
+async fn a_cloud_that_has_no_answer_is_an_error_and_offline_the_store_alone_answers() {
+    let mut fixture = fixture();
+    for (failure, want) in [(Err(RequestError::Disconnected), "the cloud was not reached"), (Ok("not found"), "the cloud has no answer: not found")] {
+        let (message, answer) = query("default/configmap/none");
+        fixture.handle(vec![message]);
+        let asked = fixture.edge_hub.next(SOON).await.unwrap();
+        let EdgeHubMessage::Request { frame, reply, .. } = &*asked else { panic!("not a request") };
+        let key: ResourceKey = "default/configmap/none".parse().unwrap();
+        let said = failure.map(|text| {
+            let body = Downstream::QueryAnswer { key, result: Err(text.to_owned()) };
+            Frame::answer(MsgId::random(), frame.id.clone(), Timestamp(2), body)
+        });
+        reply.send(said);
+        let back = fixture.own.next(SOON).await.unwrap();
+        let MetaManagerMessage::RemoteAnswered { key, answer: object, reply, .. } = &*back else { panic!("not an answer") };
+        let message = MetaManagerMessage::RemoteAnswered { key: key.clone(), resource_version: None, answer: object.clone(), reply: reply.take() };
+        fixture.handle(vec![message]);
+        let error: QueryError = answer.await.unwrap().unwrap_err();
+        assert!(error.to_string().starts_with(want), "{error}");
+    }
+    let (message, mut answer) = query("default/configmap/none");
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: false }, message]);
+    assert_eq!(names(answer.try_recv().unwrap()), Vec::<String>::new());
+}
+
+#[test]
+fn the_nodes_messages_go_out_while_the_cloud_is_there() {
+    let mut fixture = fixture();
+    let messages = || {
+        vec![
+            MetaManagerMessage::NodeRegister { object: raw(json!({"kind": "Node"})) },
+            MetaManagerMessage::NodeStatus { content: raw(json!({"UID": "x"})) },
+        ]
+    };
+    fixture.handle(messages());
+    let kinds: Vec<&str> = fixture.sent().iter().map(|frame| frame.body.kind()).collect();
+    assert_eq!(kinds, ["node_register", "node_status"]);
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: false }]);
+    fixture.handle(messages());
+    assert!(fixture.sent().is_empty());
+}
+
+#[test]
+fn without_room_at_a_peer_nothing_is_stored_and_the_messages_wait() {
+    let mut fixture = fixture_with_room(1);
+    let messages = vec![cloud(Insert, "default/pod/a", object("a", "u", "1")), cloud(Insert, "default/pod/b", object("b", "u", "1"))];
+    let rest = fixture.handle(messages);
+    assert!(fixture.row("default/pod/a").is_some() && fixture.row("default/pod/b").is_none());
+    assert_eq!(rest.drain().len(), 1, "the second waits");
+    let rest = fixture.handle(vec![cloud(Insert, "default/pod/c", object("c", "u", "1"))]);
+    assert!(fixture.row("default/pod/c").is_none());
+    assert_eq!(rest.drain().len(), 1);
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_restart() {
+    let mut fixture = fixture();
+    fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "7"))]);
+    let Fixture { module, store, dir, .. } = fixture;
+    drop((module, store));
+    let again = Store::open(dir.path().join("edge.db")).unwrap();
+    let rows = again.read(|read| meta::list(read, ResourceKind::Pod, None)).unwrap();
+    assert_eq!(rows.len(), 1);
+}
