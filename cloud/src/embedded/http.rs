@@ -10,10 +10,11 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use super::EmbeddedError;
+use super::api::Api;
 use super::status_error::StatusError;
 use super::store::Store;
 use super::tls::Identity;
+use super::{EmbeddedError, controllers};
 
 /// HTTP worker threads.
 const WORKERS: usize = 2;
@@ -55,8 +56,10 @@ pub fn serve(serving: Serving) -> Result<watch::Receiver<bool>, EmbeddedError> {
 }
 
 async fn run(serving: Serving, ready: std::sync::mpsc::Sender<()>) -> std::io::Result<()> {
-    let Serving { store, listener, tls, stopped, .. } = serving;
-    let server = HttpServer::new(move || App::new().app_data(web::Data::new(store.clone())).default_service(web::to(handle)))
+    let Serving { store, listener, tls, stopped, lease_duration } = serving;
+    let api = Api { store: store.clone(), stopped: stopped.clone() };
+    let controllers = actix_rt::spawn(controllers::run(store, lease_duration, stopped.clone()));
+    let server = HttpServer::new(move || App::new().app_data(web::Data::new(api.clone())).default_service(web::to(handle)))
         .workers(WORKERS)
         .worker_max_blocking_threads(2)
         .max_connections(CONNECTIONS_MAX)
@@ -69,7 +72,9 @@ async fn run(serving: Serving, ready: std::sync::mpsc::Sender<()>) -> std::io::R
     actix_rt::spawn(stop_when_told(stopped, server.handle()));
     // The starter may have given up; then nobody needs to know.
     let _ = ready.send(());
-    server.await
+    let outcome = server.await;
+    controllers.abort();
+    outcome
 }
 
 async fn stop_when_told(mut stopped: watch::Receiver<bool>, server: ServerHandle) {
@@ -87,9 +92,9 @@ fn remember_identity(connection: &dyn std::any::Any, extensions: &mut Extensions
     }
 }
 
-async fn handle(request: HttpRequest) -> Result<HttpResponse, StatusError> {
+async fn handle(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, StatusError> {
     match request.conn_data::<Identity>() {
-        Some(identity) if identity.is_administrator() => Err(StatusError::unknown_path()),
+        Some(identity) if identity.is_administrator() => api.answer(&request, payload).await,
         Some(identity) => Err(StatusError::forbidden(format!("User {:?} cannot use this API: it serves administrators only", identity.name))),
         None => Err(StatusError::forbidden("the client certificate names nobody")),
     }

@@ -1,6 +1,11 @@
 //! The table of kinds that the embedded API serves. Everything else in this module is driven by it.
 
+use k8s_openapi::api::coordination::v1 as coordination;
+use k8s_openapi::api::core::v1 as core;
+
+use super::schema::Definition;
 use super::table::{Column, columns};
+use super::typed::{self, Checked};
 
 /// Which rule a kind's names follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,12 +17,12 @@ pub enum NameRule {
 }
 
 /// How a kind's bodies are checked and which list merge rules its patches follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Schema {
     /// A type of Kubernetes itself: decoded with `k8s-openapi`, strategic merge patch allowed.
-    BuiltIn,
-    /// A custom resource: checked against the small schema in [`super::schema`], no strategic merge patch.
-    Custom,
+    BuiltIn(fn(serde_json::Value) -> Result<Checked, String>),
+    /// A custom resource: checked against its definition, no strategic merge patch.
+    Custom(&'static Definition),
 }
 
 /// One kind of object: names, scope, subresources, selectable fields and printed columns.
@@ -74,6 +79,10 @@ impl PartialEq for Kind {
 }
 impl Eq for Kind {}
 
+static DEVICE_DEFINITION: Definition = Definition::new(include_str!("../../../deploy/cloud/crds/device.yaml"));
+static DEVICE_MODEL_DEFINITION: Definition = Definition::new(include_str!("../../../deploy/cloud/crds/devicemodel.yaml"));
+static DEVICE_STATUS_DEFINITION: Definition = Definition::new(include_str!("../../../deploy/cloud/crds/devicestatus.yaml"));
+
 const PLAIN: Kind = Kind {
     group: "",
     version: "v1",
@@ -86,17 +95,18 @@ const PLAIN: Kind = Kind {
     status: false,
     actions: &[],
     generation: false,
-    schema: Schema::BuiltIn,
+    schema: Schema::BuiltIn(typed::check::<serde_json::Value>),
     names: NameRule::Subdomain,
     fields: &[],
     columns: &[],
 };
 
-const DEVICES: Kind = Kind { group: "devices.kubeedge.io", version: "v1beta1", generation: true, schema: Schema::Custom, ..PLAIN };
+const DEVICES: Kind = Kind { group: "devices.kubeedge.io", version: "v1beta1", generation: true, ..PLAIN };
 
 /// Namespaces.
 pub static NAMESPACES: Kind = Kind {
     kind: "Namespace",
+    schema: Schema::BuiltIn(typed::check::<core::Namespace>),
     plural: "namespaces",
     singular: "namespace",
     short: &["ns"],
@@ -111,6 +121,7 @@ pub static NAMESPACES: Kind = Kind {
 /// Nodes.
 pub static NODES: Kind = Kind {
     kind: "Node",
+    schema: Schema::BuiltIn(typed::check::<core::Node>),
     plural: "nodes",
     singular: "node",
     short: &["no"],
@@ -124,6 +135,7 @@ pub static NODES: Kind = Kind {
 /// Pods.
 pub static PODS: Kind = Kind {
     kind: "Pod",
+    schema: Schema::BuiltIn(typed::check::<core::Pod>),
     plural: "pods",
     singular: "pod",
     short: &["po"],
@@ -146,16 +158,31 @@ pub static PODS: Kind = Kind {
 };
 
 /// ConfigMaps.
-pub static CONFIG_MAPS: Kind =
-    Kind { kind: "ConfigMap", plural: "configmaps", singular: "configmap", short: &["cm"], columns: columns::CONFIG_MAP, ..PLAIN };
+pub static CONFIG_MAPS: Kind = Kind {
+    kind: "ConfigMap",
+    schema: Schema::BuiltIn(typed::check::<core::ConfigMap>),
+    plural: "configmaps",
+    singular: "configmap",
+    short: &["cm"],
+    columns: columns::CONFIG_MAP,
+    ..PLAIN
+};
 
 /// Secrets.
-pub static SECRETS: Kind =
-    Kind { kind: "Secret", plural: "secrets", singular: "secret", fields: &[("type", "/type")], columns: columns::SECRET, ..PLAIN };
+pub static SECRETS: Kind = Kind {
+    kind: "Secret",
+    schema: Schema::BuiltIn(typed::check::<core::Secret>),
+    plural: "secrets",
+    singular: "secret",
+    fields: &[("type", "/type")],
+    columns: columns::SECRET,
+    ..PLAIN
+};
 
 /// Events of the core group.
 pub static EVENTS: Kind = Kind {
     kind: "Event",
+    schema: Schema::BuiltIn(typed::check::<core::Event>),
     plural: "events",
     singular: "event",
     short: &["ev"],
@@ -177,18 +204,39 @@ pub static EVENTS: Kind = Kind {
 };
 
 /// Leases.
-pub static LEASES: Kind = Kind { group: "coordination.k8s.io", kind: "Lease", plural: "leases", singular: "lease", columns: columns::LEASE, ..PLAIN };
+pub static LEASES: Kind = Kind {
+    group: "coordination.k8s.io",
+    kind: "Lease",
+    schema: Schema::BuiltIn(typed::check::<coordination::Lease>),
+    plural: "leases",
+    singular: "lease",
+    columns: columns::LEASE,
+    ..PLAIN
+};
 
 /// KubeEdge's Device (`build/crds/devices/devices_v1beta1_device.yaml`): no status subresource.
-pub static DEVICE: Kind = Kind { kind: "Device", plural: "devices", singular: "device", columns: columns::DEVICE, ..DEVICES };
+pub static DEVICE: Kind =
+    Kind { kind: "Device", schema: Schema::Custom(&DEVICE_DEFINITION), plural: "devices", singular: "device", columns: columns::DEVICE, ..DEVICES };
 
 /// KubeEdge's DeviceModel.
-pub static DEVICE_MODEL: Kind =
-    Kind { kind: "DeviceModel", plural: "devicemodels", singular: "devicemodel", columns: columns::DEVICE_MODEL, ..DEVICES };
+pub static DEVICE_MODEL: Kind = Kind {
+    kind: "DeviceModel",
+    schema: Schema::Custom(&DEVICE_MODEL_DEFINITION),
+    plural: "devicemodels",
+    singular: "devicemodel",
+    columns: columns::DEVICE_MODEL,
+    ..DEVICES
+};
 
 /// KubeEdge's DeviceStatus: `status` is a plain field, its definition has no status subresource.
-pub static DEVICE_STATUS: Kind =
-    Kind { kind: "DeviceStatus", plural: "devicestatuses", singular: "devicestatus", columns: columns::DEVICE_STATUS, ..DEVICES };
+pub static DEVICE_STATUS: Kind = Kind {
+    kind: "DeviceStatus",
+    schema: Schema::Custom(&DEVICE_STATUS_DEFINITION),
+    plural: "devicestatuses",
+    singular: "devicestatus",
+    columns: columns::DEVICE_STATUS,
+    ..DEVICES
+};
 
 /// Every kind served, in the order of discovery.
 pub static KINDS: [&Kind; 10] = [&NAMESPACES, &NODES, &PODS, &CONFIG_MAPS, &SECRETS, &EVENTS, &LEASES, &DEVICE, &DEVICE_MODEL, &DEVICE_STATUS];

@@ -6,33 +6,49 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `http`, `request`, `answer` | paths, bodies, forms of answers |
+//! | `http`, `tls` | threads, connections, who may use the API |
+//! | `api`, `request`, `form`, `list`, `watch` | from a request to an operation and back: paths, bodies, answers |
 //! | `discovery`, `openapi` | what clients ask before they ask anything |
 //! | `operations/` | create, update, patch, delete: read, decide, write, inside one transaction |
 //! | `admission`, `validate`, `defaults`, `schema`, `typed`, `names` | what is checked and filled in |
 //! | `patch/` | JSON, merge, strategic merge patch, server-side apply |
 //! | `store/`, `history` | SQLite, one writer; the recent events for watches |
-//! | `watch`, `selector`, `table/` | watches, selectors, printed columns |
-//! | `scheduler`, `lifecycle`, `collector` | the controllers: binding, node health, garbage |
+//! | `selector`, `table/` | label and field selectors, printed columns |
+//! | `controllers/` | binding of pods, health of nodes, garbage |
 //!
 //! Invariant: an answer leaves only after the commit. Invariant: every error is a `kind: Status`.
 
+mod admission;
+mod api;
+mod controllers;
+mod defaults;
+mod discovery;
+mod form;
 mod history;
 mod http;
 pub mod kind;
+mod list;
 mod names;
 mod object;
+mod openapi;
+mod operations;
+mod patch;
+mod request;
+mod schema;
 mod selector;
 mod status_error;
 mod store;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tls;
+mod typed;
+mod validate;
+mod watch;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use tokio::sync::watch;
 
 use store::{Store, StoreError};
 
@@ -116,8 +132,8 @@ pub enum EmbeddedError {
 pub struct EmbeddedApi {
     /// Where it listens, with the port that the system chose for port 0.
     pub addr: SocketAddr,
-    stop: watch::Sender<bool>,
-    ended: watch::Receiver<bool>,
+    stop: tokio::sync::watch::Sender<bool>,
+    ended: tokio::sync::watch::Receiver<bool>,
 }
 
 impl EmbeddedApi {
@@ -144,7 +160,8 @@ pub fn start(config: EmbeddedConfig) -> Result<EmbeddedApi, EmbeddedError> {
     let listener = listen(SocketAddr::new(config.address, config.port))?;
     let addr = listener.local_addr().map_err(|source| EmbeddedError::Listen { address: SocketAddr::new(config.address, config.port), source })?;
     let store = open_store(&config.database)?;
-    let (stop, stopped) = watch::channel(false);
+    operations::create_namespaces(&store).map_err(|error| EmbeddedError::Database { path: config.database.clone(), why: error.to_string() })?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
     let ended = http::serve(http::Serving { store, listener, tls, stopped, lease_duration: config.lease_duration })?;
     log::info!(address:% = addr, database:% = config.database.display(); "embedded API listens");
     Ok(EmbeddedApi { addr, stop, ended })

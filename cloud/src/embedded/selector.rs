@@ -27,11 +27,6 @@ impl Traits {
         Self { labels, fields }
     }
 
-    /// The labels.
-    pub fn labels(&self) -> &BTreeMap<String, String> {
-        &self.labels
-    }
-
     /// The value of a selectable field of this kind, empty when the object has none.
     pub fn field(&self, kind: &Kind, label: &str) -> &str {
         position(kind, label).and_then(|index| self.fields.get(index)).map_or("", String::as_str)

@@ -46,6 +46,11 @@ impl Cause {
         Self { field: field.into(), reason: "FieldValueForbidden", message: format!("Forbidden: {rule}") }
     }
 
+    /// A value of the wrong JSON type.
+    pub fn type_mismatch(field: impl Into<String>, found: &str, rule: &str) -> Self {
+        Self { field: field.into(), reason: "FieldValueTypeInvalid", message: format!("Invalid value: {found:?}: {rule}") }
+    }
+
     /// A value outside of a closed list.
     pub fn unsupported(field: impl Into<String>, value: &str, known: &[&str]) -> Self {
         let known: Vec<String> = known.iter().map(|one| format!("{one:?}")).collect();
@@ -156,6 +161,11 @@ impl StatusError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
     }
 
+    /// 422 for a request that is well formed and cannot be followed.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+    }
+
     /// 429: too much is in flight; the client tries again after a second.
     pub fn too_many_requests() -> Self {
         let message = "the write queue is full, please try again later";
@@ -173,11 +183,6 @@ impl StatusError {
     /// The HTTP code.
     pub fn code(&self) -> u16 {
         self.code
-    }
-
-    /// The machine-readable reason.
-    pub fn reason(&self) -> &'static str {
-        self.reason
     }
 
     /// The answer's body.

@@ -15,7 +15,6 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::TrySendError;
 
 use diesel::r2d2::{ConnectionManager, Pool};
 use diesel::sqlite::SqliteConnection;
@@ -132,11 +131,11 @@ type Readers = Pool<ConnectionManager<SqliteConnection>>;
 
 struct Shared {
     readers: Readers,
-    jobs: std::sync::mpsc::SyncSender<Box<dyn writer::Job>>,
+    writer: writer::Writing,
     history: Arc<History>,
 }
 
-/// A handle to the store. Cheap to clone; the writer ends when the last one is dropped.
+/// A handle to the store. Cheap to clone; dropping the last one waits for the writer to end.
 #[derive(Clone)]
 pub struct Store(Arc<Shared>);
 
@@ -159,8 +158,8 @@ impl Store {
         let objects = tx::count_objects(&mut connection)?;
         let history = Arc::new(History::new(revision, events_max, bytes_max));
         let readers = open::readers(path)?;
-        let jobs = writer::start(connection, revision, objects, Arc::clone(&history))?;
-        Ok(Self(Arc::new(Shared { readers, jobs, history })))
+        let writer = writer::start(connection, revision, objects, Arc::clone(&history))?;
+        Ok(Self(Arc::new(Shared { readers, writer, history })))
     }
 
     /// The events since this process started, as far as they are kept.
@@ -216,11 +215,7 @@ impl Store {
         reply: oneshot::Sender<Result<T, JobError>>,
     ) -> Result<(), JobError> {
         let job = Box::new(writer::Typed::new(job, reply));
-        self.0.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => StoreError::Busy,
-            TrySendError::Disconnected(_) => StoreError::Closed,
-        })?;
-        Ok(())
+        Ok(self.0.writer.submit(job)?)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
 
 use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
@@ -81,15 +82,40 @@ struct Writer {
     history: Arc<History>,
 }
 
-/// Starts the writer thread; it ends when all senders are gone.
-pub fn start(connection: SqliteConnection, revision: i64, objects: i64, history: Arc<History>) -> Result<SyncSender<Box<dyn Job>>, StoreError> {
+/// The running writer. Dropping it lets the writer finish what waits and close the database.
+pub struct Writing {
+    jobs: Option<SyncSender<Box<dyn Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writing {
+    /// Hands a job to the writer.
+    pub fn submit(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
+        jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        })
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // The writer catches the panics of its jobs; should it have died all the same, there is nothing to wait for.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Starts the writer thread.
+pub fn start(connection: SqliteConnection, revision: i64, objects: i64, history: Arc<History>) -> Result<Writing, StoreError> {
     let (sender, jobs) = sync_channel(QUEUE_MAX);
     let mut writer = Writer { connection, revision, objects, history };
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("api-writer".to_owned())
         .spawn(move || writer.run(&jobs))
         .map_err(|error| StoreError::Open(format!("cannot start the writer thread: {error}")))?;
-    Ok(sender)
+    Ok(Writing { jobs: Some(sender), thread: Some(thread) })
 }
 
 impl Writer {
