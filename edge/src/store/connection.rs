@@ -145,7 +145,7 @@ impl Drop for Transaction<'_> {
 pub(super) fn is_usable(connection: &mut SqliteConnection) -> bool {
     use diesel::connection::TransactionManagerStatus::{InError, Valid};
     match AnsiTransactionManager::transaction_manager_status_mut(connection) {
-        Valid(status) => matches!(status.transaction_depth(), None),
+        Valid(status) => status.transaction_depth().is_none(),
         InError => false,
     }
 }

@@ -129,13 +129,26 @@ impl Store {
 
     /// Calls `hook` once, on a thread of its own, when a transaction has lasted `limit`.
     ///
-    /// The daemon gives [`STUCK_AFTER`] and ends the process with [`STUCK_EXIT_CODE`]: an actor
-    /// that hangs inside a transaction cannot be fenced, for it holds the only write connection.
+    /// An actor that hangs inside a transaction cannot be fenced, for it holds the only write
+    /// connection; see [`Store::end_process_when_stuck`].
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn when_stuck(&self, limit: Duration, hook: impl FnOnce(Stuck) + Send + 'static) -> std::io::Result<()> {
         watch::spawn(&self.inner.watch, limit, hook)
+    }
+
+    /// Ends the process with [`STUCK_EXIT_CODE`] when a transaction has lasted `limit`; the daemon
+    /// gives [`STUCK_AFTER`]. What was not committed is rolled back by the next start.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn end_process_when_stuck(&self, limit: Duration) -> std::io::Result<()> {
+        self.when_stuck(limit, |stuck| {
+            let secs = stuck.held_for.as_secs_f64();
+            log::error!(held_for_secs = secs, exit_code = STUCK_EXIT_CODE; "a transaction hangs, the process ends");
+            std::process::exit(STUCK_EXIT_CODE);
+        })
     }
 
     /// What the write connection has done so far.

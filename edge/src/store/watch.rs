@@ -137,7 +137,7 @@ pub(super) fn spawn(watch: &Arc<Watch>, limit: Duration, hook: impl FnOnce(Stuck
                 return;
             }
             drop(watch);
-            thread::sleep(limit / 10);
+            thread::park_timeout(limit / 10);
         }
     })?;
     Ok(())

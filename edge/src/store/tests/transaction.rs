@@ -98,6 +98,32 @@ fn a_process_that_dies_between_two_statements_leaves_what_it_committed_and_nothi
     fixture.write(|tx| device::insert(tx, &device("next")));
 }
 
+/// The first half of the next test, in a process that hangs inside a transaction.
+#[test]
+fn child_hangs_inside_a_transaction() {
+    let Some(path) = std::env::var_os("SKEP_TEST_HANG") else { return };
+    let store = Store::open(path).unwrap();
+    store.end_process_when_stuck(Duration::from_millis(50)).unwrap();
+    let _ = store.write(&Fence::unfenced(), |tx| -> Result<(), StoreError> {
+        device::insert(tx, &device("lost"))?;
+        loop {
+            std::thread::park();
+        }
+    });
+}
+
+#[test]
+fn a_process_that_hangs_inside_a_transaction_ends_with_the_stated_code_and_nothing_half_written() {
+    let fixture = fixture();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::tests::transaction::child_hangs_inside_a_transaction"])
+        .env("SKEP_TEST_HANG", fixture.store.path())
+        .output()
+        .unwrap();
+    assert_eq!(child.status.code(), Some(STUCK_EXIT_CODE));
+    assert!(fixture.cells(DEVICES).is_empty());
+}
+
 #[test]
 fn a_full_disk_is_a_typed_error_and_the_store_goes_on_when_there_is_space() {
     let fixture = fixture();
