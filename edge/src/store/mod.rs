@@ -143,6 +143,7 @@ impl Store {
     ///
     /// # Errors
     /// When the system gives no thread.
+    #[allow(clippy::disallowed_methods, reason = "nothing can be drained: every commit waits for the one that hangs")]
     pub fn end_process_when_stuck(&self, limit: Duration) -> std::io::Result<()> {
         self.when_stuck(limit, |stuck| {
             let secs = stuck.held_for.as_secs_f64();
