@@ -133,6 +133,14 @@ impl Cluster {
         Self { client }
     }
 
+    /// A client for the API that `config` describes; no connection is opened yet. Inside a tokio runtime only.
+    ///
+    /// # Errors
+    /// When its certificates or keys cannot be used.
+    pub fn connect(config: &kube::Config) -> Result<Self, kube::Error> {
+        Client::try_from(config.clone()).map(Self::new)
+    }
+
     /// The client, for watches.
     pub fn client(&self) -> Client {
         self.client.clone()

@@ -65,7 +65,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_timestamp_millis().init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn")).format_timestamp_millis().init();
     match execute(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {

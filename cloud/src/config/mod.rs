@@ -101,8 +101,6 @@ pub struct AdminConfig {
     pub address: IpAddr,
     /// Port the page listens on.
     pub port: u16,
-    /// Allows the page to make actors fail on purpose; for tests.
-    pub fault_injection: bool,
 }
 
 impl Default for CloudConfig {
@@ -145,7 +143,7 @@ impl Default for EmbeddedConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10361, fault_injection: false }
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10361 }
     }
 }
 
