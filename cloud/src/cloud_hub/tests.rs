@@ -1,1 +1,7 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failed step ends the test")]
+
+mod admission;
+mod desk;
+mod fixture;
+mod frames;
+mod liveness;

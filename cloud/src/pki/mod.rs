@@ -13,8 +13,12 @@ mod authority;
 mod error;
 mod files;
 pub mod https;
+#[cfg(test)]
+mod https_tests;
 mod identity;
 mod kubeconfig;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod token;

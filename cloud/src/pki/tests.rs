@@ -89,7 +89,8 @@ fn an_advertised_address_that_is_none_is_refused_before_anything_is_written() {
 #[test]
 fn a_lost_or_damaged_authority_is_an_error_that_names_the_file_and_is_never_replaced() {
     let half = |text: &str| text[..text.len() / 2].to_owned();
-    let damages: [(&str, &dyn Fn(&Path)); 4] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+    let damages: [Damage<'_>; 4] = [
         ("ca.key", &|path| std::fs::remove_file(path).unwrap()),
         ("ca.crt", &|path| std::fs::remove_file(path).unwrap()),
         ("ca.crt", &|path| std::fs::write(path, half(&std::fs::read_to_string(path).unwrap())).unwrap()),
