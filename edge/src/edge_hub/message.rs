@@ -59,6 +59,9 @@ pub enum RequestError {
     /// Too many requests are open, or too much waits to be written.
     #[error("too much waits for the cloud already")]
     Busy,
+    /// The cloud answered with something that is no answer.
+    #[error("the cloud's answer cannot be read: {0}")]
+    Unreadable(String),
     /// The frame is larger than the cloud takes.
     #[error("the request has {bytes} bytes, more than the cloud takes")]
     TooLarge {

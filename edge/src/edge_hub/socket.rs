@@ -46,8 +46,10 @@ pub struct Config {
     pub handshake_within: Duration,
     /// A frame that is not written by then ends the connection.
     pub write_within: Duration,
-    /// Interval of keepalives and pings; the peer is dead after two of silence.
+    /// Interval of keepalives and pings.
     pub heartbeat: Duration,
+    /// The peer is dead after so long a silence; two heartbeats are waited at least.
+    pub silence_max: Duration,
 }
 
 /// Where the cloud is and how it proves itself; asked before each attempt, so that a renewed certificate
@@ -167,17 +169,17 @@ struct Shared {
 }
 
 impl Socket {
-    /// Queues a text frame for the living session.
+    /// Queues a text frame for the living session and returns its number.
     ///
     /// # Errors
     /// `Disconnected`, `Full` or `TooLarge`. A frame that was taken can still be lost with its session.
-    pub fn offer(&self, text: String) -> Result<(), OfferError> {
+    pub fn offer(&self, text: String) -> Result<u64, OfferError> {
         let bytes = text.len();
         if bytes > FRAME_BYTES_MAX {
             return Err(OfferError::TooLarge { bytes });
         }
         let session = self.session();
-        let Some((_, queue)) = session.as_ref() else { return Err(OfferError::Disconnected) };
+        let Some((number, queue)) = session.as_ref() else { return Err(OfferError::Disconnected) };
         let waiting = self.0.waiting_bytes.load(Ordering::Relaxed);
         if waiting > 0 && waiting + bytes > WAITING_BYTES_MAX {
             return Err(OfferError::Full);
@@ -189,12 +191,27 @@ impl Socket {
                 mpsc::error::TrySendError::Full(_) => OfferError::Full,
                 mpsc::error::TrySendError::Closed(_) => OfferError::Disconnected,
             }
-        })
+        })?;
+        Ok(*number)
     }
 
     /// Number of the session that stands, if one does. Grows with each session.
     pub fn living_session(&self) -> Option<u64> {
         self.session().as_ref().map(|(number, _)| *number)
+    }
+
+    /// Forgets the living session, if there is one, and returns its number: its task has panicked.
+    pub(super) fn abandon(&self) -> Option<u64> {
+        self.session().take().map(|(number, _)| number)
+    }
+
+    /// A session without a network, for tests of what is offered.
+    #[cfg(test)]
+    pub(super) fn attach(&self, number: u64) -> mpsc::Receiver<String> {
+        let (queue, frames) = mpsc::channel(WAITING_MAX);
+        self.0.waiting_bytes.store(0, Ordering::Relaxed);
+        *self.session() = Some((number, queue));
+        frames
     }
 
     /// Connects, serves and connects again until `stop` turns true.
@@ -287,7 +304,7 @@ impl Socket {
     where
         S: Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
     {
-        let silence_max = config.heartbeat * 2;
+        let silence_max = config.silence_max.max(config.heartbeat * 2);
         loop {
             match timeout(silence_max, stream.next()).await {
                 Err(_) => return SocketError::Silent(silence_max),

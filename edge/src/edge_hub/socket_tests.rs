@@ -20,17 +20,17 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use super::socket::{Config, Destination, Events, FRAME_BYTES_MAX, OfferError, Socket, WAITING_MAX};
 
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
 /// A certificate authority with one certificate for `localhost` and one for a node.
-struct Pki {
+pub(super) struct Pki {
     ca: CertificateDer<'static>,
     server: (CertificateDer<'static>, PrivateKeyDer<'static>),
     node: (CertificateDer<'static>, PrivateKeyDer<'static>),
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -64,7 +64,7 @@ impl Pki {
         Arc::new(config.with_client_cert_verifier(verifier).with_single_cert(vec![cert], key).unwrap())
     }
 
-    fn client_config(&self) -> Arc<ClientConfig> {
+    pub(super) fn client_config(&self) -> Arc<ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let (cert, key) = (self.node.0.clone(), self.node.1.clone_key());
@@ -72,28 +72,28 @@ impl Pki {
     }
 }
 
-type Peer = WebSocketStream<tokio_rustls::server::TlsStream<TcpStream>>;
+pub(super) type Peer = WebSocketStream<tokio_rustls::server::TlsStream<TcpStream>>;
 
 /// The cloud's end: accepts as often as it is asked to.
-struct Cloud {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
+pub(super) struct Cloud {
+    pub(super) listener: TcpListener,
+    pub(super) acceptor: TlsAcceptor,
 }
 
 impl Cloud {
-    async fn new(pki: &Pki) -> Self {
+    pub(super) async fn new(pki: &Pki) -> Self {
         Self::at(pki, "127.0.0.1:0".parse().unwrap()).await
     }
 
-    async fn at(pki: &Pki, address: SocketAddr) -> Self {
+    pub(super) async fn at(pki: &Pki, address: SocketAddr) -> Self {
         Self { listener: TcpListener::bind(address).await.unwrap(), acceptor: TlsAcceptor::from(pki.server_config()) }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("wss://localhost:{}/project/node/events", self.address().port())
     }
 
@@ -108,7 +108,7 @@ impl Cloud {
         tokio_tungstenite::accept_hdr_async(stream, callback).await.unwrap()
     }
 
-    async fn accept(&self) -> Peer {
+    pub(super) async fn accept(&self) -> Peer {
         self.accept_with(|_| {}).await
     }
 }
@@ -166,6 +166,7 @@ impl Edge {
             handshake_within: Duration::from_secs(10),
             write_within: Duration::from_secs(2),
             heartbeat,
+            silence_max: Duration::ZERO,
         };
         let task = tokio::spawn(socket.clone().run(config, Fixed(url, tls), Recorder(sender), stopped));
         Self { socket, events, stop, task }
@@ -178,7 +179,7 @@ impl Edge {
 
 const CALM: Duration = Duration::from_secs(60);
 
-async fn text(peer: &mut Peer) -> String {
+pub(super) async fn text(peer: &mut Peer) -> String {
     loop {
         if let Message::Text(text) = timeout(SOON, peer.next()).await.expect("a frame of the edge").unwrap().unwrap() {
             return text.as_str().to_owned();
@@ -358,7 +359,7 @@ async fn a_cloud_that_reads_nothing_fills_the_queue_up_to_its_bound_and_is_cut_b
     let mut taken = 0;
     let full = loop {
         match edge.socket.offer(frame.clone()) {
-            Ok(()) => taken += 1,
+            Ok(_) => taken += 1,
             Err(error) => break error,
         }
         assert!(taken <= WAITING_MAX, "the queue has no bound");
@@ -394,7 +395,7 @@ async fn an_upgrade_that_is_refused_names_the_status() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let pki = Pki::new();
     let cloud = Cloud::new(&pki).await;
-    let config = Config { headers: Vec::new(), handshake_within: SOON, write_within: SOON, heartbeat: CALM };
+    let config = Config { headers: Vec::new(), handshake_within: SOON, write_within: SOON, heartbeat: CALM, silence_max: CALM };
     let connect = super::socket::try_once(&config, cloud.url(), pki.client_config());
     let serve = async {
         let (stream, _) = cloud.listener.accept().await.unwrap();
@@ -412,7 +413,7 @@ async fn an_upgrade_that_is_refused_names_the_status() {
 #[tokio::test]
 async fn an_address_that_is_no_wss_url_is_refused_with_the_key_to_set() {
     let pki = Pki::new();
-    let config = Config { headers: Vec::new(), handshake_within: SOON, write_within: SOON, heartbeat: CALM };
+    let config = Config { headers: Vec::new(), handshake_within: SOON, write_within: SOON, heartbeat: CALM, silence_max: CALM };
     for url in ["", "ws://cloud:10000/a/b/events", "wss://", "http://cloud", "wss://a b/c", "wss://host:99999/x"] {
         let error = super::socket::try_once(&config, url.into(), pki.client_config()).await.unwrap_err().to_string();
         assert!(error.contains("edgehub.websocket.url"), "{url}: {error}");
