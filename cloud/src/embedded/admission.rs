@@ -59,7 +59,19 @@ pub fn decode(kind: &Kind, mut object: Object, validation: FieldValidation) -> R
         return Err(StatusError::bad_request(format!("strict decoding error: {}", unknown.join(", "))));
     }
     let warnings = if validation == FieldValidation::Warn { unknown } else { Vec::new() };
-    Ok((Object::new(checked.value).map_err(StatusError::bad_request)?, warnings))
+    let mut object = Object::new(checked.value).map_err(StatusError::bad_request)?;
+    // An empty map or list of the metadata is as good as none, and a difference to nobody.
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let empty = match object.meta().get(field) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            _ => false,
+        };
+        if empty {
+            object.meta_mut().remove(field);
+        }
+    }
+    Ok((object, warnings))
 }
 
 /// Fills in the metadata of a new object: name, namespace, uid, creation time, generation.

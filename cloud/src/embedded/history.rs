@@ -125,11 +125,6 @@ impl History {
         Ok((found, inner.latest.max(revision)))
     }
 
-    /// The version of the newest event.
-    pub fn latest(&self) -> i64 {
-        *self.latest.borrow()
-    }
-
     /// Wakes at each append.
     pub fn subscribe(&self) -> watch::Receiver<i64> {
         self.latest.subscribe()

@@ -5,7 +5,6 @@ use diesel::prelude::*;
 use super::schema::{object, owner};
 use super::{Key, StoreError, tx};
 use crate::embedded::kind::Kind;
-use crate::embedded::object::Object;
 
 /// Committed state at one moment.
 pub struct Snapshot<'c> {
@@ -55,14 +54,6 @@ impl Snapshot<'_> {
             .first(self.connection)
             .optional()
             .map_err(StoreError::query("read an object"))
-    }
-
-    /// An object.
-    ///
-    /// # Errors
-    /// When the database fails or the stored text is not an object.
-    pub fn get(&mut self, key: &Key) -> Result<Option<Object>, StoreError> {
-        self.text(key)?.map(|body| tx::parse(key, &body)).transpose()
     }
 
     /// Up to `limit` objects of a kind (in one namespace, or in all when empty) after a position.

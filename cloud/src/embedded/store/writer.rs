@@ -133,9 +133,8 @@ impl Writer {
             Ok(()) => batch.into_iter().for_each(Job::settle),
             Err(Failed::Spoiled) if batch.len() == 1 => batch.into_iter().for_each(Job::settle),
             Err(Failed::Database(error)) if batch.len() == 1 => {
-                for job in batch {
+                if let Some(job) = batch.pop() {
                     job.fail(StoreError::Query { action: error.0, source: error.1 });
-                    return;
                 }
             }
             // One job spoils the batch for all: each gets a transaction of its own.

@@ -1,6 +1,10 @@
 //! The embedded API as its clients see it: over TLS, with the real kubectl and the `kube` crate.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod controllers;
+mod hostile;
+mod kubectl;
+mod library;
 mod start;
 
 use std::path::{Path, PathBuf};
