@@ -1,2 +1,92 @@
-//! Entry point.
-fn main() {}
+//! `skep-edge`: reads arguments and configuration, sets up the log, runs, and ends with a stated exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
+use skep_edge::exit::{Exit, chain};
+use skep_edge::join::{JoinArgs, join};
+
+#[derive(Parser)]
+#[command(name = "skep-edge", version, about = "Kubernetes at the edge: the daemon of an edge machine")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM or SIGINT.
+    Run {
+        /// Configuration file; /etc/skep/edge.yaml when it exists, the defaults otherwise.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Directory of everything that is kept; wins over the file.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Get a certificate for this machine from the cloud, with a token that `skep-cloud token` printed.
+    Join(JoinArgs),
+    /// Print the version.
+    Version,
+    /// Print the commented default configuration.
+    Config,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    match arguments.command {
+        Command::Run { config, data_dir } => run(config, data_dir),
+        Command::Join(arguments) => join_cloud(&arguments),
+        Command::Version => print(&format!("skep-edge {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Config => print(DEFAULT_YAML),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the command's result is text on standard output")]
+fn print(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+fn log_at(level: &str) {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).format_timestamp_millis().init();
+}
+
+fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
+    let config = match EdgeConfig::load(file.as_deref(), data_dir, std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            log_at("info");
+            return end(&Exit::Config(chain(&error)));
+        }
+    };
+    log_at(&config.log.level);
+    match skep_edge::wiring::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => end(&exit),
+    }
+}
+
+fn join_cloud(arguments: &JoinArgs) -> ExitCode {
+    log_at("warn");
+    match actix_rt::System::new().block_on(join(arguments)) {
+        Ok(_) => print(&format!("joined as node {}; certificates are in {}\n", arguments.node, arguments.data_dir.join("pki").display())),
+        Err(error) => {
+            log::error!("{}", chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn end(exit: &Exit) -> ExitCode {
+    log::error!(code = exit.code(); "{exit}");
+    exit.exit_code()
+}

@@ -116,12 +116,39 @@ pub struct NodeTls {
     pub not_after: SystemTime,
 }
 
-/// Loads and checks `ca.crt`, `edge.crt` and `edge.key` of `dir`.
+/// Where the node's identity is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The cloud's authority.
+    pub ca: PathBuf,
+    /// The node's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Files {
+    /// The files that `skep-edge join` writes into `<data>/pki`.
+    #[must_use]
+    pub fn of(dir: &Path) -> Self {
+        Self { ca: dir.join("ca.crt"), certificate: dir.join("edge.crt"), key: dir.join("edge.key") }
+    }
+}
+
+/// Loads and checks the node's identity in the directory that `skep-edge join` wrote.
 ///
 /// # Errors
 /// See [`TlsError`]; each names the file and what to do.
 pub fn load(dir: &Path, now: SystemTime) -> Result<NodeTls, TlsError> {
-    let (ca_path, certificate_path, key_path) = (dir.join("ca.crt"), dir.join("edge.crt"), dir.join("edge.key"));
+    load_files(Files::of(dir), now)
+}
+
+/// Loads and checks the node's identity.
+///
+/// # Errors
+/// See [`TlsError`]; each names the file and what to do.
+pub fn load_files(files: Files, now: SystemTime) -> Result<NodeTls, TlsError> {
+    let Files { ca: ca_path, certificate: certificate_path, key: key_path } = files;
     let ca = certificate(&ca_path)?;
     let own = certificate(&certificate_path)?;
     let key = PrivateKeyDer::from_pem_slice(read(&key_path)?.as_slice())

@@ -7,8 +7,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use model::NodeName;
+use model::{Namespace, NodeName};
 use serde::{Deserialize, Serialize};
+
+use crate::tls::Files;
 
 pub use admin::settings::LoadError;
 
@@ -386,6 +388,9 @@ impl EdgeConfig {
         if !self.edged.hostname_override.is_empty() && self.edged.hostname_override != *node {
             return invalid("edged.hostname-override", &self.edged.hostname_override, "it must be the same as edgehub.controller.node-id, or empty");
         }
+        if let Err(e) = Namespace::try_from(self.edged.register_node_namespace.as_str()) {
+            return invalid("edged.register-node-namespace", &self.edged.register_node_namespace, &format!("write a namespace ({e})"));
+        }
         if self.mqtt.mode > 2 {
             return invalid("mqtt.mode", &self.mqtt.mode, "write 0 (embedded broker), 1 (both) or 2 (external broker)");
         }
@@ -440,6 +445,21 @@ impl EdgeConfig {
     #[must_use]
     pub fn node(&self) -> NodeName {
         NodeName::try_from(self.edgehub.controller.node_id.as_str()).expect("the name was checked when the configuration was loaded")
+    }
+
+    /// Namespace of the node's own messages.
+    #[must_use]
+    pub fn namespace(&self) -> Namespace {
+        Namespace::try_from(self.edged.register_node_namespace.as_str()).expect("the namespace was checked when the configuration was loaded")
+    }
+
+    /// Where this node's certificate is.
+    #[must_use]
+    pub fn identity(&self) -> Files {
+        let socket = &self.edgehub.websocket;
+        let own = Files::of(&self.data_dir.join("pki"));
+        let or = |given: &Path, own: PathBuf| if given.as_os_str().is_empty() { own } else { given.to_owned() };
+        Files { ca: or(&socket.cafile, own.ca), certificate: or(&socket.certfile, own.certificate), key: or(&socket.keyfile, own.key) }
     }
 
     /// The database file.

@@ -1,0 +1,110 @@
+//! Figures of the daemon beside those of its actors, for `/metrics`. Reads atomics only.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use admin::Metric;
+
+use crate::communication;
+use crate::edge_hub::Link;
+use crate::event_bus::Sockets;
+use crate::store::Store;
+
+/// Where the figures come from; owns the sockets, which live beside their actors.
+pub struct Sources {
+    /// The database.
+    pub store: Store,
+    /// Broker and MQTT client; `None` once they are closed, or where EventBus does not run.
+    pub mqtt: Mutex<Option<Sockets>>,
+    /// The connection to the cloud; `None` once it is closed, or where EdgeHub does not run.
+    pub link: Mutex<Option<Link>>,
+    /// Communication's counters.
+    pub reports: communication::Shared,
+}
+
+impl Sources {
+    /// Every figure as it stands.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut all = Vec::with_capacity(32);
+        self.store_figures(&mut all);
+        self.report_figures(&mut all);
+        if let Some(link) = self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let f = link.figures();
+            all.push(gauge("cloud_connected", "1 while a session with the cloud stands.", f64::from(u8::from(f.connected))));
+            all.push(counter("cloud_frames_sent_total", "Frames given to the socket.", f.sent));
+            all.push(counter("cloud_frames_received_total", "Frames that arrived from the cloud.", f.received));
+            for (reason, count) in [
+                ("away", f.dropped_away),
+                ("full", f.dropped_full),
+                ("too-large", f.dropped_too_large),
+                ("no-room", f.dropped_no_room),
+                ("unreadable", f.unreadable),
+                ("unknown", f.unknown),
+            ] {
+                all.push(labelled("cloud_frames_dropped_total", "Frames that went no further, by reason.", ("reason", reason), count));
+            }
+        }
+        if let Some(mqtt) = self.mqtt.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let connections = mqtt.figures();
+            let each = |name, help, value: fn(&crate::event_bus::Figures) -> u64| {
+                connections.iter().map(move |f| labelled(name, help, ("broker", f.endpoint), value(f))).collect::<Vec<_>>()
+            };
+            all.extend(each("mqtt_connected", "1 while the broker is connected.", |f| u64::from(f.connected)));
+            all.extend(each("mqtt_waiting", "Publications that wait.", |f| f.waiting as u64));
+            all.extend(each("mqtt_published_total", "Publications that the broker took.", |f| f.published));
+            all.extend(each("mqtt_arrived_total", "Messages that arrived.", |f| f.arrived));
+            all.extend(each("mqtt_dropped_total", "Publications dropped or refused.", |f| f.dropped));
+            let f = mqtt.ingress_figures();
+            for (outcome, count) in [("refused", f.refused), ("busy", f.busy), ("dropped", f.dropped), ("ignored", f.ignored)] {
+                all.push(labelled("mqtt_ingress_total", "Messages that went no further, by outcome.", ("outcome", outcome), count));
+            }
+        }
+        all
+    }
+
+    fn store_figures(&self, all: &mut Vec<Metric>) {
+        let (stats, size) = (self.store.stats(), self.store.size());
+        all.push(counter("store_commits_total", "Transactions that became durable.", stats.commits));
+        all.push(counter("store_rollbacks_total", "Transactions that were rolled back.", stats.rollbacks));
+        all.push(counter("store_fenced_total", "Transactions of a replaced actor that were rolled back.", stats.fenced));
+        all.push(Metric { kind: "counter", ..gauge("store_commit_seconds_total", "Time spent in COMMIT.", stats.commit_total_us as f64 / 1e6) });
+        all.push(gauge("store_commit_seconds_max", "Longest COMMIT.", stats.commit_max_us as f64 / 1e6));
+        all.push(gauge("store_database_bytes", "Size of the database file.", size.database_bytes as f64));
+        all.push(gauge("store_wal_bytes", "Size of the write-ahead log.", size.wal_bytes as f64));
+    }
+
+    fn report_figures(&self, all: &mut Vec<Metric>) {
+        let f = self.reports.figures();
+        for (name, help, count) in [
+            ("reports_sent_total", "Device reports given to the link.", &f.reports_sent),
+            ("reports_confirmed_total", "Device reports that the cloud confirmed.", &f.reports_confirmed),
+            ("reports_refused_total", "Device reports that the cloud refused.", &f.reports_refused),
+            ("reports_overdue_total", "Device reports sent again for lack of a confirmation.", &f.reports_overdue),
+            ("publications_dropped_total", "Publications for which EventBus had no room.", &f.publications_dropped),
+            ("uploads_dropped_total", "Uploads overwritten while the cloud was away.", &f.uploads_dropped),
+        ] {
+            all.push(counter(name, help, AtomicU64::load(count, Ordering::Relaxed)));
+        }
+    }
+
+    /// Says goodbye to cloud and brokers; each waits for its thread, some seconds at most.
+    pub async fn close_sockets(&self) {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mqtt = self.mqtt.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Their drop blocks, and the supervisor's thread must go on.
+        let _ = tokio::task::spawn_blocking(move || drop((link, mqtt))).await;
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str, value: f64) -> Metric {
+    Metric { name, help, kind: "gauge", labels: Vec::new(), value }
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { kind: "counter", ..gauge(name, help, value as f64) }
+}
+
+fn labelled(name: &'static str, help: &'static str, label: (&'static str, &'static str), value: u64) -> Metric {
+    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+    Metric { labels: vec![label], kind, ..gauge(name, help, value as f64) }
+}
