@@ -164,11 +164,16 @@ impl Session {
             Err(SendError::Full(message)) => {
                 self.link.waits_for_us(true);
                 let to = to.clone();
-                let sent = async move { to.post(Meta::new(SOURCE), message).await.is_ok() };
-                ctx.wait(sent.into_actor(self).map(|sent, session, ctx| {
+                let room = async move { to.reserve().await };
+                ctx.wait(room.into_actor(self).map(|room, session, ctx| {
                     session.link.waits_for_us(false);
-                    if !sent {
-                        session.end(End::ShuttingDown, ctx);
+                    match room {
+                        // Replaced meanwhile: the node says it again in its newer session.
+                        Some(_) if session.link.end().is_some() => {}
+                        Some(room) => {
+                            room.send(Meta::new(SOURCE), message);
+                        }
+                        None => session.end(End::ShuttingDown, ctx),
                     }
                 }));
             }

@@ -188,3 +188,26 @@ async fn at_the_end_every_session_is_told_good_bye() {
     }
     eventually!(SOON, cloud.hub.totals().connected == 0);
 }
+
+#[actix_web::test]
+async fn what_a_replaced_session_could_not_deliver_in_time_is_not_delivered_late() {
+    let cloud = start_with_upstream(patient(), 1);
+    let mut older = cloud.connect("edge-1").await;
+    assert_eq!(told(&cloud.downstream).await, "+edge-1");
+    // The arrival fills the only place, so this waits.
+    older.say(node_status("edge-1")).await;
+    let waits = || cloud.hub.nodes.get(&node("edge-1")).is_some_and(|node| node.link().vitals().waits_for_us);
+    eventually!(SOON, waits());
+    let mut newer = cloud.connect("edge-1").await;
+    let mut fresh = None;
+    let mut heard = Vec::new();
+    while heard.is_empty() {
+        let taken = cloud.upstream.next(SOON).await.expect("the newer session's frame");
+        if let UpstreamMessage::FromEdge { frame, .. } = &*taken {
+            heard.push(frame.id.clone());
+        } else if fresh.is_none() {
+            fresh = Some(newer.say(node_status("edge-1")).await);
+        }
+    }
+    assert_eq!(heard, [fresh.unwrap()]);
+}
