@@ -8,5 +8,7 @@ pub mod edge_controller;
 pub mod embedded;
 pub mod exit;
 pub mod pki;
+#[cfg(test)]
+mod testing;
 pub mod watching;
 pub mod wiring;

@@ -83,42 +83,65 @@ where
     M: Mail,
 {
     let task = async move {
-        let stream = watcher::watcher(api, config)
-            .backoff(Pause::default())
-            // Who changed which field when is half of an object and nothing the edge reads.
-            .modify(|object| object.managed_fields_mut().clear());
-        pin_mut!(stream);
         let mut failing = false;
-        while let Some(step) = stream.next().await {
-            let change = match step {
-                Ok(event) => {
-                    if failing {
-                        failing = false;
-                        log::info!(watch = what; "watch resumed");
+        loop {
+            let stream = watcher::watcher(api.clone(), config.clone())
+                .backoff(Pause::default())
+                // Who changed which field when is half of an object and nothing the edge reads.
+                .modify(|object| object.managed_fields_mut().clear());
+            pin_mut!(stream);
+            while let Some(step) = stream.next().await {
+                let change = match step {
+                    Ok(event) => {
+                        if failing {
+                            failing = false;
+                            log::info!(watch = what; "watch resumed");
+                        }
+                        match event {
+                            watcher::Event::Init => Change::Begin,
+                            watcher::Event::InitApply(object) => Change::Listed(object),
+                            watcher::Event::InitDone => Change::Complete,
+                            watcher::Event::Apply(object) => Change::Applied(object),
+                            watcher::Event::Delete(object) => Change::Deleted(object),
+                        }
                     }
-                    match event {
-                        watcher::Event::Init => Change::Begin,
-                        watcher::Event::InitApply(object) => Change::Listed(object),
-                        watcher::Event::InitDone => Change::Complete,
-                        watcher::Event::Apply(object) => Change::Applied(object),
-                        watcher::Event::Delete(object) => Change::Deleted(object),
+                    Err(error) => {
+                        if !failing {
+                            failing = true;
+                            log::warn!(watch = what, error = why(&error).as_str(); "watch interrupted, it is tried again");
+                        }
+                        if is_gone(&error) {
+                            break;
+                        }
+                        continue;
                     }
+                };
+                let Some(message) = message(change) else { continue };
+                if to.send(message).await.is_err() {
+                    return;
                 }
-                Err(error) => {
-                    if !failing {
-                        failing = true;
-                        log::warn!(watch = what, error = crate::exit::chain(&error).as_str(); "watch interrupted, it is tried again");
-                    }
-                    continue;
-                }
-            };
-            let Some(message) = message(change) else { continue };
-            if to.send(message).await.is_err() {
-                return;
             }
+            tokio::time::sleep(PAUSE_MIN).await;
         }
     };
     Watch(tokio::spawn(task))
+}
+
+/// Whether the API server has forgotten the version that the watch stands at: everything must be listed again. `kube`
+/// does that by itself when it hears so within a watch, but not when the watch is refused.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// The error without the whole Status that `kube` prints after it.
+fn why(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
 }
 
 /// Pause after the first failure of a watch.

@@ -12,6 +12,8 @@
 //!
 //! An edge's counters live in memory: after a restart the first refusal teaches them again (see [`state`]).
 
+#[cfg(test)]
+mod api_tests;
 pub mod crd;
 mod handlers;
 mod message;

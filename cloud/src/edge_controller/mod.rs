@@ -7,4 +7,6 @@
 pub mod downstream;
 pub mod location;
 pub mod resource;
+#[cfg(test)]
+mod tests;
 pub mod upstream;

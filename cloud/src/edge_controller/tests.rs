@@ -1,0 +1,294 @@
+//! Both halves against the embedded API.
+
+#![allow(clippy::unwrap_used, missing_docs)] // a failed step is the test's failure
+
+use model::{Namespace, ObjectName, ResourceKey};
+use serde_json::{Value, json};
+use wire::{
+    RawJson,
+    hub::{Downstream as Body, Frame, ObjectOperation, OutboxKey, PodStatusReport, Upstream as Said},
+};
+
+use super::{downstream::DownstreamMessage, resource::node::EDGE_LABEL, upstream::UpstreamMessage};
+use crate::{
+    cluster::{self, Part},
+    testing::{World, node, said},
+};
+
+fn raw(value: Value) -> RawJson {
+    RawJson::from_value(&value).unwrap()
+}
+
+fn register(named: &str) -> Frame<Said> {
+    let object = raw(json!({"metadata": {"name": named, "labels": {"zone": "hall"}}, "status": {"nodeInfo": {"architecture": "amd64"}}}));
+    said(Said::NodeRegister { namespace: Namespace::default(), node: node(named), object })
+}
+
+fn pod_status(name: &str, uid: &str, status: Value) -> Frame<Said> {
+    let report = PodStatusReport { uid: uid.into(), name: ObjectName::new(name).unwrap(), status: raw(status) };
+    said(Said::PodStatus { namespace: Namespace::default(), reports: vec![report] })
+}
+
+fn key(text: &str) -> ResourceKey {
+    text.parse().unwrap()
+}
+
+fn pod(name: &str, on: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": on, "containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "tok"}}]}],
+            "volumes": [{"name": "v", "configMap": {"name": "cfg"}}]}})
+}
+
+impl World {
+    fn from_edge(&self, name: &str, frame: &Frame<Said>) {
+        assert!(self.upstream.try_send(UpstreamMessage::FromEdge { node: node(name), frame: frame.clone() }).is_ok());
+    }
+
+    async fn ask(&self, name: &str, frame: &Frame<Said>) -> Body {
+        self.from_edge(name, frame);
+        self.answer(name, frame).await
+    }
+
+    async fn config(&self) {
+        self.create(
+            &cluster::CONFIG_MAP,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cfg", "namespace": "default"}, "data": {"k": "1"}}),
+        )
+        .await;
+        self.create(
+            &cluster::SECRET,
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tok", "namespace": "default"}, "data": {"k": "dg=="}}),
+        )
+        .await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_pod_reaches_its_node_after_what_it_needs_and_its_life_comes_back() {
+    let world = World::start().await;
+    world.config().await;
+    let answer = world.ask("n1", &register("n1")).await;
+    let Body::QueryAnswer { result: Ok(stored), .. } = answer else { panic!("{answer:?}") };
+    assert_eq!(stored.to::<Value>().unwrap()["metadata"]["labels"], json!({"zone": "hall", EDGE_LABEL: ""}));
+
+    let created = world.create(&cluster::POD, pod("web", "n1")).await;
+    let uid = created["metadata"]["uid"].as_str().unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        let (to, key, frame) = world.next_send().await;
+        let Body::Object { operation, object, .. } = frame.body else { panic!("{frame:?}") };
+        assert!(frame.resource_version.is_some());
+        sent.push((to, key, operation, object));
+    }
+    let order: Vec<_> = sent.iter().map(|(to, key, operation, _)| (to.as_str(), key.clone(), *operation)).collect();
+    assert_eq!(
+        order,
+        [
+            ("n1", OutboxKey::Object(key("default/configmap/cfg")), ObjectOperation::Insert),
+            ("n1", OutboxKey::Object(key("default/secret/tok")), ObjectOperation::Update),
+            ("n1", OutboxKey::Object(key("default/pod/web")), ObjectOperation::Insert),
+        ]
+    );
+    assert_eq!(sent[2].3.to::<Value>().unwrap()["metadata"]["uid"], uid);
+
+    let running = json!({"phase": "Running", "podIP": "10.9.0.2", "hostIP": "10.0.0.2", "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{"name": "c", "ready": true, "restartCount": 0, "image": "i", "imageID": "", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]});
+    let answer = world.ask("n1", &pod_status("web", uid, running)).await;
+    assert!(matches!(answer, Body::Confirm { .. }), "{answer:?}");
+    let stored = world.cluster.get(&cluster::POD, Some("default"), "web").await.unwrap();
+    assert_eq!((&stored["status"]["phase"], &stored["status"]["podIP"]), (&json!("Running"), &json!("10.9.0.2")));
+
+    // Graceful deletion: the edge hears of it, ends the containers, and only then the object goes.
+    world.cluster.patch(&cluster::CONFIG_MAP, Some("default"), "cfg", Part::Main, &json!({"data": {"k": "2"}})).await.unwrap();
+    world
+        .told(
+            "n1",
+            |frame| matches!(&frame.body, Body::Object { operation: ObjectOperation::Update, key, .. } if key.to_string() == "default/configmap/cfg"),
+        )
+        .await;
+    world.delete_gracefully("web").await;
+    let update = world.told("n1", |frame| matches!(&frame.body, Body::Object { operation: ObjectOperation::Update, .. })).await;
+    let Body::Object { object, .. } = update.body else { panic!() };
+    assert!(object.to::<Value>().unwrap()["metadata"]["deletionTimestamp"].is_string());
+    let ended = json!({"phase": "Succeeded", "containerStatuses": [{"name": "c", "ready": false, "restartCount": 0, "image": "i", "imageID": "",
+        "state": {"terminated": {"exitCode": 0}}}]});
+    assert!(matches!(world.ask("n1", &pod_status("web", uid, ended)).await, Body::Confirm { .. }));
+    world.until(&cluster::POD, Some("default"), "web", Value::is_null).await;
+    let mut gone = Vec::new();
+    for _ in 0..3 {
+        let (_, key, frame) = world.next_send().await;
+        assert!(matches!(frame.body, Body::Object { operation: ObjectOperation::Delete, .. }), "{frame:?}");
+        gone.push(key);
+    }
+    assert_eq!(gone[0], OutboxKey::Object(key("default/pod/web")));
+    world.stop().await;
+}
+
+impl World {
+    async fn delete_gracefully(&self, name: &str) {
+        let api: kube::Api<kube::api::DynamicObject> = kube::Api::namespaced_with(self.cluster.client(), "default", &cluster::POD.resource());
+        api.delete(name, &kube::api::DeleteParams::default()).await.unwrap();
+    }
+}
+
+#[actix_rt::test]
+async fn a_pod_that_the_api_does_not_have_has_to_go_at_the_edge() {
+    let world = World::start().await;
+    let report = pod_status("ghost", "u-1", json!({"phase": "Running"}));
+    world.from_edge("n1", &report);
+    let (to, sent_key, frame) = world.next_send().await;
+    assert_eq!((to.as_str(), sent_key), ("n1", OutboxKey::Object(key("default/pod/ghost"))));
+    let Body::Object { operation: ObjectOperation::Delete, object, .. } = frame.body else { panic!("{frame:?}") };
+    assert_eq!(object.to::<Value>().unwrap()["metadata"]["uid"], "u-1");
+    assert!(matches!(world.answer("n1", &report).await, Body::Confirm { .. }));
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_pod_made_anew_under_its_name_is_sent_again_and_keeps_its_status() {
+    let world = World::start().await;
+    world.ask("n1", &register("n1")).await;
+    world.create(&cluster::POD, pod("web", "n1")).await;
+    let report = pod_status("web", "an-older-uid", json!({"phase": "Failed"}));
+    world.from_edge("n1", &report);
+    world
+        .told(
+            "n1",
+            |frame| matches!(&frame.body, Body::Object { operation: ObjectOperation::Update, key, .. } if key.to_string() == "default/pod/web"),
+        )
+        .await;
+    let stored = world.cluster.get(&cluster::POD, Some("default"), "web").await.unwrap();
+    assert_ne!(stored["status"]["phase"], "Failed");
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_node_writes_its_own_node_and_pods_only() {
+    let world = World::start().await;
+    world.ask("n1", &register("n1")).await;
+    world.ask("n2", &register("n2")).await;
+    let created = world.create(&cluster::POD, pod("web", "n1")).await;
+    let uid = created["metadata"]["uid"].as_str().unwrap();
+    let content = raw(json!({"UID": "x", "Status": {"phase": "Evil"}}));
+    for frame in [
+        register("n1"),
+        said(Said::NodeStatus { namespace: Namespace::default(), node: node("n1"), content }),
+        pod_status("web", uid, json!({"phase": "Failed"})),
+    ] {
+        let answer = world.ask("n2", &frame).await;
+        assert!(matches!(answer, Body::Refusal { .. }), "{answer:?}");
+    }
+    let stored = world.cluster.get(&cluster::POD, Some("default"), "web").await.unwrap();
+    assert_ne!(stored["status"]["phase"], "Failed");
+    assert_ne!(world.cluster.get(&cluster::NODE, None, "n1").await.unwrap()["status"]["phase"], "Evil");
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_node_reads_what_its_pods_name_and_hears_why_it_gets_nothing() {
+    let world = World::start().await;
+    world.config().await;
+    world
+        .create(&cluster::SECRET, json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "foreign", "namespace": "default"}, "data": {}}))
+        .await;
+    world.ask("n1", &register("n1")).await;
+    let mut with_missing = pod("web", "n1");
+    with_missing["spec"]["volumes"] = json!([{"name": "w", "configMap": {"name": "missing", "optional": true}}]);
+    world.create(&cluster::POD, with_missing).await;
+    world.told("n1", |frame| matches!(&frame.body, Body::Object { key, .. } if key.to_string() == "default/pod/web")).await;
+    let query = |text: &str| said(Said::Query { key: key(text) });
+    let Body::QueryAnswer { result: Ok(secret), .. } = world.ask("n1", &query("default/secret/tok")).await else { panic!() };
+    assert_eq!(secret.to::<Value>().unwrap()["data"]["k"], "dg==");
+    for (text, why) in [
+        ("default/secret/foreign", "not for node"),
+        ("kube-system/secret/tok", "not for node"),
+        ("default/configmap/missing", "not found"),
+        ("default/node/n2", "not for node"),
+        ("default/lease/n1", "not for node"),
+    ] {
+        let answer = world.ask("n1", &query(text)).await;
+        assert!(matches!(&answer, Body::QueryAnswer { result: Err(reason), .. } if reason.contains(why)), "{text}: {answer:?}");
+    }
+    assert!(matches!(world.ask("n1", &query("default/node/n1")).await, Body::QueryAnswer { result: Ok(_), .. }));
+    assert!(matches!(world.ask("n2", &query("default/pod/web")).await, Body::QueryAnswer { result: Err(_), .. }));
+    assert!(matches!(world.ask("n1", &query("default/secret")).await, Body::Refusal { .. }));
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_node_status_is_written_and_several_at_once_are_all_answered() {
+    let world = World::start().await;
+    let status = |ready: &str| {
+        let content = raw(
+            json!({"UID": "x", "Status": {"capacity": {"cpu": "4"}, "conditions": [{"type": "Ready", "status": ready, "reason": "R", "message": "m"}]}}),
+        );
+        said(Said::NodeStatus { namespace: Namespace::default(), node: node("n1"), content })
+    };
+    let answer = world.ask("n1", &status("True")).await;
+    assert!(matches!(&answer, Body::Refusal { reason, .. } if reason.contains("register")), "{answer:?}");
+    world.ask("n1", &register("n1")).await;
+    let frames = [status("False"), status("Unknown"), status("True")];
+    frames.iter().for_each(|frame| world.from_edge("n1", frame));
+    let mut answered = Vec::new();
+    while answered.len() < frames.len() {
+        let answer = world.told("n1", |frame| matches!(frame.body, Body::Confirm { .. })).await;
+        answered.push(answer.parent.unwrap());
+    }
+    assert!(frames.iter().all(|frame| answered.contains(&frame.id)));
+    let stored = world.cluster.get(&cluster::NODE, None, "n1").await.unwrap();
+    assert_eq!((&stored["status"]["conditions"][0]["status"], &stored["status"]["capacity"]["cpu"]), (&json!("True"), &json!("4")));
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn the_lease_of_a_connected_node_is_made_and_belongs_to_it() {
+    let world = World::start().await;
+    let frame = register("n1");
+    assert!(world.upstream.try_send(UpstreamMessage::NodeConnected { node: node("n1") }).is_ok());
+    world.ask("n1", &frame).await;
+    let lease = world.until(&cluster::LEASE, Some("kube-node-lease"), "n1", |lease| !lease.is_null()).await;
+    assert_eq!((&lease["spec"]["leaseDurationSeconds"], &lease["spec"]["holderIdentity"]), (&json!(40), &json!("n1")));
+    assert_eq!(lease["metadata"]["ownerReferences"][0]["kind"], "Node");
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn while_the_api_is_away_nothing_is_confirmed_and_after_it_everything_goes_on() {
+    let mut world = World::start().await;
+    world.config().await;
+    world.ask("n1", &register("n1")).await;
+    let created = world.create(&cluster::POD, pod("web", "n1")).await;
+    let uid = created["metadata"]["uid"].as_str().unwrap().to_owned();
+    world.told("n1", |frame| matches!(&frame.body, Body::Object { key, .. } if key.to_string() == "default/pod/web")).await;
+
+    world.stop_api().await;
+    let report = pod_status("web", &uid, json!({"phase": "Running"}));
+    world.from_edge("n1", &report);
+    // The next message is looked at after the first, so its refusal shows that the first stayed unanswered.
+    let refused = said(Said::Query { key: key("default/secret") });
+    world.from_edge("n1", &refused);
+    let first = world.told("n1", |frame| frame.parent.is_some()).await;
+    assert_eq!(first.parent.as_ref(), Some(&refused.id));
+
+    world.restart_api().await;
+    assert!(matches!(world.ask("n1", &report).await, Body::Confirm { .. }), "the edge repeats it");
+    world.cluster.patch(&cluster::CONFIG_MAP, Some("default"), "cfg", Part::Main, &json!({"data": {"k": "2"}})).await.unwrap();
+    world.told("n1", |frame| matches!(&frame.body, Body::Object { key, object, .. } if key.to_string() == "default/configmap/cfg" && object.as_str().contains("\"2\""))).await;
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_downstream_half_that_died_tells_a_connecting_node_everything_again() {
+    let world = World::start().await;
+    world.config().await;
+    world.ask("n1", &register("n1")).await;
+    world.create(&cluster::POD, pod("web", "n1")).await;
+    let is_web = |frame: &Frame<Body>| matches!(&frame.body, Body::Object { key, .. } if key.to_string() == "default/pod/web");
+    world.told("n1", is_web).await;
+    world.running.restart("downstream");
+    world.told("n1", is_web).await;
+    assert!(world.downstream.try_send(DownstreamMessage::NodeConnected { node: node("n1") }).is_ok());
+    world.told("n1", |frame| matches!(&frame.body, Body::Object { key, .. } if key.to_string() == "default/configmap/cfg")).await;
+    world.told("n1", is_web).await;
+    world.stop().await;
+}
