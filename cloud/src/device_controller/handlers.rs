@@ -82,7 +82,7 @@ impl Handler<Lease<DeviceControllerMessage>> for DeviceController {
 impl DeviceController {
     fn one(&mut self, message: &DeviceControllerMessage, outcome: &mut Outcome) {
         match message {
-            DeviceControllerMessage::FromEdge { node, frame } => self.from_edge(node, frame, outcome),
+            DeviceControllerMessage::FromEdge { node, frame } => self.take(node, frame, outcome),
             DeviceControllerMessage::NodeConnected { .. } | DeviceControllerMessage::NodeDisconnected { .. } => {}
             DeviceControllerMessage::Device { generation, change } => {
                 if *generation == self.generation {
@@ -113,12 +113,12 @@ impl DeviceController {
     fn catch_up(&mut self, outcome: &mut Outcome) {
         if self.devices.is_complete() {
             for (node, frame) in std::mem::take(&mut self.early) {
-                self.from_edge(&node, &frame, outcome);
+                self.take(&node, &frame, outcome);
             }
         }
     }
 
-    fn from_edge(&mut self, node: &NodeName, frame: &Frame<Upstream>, outcome: &mut Outcome) {
+    fn take(&mut self, node: &NodeName, frame: &Frame<Upstream>, outcome: &mut Outcome) {
         if !self.devices.is_complete() {
             if self.early.len() < EARLY_MAX {
                 self.early.push_back((node.clone(), frame.clone()));

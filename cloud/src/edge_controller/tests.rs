@@ -40,12 +40,12 @@ fn pod(name: &str, on: &str) -> Value {
 }
 
 impl World {
-    fn from_edge(&self, name: &str, frame: &Frame<Said>) {
+    fn says(&self, name: &str, frame: &Frame<Said>) {
         assert!(self.upstream.try_send(UpstreamMessage::FromEdge { node: node(name), frame: frame.clone() }).is_ok());
     }
 
     async fn ask(&self, name: &str, frame: &Frame<Said>) -> Body {
-        self.from_edge(name, frame);
+        self.says(name, frame);
         self.answer(name, frame).await
     }
 
@@ -135,7 +135,7 @@ impl World {
 async fn a_pod_that_the_api_does_not_have_has_to_go_at_the_edge() {
     let world = World::start().await;
     let report = pod_status("ghost", "u-1", json!({"phase": "Running"}));
-    world.from_edge("n1", &report);
+    world.says("n1", &report);
     let (to, sent_key, frame) = world.next_send().await;
     assert_eq!((to.as_str(), sent_key), ("n1", OutboxKey::Object(key("default/pod/ghost"))));
     let Body::Object { operation: ObjectOperation::Delete, object, .. } = frame.body else { panic!("{frame:?}") };
@@ -150,7 +150,7 @@ async fn a_pod_made_anew_under_its_name_is_sent_again_and_keeps_its_status() {
     world.ask("n1", &register("n1")).await;
     world.create(&cluster::POD, pod("web", "n1")).await;
     let report = pod_status("web", "an-older-uid", json!({"phase": "Failed"}));
-    world.from_edge("n1", &report);
+    world.says("n1", &report);
     world
         .told(
             "n1",
@@ -228,7 +228,7 @@ async fn a_node_status_is_written_and_several_at_once_are_all_answered() {
     assert!(matches!(&answer, Body::Refusal { reason, .. } if reason.contains("register")), "{answer:?}");
     world.ask("n1", &register("n1")).await;
     let frames = [status("False"), status("Unknown"), status("True")];
-    frames.iter().for_each(|frame| world.from_edge("n1", frame));
+    frames.iter().for_each(|frame| world.says("n1", frame));
     let mut answered = Vec::new();
     while answered.len() < frames.len() {
         let answer = world.told("n1", |frame| matches!(frame.body, Body::Confirm { .. })).await;
@@ -263,10 +263,10 @@ async fn while_the_api_is_away_nothing_is_confirmed_and_after_it_everything_goes
 
     world.stop_api().await;
     let report = pod_status("web", &uid, json!({"phase": "Running"}));
-    world.from_edge("n1", &report);
+    world.says("n1", &report);
     // The next message is looked at after the first, so its refusal shows that the first stayed unanswered.
     let refused = said(Said::Query { key: key("default/secret") });
-    world.from_edge("n1", &refused);
+    world.says("n1", &refused);
     let first = world.told("n1", |frame| frame.parent.is_some()).await;
     assert_eq!(first.parent.as_ref(), Some(&refused.id));
 
