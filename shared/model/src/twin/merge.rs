@@ -266,6 +266,8 @@ impl Merge {
                         self.refuse(name, stored, reason);
                         break;
                     }
+                    // The very same again: sent twice, or listed at a reconnection. Nothing to write, nothing to tell.
+                    Ok(admitted) if *version == Some(admitted) && value.as_ref().is_some_and(|stored| stored.value == side.value) => {}
                     Ok(admitted) => {
                         *value = Some(self.stamp(side));
                         *version = Some(admitted);

@@ -225,6 +225,18 @@ fn the_cloud_moves_expected_again_after_the_device_did_when_it_names_the_version
 }
 
 #[test]
+fn the_very_same_from_the_cloud_again_writes_and_tells_nothing() {
+    let mut twin = fixture();
+    cloud(&mut twin, PropertySet { optional: Some(false), ..wanted("30", 7, 1) });
+    let before = twin.clone();
+    assert_eq!(cloud(&mut twin, PropertySet { optional: Some(false), ..wanted("30", 7, 1) }), Outcome::default());
+    assert_eq!(twin, before);
+    // Another value under the same version, or the same value under a newer one, is a change.
+    assert!(!cloud(&mut twin, wanted("31", 7, 1)).dirty.is_empty());
+    assert!(!cloud(&mut twin, wanted("31", 8, 1)).dirty.is_empty());
+}
+
+#[test]
 fn a_refused_version_ends_the_property_and_a_wrong_value_only_its_side() {
     let mut twin = fixture();
     let set = PropertySet { actual: side("5"), actual_version: version(9, 9), optional: Some(false), ..wanted("30", 0, 0) };
