@@ -23,6 +23,13 @@ pub enum EdgedMessage {
     CloudConnected,
     /// From EdgeHub: the cloud is away. Pods keep running.
     CloudDisconnected,
+    /// From MetaManager: the cloud did not register the node. Tried again after a pause.
+    RegistrationRefused {
+        /// The cloud's words.
+        reason: String,
+    },
+    /// From a timer of its own: register again.
+    RegisterDue,
     /// From the engine's event stream.
     Runtime(RuntimeEvent),
     /// From Edged's own timer: compare everything.
@@ -54,6 +61,8 @@ impl Mail for EdgedMessage {
             Self::ObjectDeleted { .. } => "ObjectDeleted",
             Self::CloudConnected => "CloudConnected",
             Self::CloudDisconnected => "CloudDisconnected",
+            Self::RegistrationRefused { .. } => "RegistrationRefused",
+            Self::RegisterDue => "RegisterDue",
             Self::Runtime(_) => "Runtime",
             Self::ReconcileDue => "ReconcileDue",
             Self::Listed(_) => "Listed",
@@ -73,7 +82,8 @@ impl Mail for EdgedMessage {
             Self::Passed(passed) => format!("{kind} {}", passed.uid),
             Self::Pulled { image, result } => format!("{kind} {image} {}", if result.is_ok() { "ok" } else { "failed" }),
             Self::Listed(result) => format!("{kind} {}", result.as_ref().map_or(0, Vec::len)),
-            Self::CloudConnected | Self::CloudDisconnected | Self::ReconcileDue | Self::StatusDue => kind.into(),
+            Self::RegistrationRefused { reason } => format!("{kind} {reason}"),
+            Self::CloudConnected | Self::CloudDisconnected | Self::RegisterDue | Self::ReconcileDue | Self::StatusDue => kind.into(),
         }
     }
 

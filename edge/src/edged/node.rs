@@ -184,6 +184,11 @@ impl NodeReport {
         changed
     }
 
+    /// Name and version of the engine, if it ever answered.
+    pub fn engine(&self) -> Option<String> {
+        Some(self.engine.clone()).filter(|engine| !engine.is_empty())
+    }
+
     /// Whether the engine answers.
     pub fn is_ready(&self) -> bool {
         self.ready

@@ -171,7 +171,8 @@ fn next(desired: &Desired<'_>, container: &Container, seen: &Observed, now: Time
                 return None;
             }
             let (level, at) = current.next_start()?;
-            if at > now {
+            // A clock that was set back would make the pause as long as the step: then it starts at once.
+            if at > now && exit.finished_at <= now {
                 plan.wake(at);
                 return None;
             }

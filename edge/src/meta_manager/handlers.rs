@@ -44,12 +44,13 @@ impl MetaManager {
         if edge_hub.is_empty() {
             return lease.postpone_from(0, peers.edge_hub.room());
         }
-        let edged: Vec<_> = (0..lease.len()).map_while(|_| peers.edged.try_reserve()).collect();
-        if edged.is_empty() {
+        let edged: Option<Vec<_>> = peers.edged.as_ref().map(|edged| (0..lease.len()).map_while(|_| edged.try_reserve()).collect());
+        if edged.as_ref().is_some_and(Vec::is_empty) {
             drop(edge_hub);
-            return lease.postpone_from(0, peers.edged.room());
+            return lease.postpone_from(0, peers_room(peers));
         }
-        let most = edge_hub.len().min(edged.len());
+        let most = edged.as_ref().map_or(edge_hub.len(), |edged| edged.len().min(edge_hub.len()));
+        let edged = edged.unwrap_or_default();
         let now = self.config.clock.now();
         let done = self.store.write_batch(
             &lease,
@@ -118,7 +119,7 @@ impl MetaManager {
                 room.send(Meta::new("metaManager"), message);
             }
             None => {
-                let _ = self.peers.edged.try_send(message);
+                let _ = self.peers.edged.as_ref().map(|edged| edged.try_send(message));
             }
         }
     }
@@ -165,7 +166,11 @@ impl MetaManager {
                 reply.send(found);
             }
             MetaManagerMessage::LateAnswer { key, answer: Err(reason), .. } => {
-                log::warn!(key = key.to_string().as_str(), reason = reason.as_str(); "the cloud answered with an error");
+                if key.kind == ResourceKind::Node {
+                    self.hint(EdgedMessage::RegistrationRefused { reason: reason.clone() }, None);
+                } else {
+                    log::warn!(key = key.to_string().as_str(), reason = reason.as_str(); "the cloud answered with an error");
+                }
             }
             MetaManagerMessage::NodeStatus { content } => {
                 self.of_node(content, |namespace, node, content| Upstream::NodeStatus { namespace, node, content })
@@ -267,9 +272,11 @@ fn of_cloud(frame: Frame<Downstream>) -> (Result<RawJson, QueryError>, Option<St
 
 /// Ends when both peers have room.
 fn peers_room(peers: &super::Peers) -> impl Future<Output = ()> + 'static {
-    let (edge_hub, edged) = (peers.edge_hub.room(), peers.edged.room());
+    let (edge_hub, edged) = (peers.edge_hub.room(), peers.edged.as_ref().map(actor::Handle::room));
     async move {
         edge_hub.await;
-        edged.await;
+        if let Some(edged) = edged {
+            edged.await;
+        }
     }
 }

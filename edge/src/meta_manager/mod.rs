@@ -67,8 +67,8 @@ impl Config {
 pub struct Peers {
     /// To the cloud.
     pub edge_hub: Handle<EdgeHubMessage>,
-    /// Gets the hints.
-    pub edged: Handle<EdgedMessage>,
+    /// Gets the hints, where the module runs.
+    pub edged: Option<Handle<EdgedMessage>>,
     /// Its own, for timers and answers that come later.
     pub own: Handle<MetaManagerMessage>,
 }

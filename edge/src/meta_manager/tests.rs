@@ -34,7 +34,7 @@ fn fixture_with_room(room: usize) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().join("edge.db")).unwrap();
     let (edge_hub, edged, own) = (Probe::new("edge_hub", room), Probe::new("edged", room), Probe::new("meta", 64));
-    let peers = Peers { edge_hub: edge_hub.handle(), edged: edged.handle(), own: own.handle() };
+    let peers = Peers { edge_hub: edge_hub.handle(), edged: Some(edged.handle()), own: own.handle() };
     let mut config = Config::new(NodeName::new("n1").unwrap(), Namespace::new("default").unwrap(), Duration::from_secs(1));
     config.clock = Arc::new(ManualClock::at(Timestamp(1_000)));
     let module = MetaManager::new(store.clone(), config, peers);

@@ -1,0 +1,378 @@
+//! What Edged does with each message.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
+use actor::Lease;
+use model::{ObjectName, ResourceKey, ResourceKind};
+use wire::hub::{PodStatusReport, RawJson};
+
+use super::message::EdgedMessage;
+use super::node::Readiness;
+use super::runtime::{RuntimeError, RuntimeEvent, Summary, label};
+use super::state::Edged;
+use super::worker::{Pass, Passed};
+use super::{RELIST_FIRST, RELIST_MAX, volume};
+use crate::meta_manager::MetaManagerMessage;
+
+/// Longest time that a missing object is waited for; MetaManager has a deadline of its own below it.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// Longest pause of a pod that waits for time alone; the comparison comes more often anyway.
+const WAKE_MAX: Duration = Duration::from_secs(600);
+/// Pause before the node registers again after a refusal.
+const REGISTER_AGAIN: Duration = Duration::from_secs(10);
+
+impl Actor for Edged {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.remind(ctx, Duration::ZERO, || EdgedMessage::ReconcileDue);
+        ctx.run_interval(self.config.status_interval, |this, _| {
+            // Full means that the node is busy with its pods; the next tick is near.
+            let _ = this.peers.own.try_send(EdgedMessage::StatusDue);
+        });
+    }
+}
+
+impl Handler<Lease<EdgedMessage>> for Edged {
+    type Result = ();
+
+    fn handle(&mut self, lease: Lease<EdgedMessage>, ctx: &mut Self::Context) {
+        self.fence = Some(lease.fence());
+        lease.each(|_, message| self.on(message, ctx));
+    }
+}
+
+impl Edged {
+    fn on(&mut self, message: &EdgedMessage, ctx: &mut Context<Self>) {
+        match message {
+            EdgedMessage::ObjectChanged { key } => self.object_changed(key),
+            EdgedMessage::ObjectDeleted { key } => self.object_deleted(key),
+            EdgedMessage::CloudConnected => {
+                self.register();
+                self.post_node_status();
+            }
+            EdgedMessage::CloudDisconnected => {}
+            EdgedMessage::RegistrationRefused { reason } => {
+                log::warn!(reason = reason.as_str(); "the cloud did not register this node; trying again");
+                let _ = self.remind(ctx, REGISTER_AGAIN, || EdgedMessage::RegisterDue);
+            }
+            EdgedMessage::RegisterDue => self.register(),
+            EdgedMessage::Runtime(event) => self.runtime(event, ctx),
+            EdgedMessage::ReconcileDue => self.list(),
+            EdgedMessage::Listed(result) => self.listed(result, ctx),
+            EdgedMessage::StatusDue => {
+                self.post_node_status();
+                self.report_again();
+            }
+            EdgedMessage::PodDue { uid } => {
+                if self.pods.contains_key(uid) {
+                    self.pass(uid);
+                }
+            }
+            EdgedMessage::Passed(passed) => self.passed(passed, ctx),
+            EdgedMessage::Pulled { image, result } => self.pulled(image, result),
+        }
+    }
+
+    /// Sends itself a message later.
+    fn remind(&self, ctx: &mut Context<Self>, after: Duration, message: impl Fn() -> EdgedMessage + 'static) -> SpawnHandle {
+        let own = self.peers.own.clone();
+        let wait = async move {
+            tokio::time::sleep(after).await;
+            let _ = own.send(message()).await;
+        };
+        ctx.spawn(wait.into_actor(self))
+    }
+
+    fn object_changed(&mut self, key: &ResourceKey) {
+        match key.kind {
+            ResourceKind::Pod => {
+                let uid = match self.stored_uid(key) {
+                    Ok(uid) => uid,
+                    Err(error) => return log::error!(error = error.to_string().as_str(); "a pod cannot be read from the store"),
+                };
+                // Another pod of that name: the earlier one has to go.
+                if let Some(earlier) = self.uids.get(key).cloned().filter(|earlier| Some(earlier) != uid.as_ref()) {
+                    self.forget_key(&earlier);
+                }
+                if let Some(uid) = uid {
+                    self.know(&uid, key);
+                    self.pass(&uid);
+                }
+            }
+            ResourceKind::ConfigMap | ResourceKind::Secret => self.pass_readers(key),
+            _ => {}
+        }
+    }
+
+    fn object_deleted(&mut self, key: &ResourceKey) {
+        match key.kind {
+            ResourceKind::Pod => {
+                if let Some(uid) = self.uids.get(key).cloned() {
+                    self.forget_key(&uid);
+                }
+            }
+            ResourceKind::ConfigMap | ResourceKind::Secret => self.pass_readers(key),
+            _ => {}
+        }
+    }
+
+    fn know(&mut self, uid: &str, key: &ResourceKey) {
+        self.uids.insert(key.clone(), uid.to_owned());
+        self.pods.entry(uid.to_owned()).or_default().key = Some(key.clone());
+    }
+
+    /// The store has the pod no more: everything of it goes.
+    fn forget_key(&mut self, uid: &str) {
+        if let Some(entry) = self.pods.get_mut(uid)
+            && let Some(key) = entry.key.take()
+        {
+            self.uids.remove(&key);
+        }
+        self.pass(uid);
+    }
+
+    fn pass_readers(&mut self, key: &ResourceKey) {
+        let Some(name) = &key.name else { return };
+        let object = (key.kind == ResourceKind::Secret, name.to_string());
+        let reads = |entry: &super::state::Entry| {
+            entry.key.as_ref().is_some_and(|pod| pod.namespace == key.namespace)
+                && entry.desired.as_ref().is_some_and(|d| d.pod.references().contains(&object))
+        };
+        let readers: Vec<String> = self.pods.iter().filter(|(_, entry)| reads(entry)).map(|(uid, _)| uid.clone()).collect();
+        readers.iter().for_each(|uid| self.pass(uid));
+    }
+
+    pub(super) fn pass(&mut self, uid: &str) {
+        if let Some(pass) = self.begin_pass(uid) {
+            actix_rt::spawn(Pass::run(pass));
+        }
+    }
+
+    fn passed(&mut self, passed: &Passed, ctx: &mut Context<Self>) {
+        let Passed { uid, seen, troubles, end } = passed;
+        if let Some((key, report)) = self.take_in(uid, seen.clone(), troubles.clone(), end.as_ref()) {
+            self.report(uid, key, report);
+        }
+        let Some(end) = end else { return };
+        if let Some(failure) = &end.failure {
+            self.engine_failed(failure);
+        }
+        let now = self.shared.now();
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        if let Some(earlier) = entry.timer.take() {
+            ctx.cancel_future(earlier);
+        }
+        let pulls: Vec<String> = end.images.values().filter(|image| !entry.pulled.iter().any(|(pulled, _)| pulled == *image)).cloned().collect();
+        let missing = entry.due_questions(&end.objects, now);
+        let namespace = entry.key.as_ref().map(|key| key.namespace.clone());
+        if entry.is_dirty || !entry.pulled.is_empty() {
+            self.pass(uid);
+        } else if end.is_gone && entry.key.is_none() {
+            log::info!(uid = uid.as_str(); "pod is gone");
+            self.pods.remove(uid);
+        } else if let Some(at) = end.wake_at {
+            let after = Duration::try_from(at.duration_since(now)).unwrap_or_default().min(WAKE_MAX);
+            let due = uid.clone();
+            let timer = self.remind(ctx, after, move || EdgedMessage::PodDue { uid: due.clone() });
+            if let Some(entry) = self.pods.get_mut(uid) {
+                entry.timer = Some(timer);
+            }
+        }
+        pulls.iter().for_each(|image| self.pull(image));
+        if let Some(namespace) = namespace {
+            missing.into_iter().for_each(|(is_secret, name)| self.ask(&namespace, is_secret, &name));
+        }
+    }
+
+    fn report(&mut self, uid: &str, key: ResourceKey, report: PodStatusReport) {
+        // Full: reported with the next tick. Nothing waits here, so that MetaManager can always tell this actor something.
+        let is_sent = self.peers.meta_manager.try_send(MetaManagerMessage::PodStatus { key, report }).is_ok();
+        if let Some(entry) = self.pods.get_mut(uid) {
+            entry.is_unreported = !is_sent;
+        }
+    }
+
+    fn report_again(&mut self) {
+        let open: Vec<String> = self.pods.iter().filter(|(_, entry)| entry.is_unreported && !entry.is_busy).map(|(uid, _)| uid.clone()).collect();
+        for uid in open {
+            let troubles = self.pods.get(&uid).map(|entry| entry.troubles.clone()).unwrap_or_default();
+            if let Some((key, report)) = self.take_in(&uid, None, troubles, None) {
+                self.report(&uid, key, report);
+            }
+        }
+    }
+
+    /// Asks for an object that a pod needs. Its arrival is hinted like any other change.
+    fn ask(&self, namespace: &model::Namespace, is_secret: bool, name: &str) {
+        let Ok(name) = ObjectName::new(name) else { return };
+        let kind = if is_secret { ResourceKind::Secret } else { ResourceKind::ConfigMap };
+        let key = ResourceKey::object(namespace.clone(), kind, name);
+        let meta_manager = self.peers.meta_manager.clone();
+        actix_rt::spawn(async move {
+            let asked = meta_manager.ask(ASK_LIMIT, |reply| MetaManagerMessage::Query { key: key.clone(), reply }).await;
+            if let Ok(Err(error)) = asked {
+                log::info!(key = key.to_string().as_str(), reason = error.to_string().as_str(); "an object that a pod needs did not come");
+            }
+        });
+    }
+
+    fn pull(&mut self, image: &str) {
+        if !self.pulling.insert(image.to_owned()) {
+            return;
+        }
+        let (shared, image) = (self.shared.clone(), image.to_owned());
+        actix_rt::spawn(async move {
+            log::info!(image = image.as_str(); "pulling image");
+            let result = {
+                let _permit = shared.pulls.acquire().await;
+                shared.runtime.pull(&image).await
+            };
+            let _ = shared.edged.send(EdgedMessage::Pulled { image, result }).await;
+        });
+    }
+
+    fn pulled(&mut self, image: &str, result: &Result<(), RuntimeError>) {
+        self.pulling.remove(image);
+        let outcome = result.clone().map_err(|error| error.to_string());
+        let mut waiting = Vec::new();
+        for (uid, entry) in &mut self.pods {
+            if entry.images.values().any(|wanted| wanted == image) {
+                entry.pulled.push((image.to_owned(), outcome.clone()));
+                waiting.push(uid.clone());
+            }
+        }
+        waiting.iter().for_each(|uid| self.pass(uid));
+    }
+
+    fn runtime(&mut self, event: &RuntimeEvent, ctx: &mut Context<Self>) {
+        match event {
+            RuntimeEvent::Container { pod_uid, .. } => {
+                self.relist = RELIST_FIRST;
+                self.pass(pod_uid);
+            }
+            RuntimeEvent::Image => {
+                // Somebody may wait for just this one: the pause after a failed pull is over.
+                let now = self.shared.now();
+                let mut waiting = Vec::new();
+                for (uid, entry) in &mut self.pods {
+                    for trouble in entry.troubles.values_mut().filter(|t| t.reason.starts_with("ErrImage") && t.retry_at != jiff::Timestamp::MAX) {
+                        trouble.retry_at = now;
+                        waiting.push(uid.clone());
+                    }
+                }
+                waiting.iter().for_each(|uid| self.pass(uid));
+            }
+            RuntimeEvent::Up(version) => {
+                log::info!(engine = version.name, version = version.version.as_str(); "container engine answers");
+                self.set_readiness(Readiness::Ready(format!("{}://{}", version.name, version.version)));
+                // What happened before the stream stood is found by comparing, once now and once a moment later.
+                self.list();
+                self.relist = RELIST_FIRST;
+                self.remind_relist(ctx);
+            }
+            RuntimeEvent::Down { reason } => {
+                log::warn!(reason = reason.as_str(); "container engine is away; what runs keeps running");
+                self.set_readiness(Readiness::NotReady(reason.clone()));
+            }
+        }
+    }
+
+    fn engine_failed(&mut self, failure: &RuntimeError) {
+        if matches!(failure, RuntimeError::Unreachable { .. }) {
+            self.set_readiness(Readiness::NotReady(failure.to_string()));
+        }
+    }
+
+    fn set_readiness(&mut self, readiness: Readiness) {
+        if self.node.set(readiness, self.shared.now()) {
+            self.post_node_status();
+        }
+    }
+
+    fn register(&self) {
+        let object = RawJson::from_value(&self.node.object(self.shared.now())).expect("JSON values always serialise");
+        let _ = self.peers.meta_manager.try_send(MetaManagerMessage::NodeRegister { object });
+    }
+
+    fn post_node_status(&self) {
+        let content = RawJson::from_value(&self.node.content(self.shared.now())).expect("JSON values always serialise");
+        // Full: the next tick says it.
+        let _ = self.peers.meta_manager.try_send(MetaManagerMessage::NodeStatus { content });
+    }
+
+    fn list(&self) {
+        let shared = self.shared.clone();
+        actix_rt::spawn(async move {
+            let listed = shared.runtime.list(&[(label::NODE, &shared.node)]).await;
+            let _ = shared.edged.send(EdgedMessage::Listed(listed)).await;
+        });
+    }
+
+    /// Compares store, engine and directories, and looks at each pod that differs from what is known of it.
+    fn listed(&mut self, result: &Result<Vec<Summary>, RuntimeError>, ctx: &mut Context<Self>) {
+        let listed = match result {
+            Ok(listed) => listed,
+            Err(failure) => {
+                self.engine_failed(failure);
+                self.relist = RELIST_FIRST;
+                return self.remind_relist(ctx);
+            }
+        };
+        // The stream of events may have outlived an engine whose socket was away.
+        if let Some(engine) = self.node.engine().filter(|_| !self.node.is_ready()) {
+            self.set_readiness(Readiness::Ready(engine));
+        }
+        let mut by_uid: HashMap<&str, Vec<&Summary>> = HashMap::new();
+        for one in listed {
+            if let Some(uid) = one.labels.get(label::POD_UID) {
+                by_uid.entry(uid).or_default().push(one);
+            }
+        }
+        let stored = match self.stored_pods() {
+            Ok(stored) => stored,
+            Err(error) => {
+                log::error!(error = error.to_string().as_str(); "pods cannot be read from the store");
+                return self.remind_relist(ctx);
+            }
+        };
+        for (uid, key) in &stored {
+            if let Some(earlier) = self.uids.get(key).cloned().filter(|earlier| earlier != uid) {
+                self.forget_key(&earlier);
+            }
+            self.know(uid, key);
+        }
+        let directories = volume::directories(&self.shared.pods);
+        let mut uids: HashSet<String> = self.pods.keys().cloned().collect();
+        uids.extend(by_uid.keys().map(|uid| (*uid).to_owned()));
+        uids.extend(directories.into_iter().filter(|uid| super::check::is_uid(uid)));
+        let mut found = 0;
+        for uid in uids {
+            let is_known = self.pods.get(&uid).is_some_and(|entry| entry.seen.is_some() && !entry.is_cut_short);
+            let is_gone = !stored.contains_key(&uid);
+            let is_new = !is_gone && self.reload(&uid).unwrap_or(true);
+            let listed = by_uid.get(uid.as_str()).map_or(&[][..], Vec::as_slice);
+            let differs = self.pods.get(&uid).is_none_or(|entry| entry.differs_from(listed));
+            if is_gone {
+                self.forget_key(&uid);
+            } else if !is_known || is_new || differs {
+                self.pass(&uid);
+            } else {
+                continue;
+            }
+            found += 1;
+        }
+        self.relist = if found > 0 { RELIST_FIRST } else { (self.relist * 2).min(RELIST_MAX) };
+        self.remind_relist(ctx);
+    }
+
+    /// One chain of comparisons, whoever asked for the last one.
+    fn remind_relist(&mut self, ctx: &mut Context<Self>) {
+        if let Some(earlier) = self.relist_timer.take() {
+            ctx.cancel_future(earlier);
+        }
+        self.relist_timer = Some(self.remind(ctx, self.relist, || EdgedMessage::ReconcileDue));
+    }
+}

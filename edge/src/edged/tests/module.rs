@@ -1,0 +1,473 @@
+//! The module with MetaManager, a real store and a real engine; the cloud is a probe in EdgeHub's place.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actor::testing::Probe;
+use actor::{ChildSpec, Handle, Policy, Running, Supervisor, eventually, mailbox};
+use model::{Namespace, NodeName, Timestamp};
+use serde_json::{Value, json};
+use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, RawJson, Upstream};
+
+use super::super::node::Machine;
+use super::super::runtime::docker::DockerRuntime;
+use super::super::runtime::testing::{Engine, engine};
+use super::super::runtime::{ContainerRuntime, label};
+use super::super::{Config, Edged, EdgedMessage, Peers, Shared, read_only, watch};
+use crate::edge_hub::EdgeHubMessage;
+use crate::meta_manager::{self, MetaManager, MetaManagerMessage};
+use crate::store::Store;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// One edge: its modules run until it is stopped; engine and directory stay.
+struct Edge {
+    meta: Handle<MetaManagerMessage>,
+    edged: Handle<EdgedMessage>,
+    cloud: Probe<EdgeHubMessage>,
+    store: Store,
+    running: Running,
+    watch: actix_rt::task::JoinHandle<()>,
+    told: RefCell<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    pods: BTreeMap<String, Vec<Value>>,
+    nodes: Vec<Value>,
+    registrations: Vec<Value>,
+    asked: Vec<String>,
+}
+
+fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
+    let node = NodeName::new(&engine.node).unwrap();
+    let store = Store::open(dir.join("edge.db")).unwrap();
+    let (meta, edged) = (mailbox("metaManager", 256), mailbox("edged", 256));
+    let cloud = Probe::new("websocket", 256);
+    let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(socket).unwrap());
+    let machine = Machine { cpus: 2, memory_mib: 1024, address: "10.1.2.3".into(), ..Machine::default() };
+    let shared = Arc::new(Shared::open(runtime.clone(), edged.clone(), &node, &machine.address, dir).unwrap());
+    let meta_peers = meta_manager::Peers { edge_hub: cloud.handle(), edged: Some(edged.clone()), own: meta.clone() };
+    let meta_config = meta_manager::Config::new(node.clone(), Namespace::new("default").unwrap(), Duration::from_secs(60));
+    let edged_peers = Peers { meta_manager: meta.clone(), own: edged.clone() };
+    let edged_config = Config { node: node.clone(), version: "test".into(), status_interval: Duration::from_secs(1) };
+    let (store_a, store_b) = (store.clone(), store.clone());
+    let running = Supervisor::new("edge", Policy::default())
+        .child(ChildSpec::new(&meta, move || MetaManager::new(store_a.clone(), meta_config.clone(), meta_peers.clone())).batch(64))
+        .child(ChildSpec::new(&edged, move || {
+            Edged::new(store_b.clone(), shared.clone(), machine.clone(), edged_config.clone(), edged_peers.clone())
+        }))
+        .start(|why| panic!("{why}"));
+    let watch = actix_rt::spawn(watch(runtime, node, edged.clone()));
+    Edge { meta, edged, cloud, store, running, watch, told: RefCell::default() }
+}
+
+const SOCKET: &str = "unix:///var/run/docker.sock";
+
+impl Edge {
+    async fn say(&self, operation: ObjectOperation, kind: &str, object: &Value) {
+        let (namespace, name) = (object["metadata"]["namespace"].as_str().unwrap_or("default"), object["metadata"]["name"].as_str().unwrap());
+        let key = format!("{namespace}/{kind}/{name}").parse().unwrap();
+        let object = RawJson::from_value(object).unwrap();
+        let message = MetaManagerMessage::FromCloud { id: MsgId::random(), operation, key, resource_version: None, object };
+        self.meta.send(message).await.unwrap();
+    }
+
+    async fn apply(&self, kind: &str, object: &Value) {
+        self.say(ObjectOperation::Update, kind, object).await;
+    }
+
+    async fn delete(&self, kind: &str, object: &Value) {
+        self.say(ObjectOperation::Delete, kind, object).await;
+    }
+
+    /// Reads what the edge told since the last look; answers questions for objects from `answers`.
+    fn listen(&self) {
+        let mut told = self.told.borrow_mut();
+        for message in self.cloud.drain() {
+            match &*message {
+                EdgeHubMessage::Send(frame) => match &frame.body {
+                    Upstream::PodStatus { reports, .. } => {
+                        for report in reports {
+                            told.pods.entry(report.name.to_string()).or_default().push(report.status.to().unwrap());
+                        }
+                    }
+                    Upstream::NodeStatus { content, .. } => told.nodes.push(content.to().unwrap()),
+                    Upstream::NodeRegister { object, .. } => told.registrations.push(object.to().unwrap()),
+                    _ => {}
+                },
+                EdgeHubMessage::Request { frame, reply, .. } => {
+                    let Upstream::Query { key } = &frame.body else { panic!("an unknown question") };
+                    told.asked.push(key.to_string());
+                    let object = json!({"metadata": {"name": key.name.as_ref().unwrap().as_str(), "uid": "s-1"}, "data": {"token": "aHVudGVyMg=="}});
+                    let body = Downstream::QueryAnswer { key: key.clone(), result: Ok(RawJson::from_value(&object).unwrap()) };
+                    reply.send(Ok(Frame::answer(MsgId::random(), frame.id.clone(), Timestamp(1), body)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// All statuses of a pod so far, in order.
+    fn statuses(&self, pod: &str) -> Vec<Value> {
+        self.listen();
+        self.told.borrow().pods.get(pod).cloned().unwrap_or_default()
+    }
+
+    /// The last status of a pod; null before the first.
+    fn status(&self, pod: &str) -> Value {
+        self.statuses(pod).pop().unwrap_or_default()
+    }
+
+    fn is_ready(&self, pod: &str) -> bool {
+        let status = self.status(pod);
+        let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
+        status["phase"] == "Running" && status["conditions"].as_array().is_some_and(|all| all.iter().any(ready))
+    }
+
+    /// Reason for which the first container waits.
+    fn waits(&self, pod: &str) -> String {
+        self.status(pod)["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn node_condition(&self) -> Value {
+        self.listen();
+        self.told.borrow().nodes.last().map(|content| content["Status"]["conditions"][0].clone()).unwrap_or_default()
+    }
+
+    async fn stop(self) {
+        self.watch.abort();
+        self.running.shutdown().await;
+    }
+}
+
+/// A pod that sleeps until it is told to stop, which it does at once.
+fn sleeper(engine: &Engine, name: &str) -> Value {
+    busybox(engine, name, "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+}
+
+fn busybox(engine: &Engine, name: &str, script: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("{}-{name}", engine.node)},
+        "spec": {"nodeName": engine.node, "containers": [{"name": "main", "image": engine.image, "command": ["/bin/busybox", "sh", "-c", script]}]},
+    })
+}
+
+fn pods_dir(dir: &Path, pod: &Value) -> PathBuf {
+    dir.join("pods").join(pod["metadata"]["uid"].as_str().unwrap())
+}
+
+/// Ids of the containers of a pod that run.
+async fn running_ids(engine: &Engine, pod: &Value) -> Vec<String> {
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let found =
+        engine.containers().await.into_iter().filter(|one| one.labels.get(label::POD_UID).is_some_and(|u| u == uid) && one.state == "running");
+    let mut ids: Vec<String> = found.map(|one| one.id).collect();
+    ids.sort();
+    ids
+}
+
+async fn leave(edge: &Edge, engine: &Engine, pod: &Value) {
+    edge.delete("pod", pod).await;
+    eventually!(SOON, engine.containers().await.is_empty());
+}
+
+#[actix_rt::test]
+async fn a_pod_runs_with_its_config_map_follows_a_change_and_goes_gracefully() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let config = |value: &str| json!({"metadata": {"name": "cfg", "namespace": "default", "uid": "c-1", "resourceVersion": value}, "data": {"greeting": value}});
+    let mut pod = busybox(&engine, "web", "trap 'exit 0' TERM; while :; do echo \"$WHO $(cat /etc/cfg/greeting)\"; sleep 0.1; done");
+    pod["spec"]["volumes"] = json!([{"name": "cfg", "configMap": {"name": "cfg"}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "cfg", "mountPath": "/etc/cfg"}]);
+    pod["spec"]["containers"][0]["env"] = json!([{"name": "WHO", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    edge.apply("configmap", &config("first")).await;
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.is_ready("web"));
+    let status = edge.status("web");
+    assert!(status["podIP"].as_str().unwrap().parse::<std::net::IpAddr>().is_ok() && status["hostIP"] == "10.1.2.3", "{status}");
+    assert_eq!((&status["qosClass"], &status["containerStatuses"][0]["restartCount"]), (&json!("BestEffort"), &json!(0)));
+    let ids = running_ids(&engine, &pod).await;
+    assert_eq!(ids.len(), 1);
+    let seen = engine.runtime.inspect(&ids[0]).await.unwrap().unwrap();
+    let name = engine.docker.containers().get(&ids[0]).inspect().await.unwrap().name.unwrap();
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    assert_eq!(name, format!("/k8s_main_web_default_{uid}_0"));
+    assert_eq!(seen.labels["io.kubernetes.container.name"], "main");
+    assert_eq!(seen.labels["io.skep.managed"], "true");
+    eventually!(SOON, engine.output(&ids[0]).await.contains("web first"));
+
+    edge.apply("configmap", &config("second")).await;
+    eventually!(SOON, engine.output(&ids[0]).await.contains("web second"));
+    assert_eq!(running_ids(&engine, &pod).await, ids, "a changed ConfigMap restarts nothing");
+    let listed = read_only::pod_list(&edge.store).unwrap();
+    assert_eq!((&listed["items"][0]["metadata"]["name"], &listed["items"][0]["status"]["phase"]), (&json!("web"), &json!("Running")));
+
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    pod["metadata"]["deletionGracePeriodSeconds"] = json!(20);
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.status("web")["phase"] == "Succeeded");
+    assert_eq!(edge.status("web")["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert!(!engine.containers().await.is_empty(), "the containers stay until the object goes");
+    leave(&edge, &engine, &pod).await;
+    eventually!(SOON, !pods_dir(dir.path(), &pod).exists());
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn containers_of_a_pod_share_a_network_and_a_host_port_reaches_it() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut pod = sleeper(&engine, "two");
+    let server = "trap 'exit 0' TERM; while :; do nc -l -p 8080 -e /bin/busybox echo pong; done";
+    pod["spec"]["containers"].as_array_mut().unwrap().push(json!({
+        "name": "server", "image": engine.image, "command": ["/bin/busybox", "sh", "-c", server],
+        "ports": [{"containerPort": 8080, "hostPort": port, "hostIP": "127.0.0.1"}],
+        "resources": {"limits": {"memory": "32Mi", "cpu": "500m"}},
+    }));
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.is_ready("two"));
+    assert_eq!(running_ids(&engine, &pod).await.len(), 2);
+    let ask = || {
+        let mut text = String::new();
+        let stream = std::net::TcpStream::connect(("127.0.0.1", port));
+        let _ = stream.and_then(|mut stream| std::io::Read::read_to_string(&mut stream, &mut text));
+        text
+    };
+    eventually!(SOON, ask().contains("pong"));
+    assert!(edge.status("two")["podIP"].is_string());
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_restart_touches_no_running_container_and_removes_what_nobody_wants() {
+    let Some(engine) = engine().await else { return };
+    let other = super::super::runtime::testing::engine().await.expect("there was an engine a moment ago");
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let (keep, leave_behind) = (sleeper(&engine, "keep"), sleeper(&engine, "orphan"));
+    edge.apply("pod", &keep).await;
+    edge.apply("pod", &leave_behind).await;
+    eventually!(SOON, edge.is_ready("keep") && edge.is_ready("orphan"));
+    let ids = running_ids(&engine, &keep).await;
+    // The actor alone first, then the whole edge, with the object of one pod gone in between.
+    edge.running.restart("edged");
+    edge.running.restart("metaManager");
+    edge.told.borrow_mut().pods.clear();
+    let foreign = other.runtime.create(&other.spec("foreign", &["sleep", "100"])).await.unwrap();
+    other.runtime.start(&foreign).await.unwrap();
+    edge.stop().await;
+    assert_eq!(running_ids(&engine, &keep).await, ids);
+    let store = Store::open(dir.path().join("edge.db")).unwrap();
+    store.write(&actor::Fence::unfenced(), |tx| crate::store::meta::delete(tx, &"default/pod/orphan".parse().unwrap())).unwrap();
+    drop(store);
+
+    let again = start(&engine, dir.path(), SOCKET);
+    eventually!(SOON, running_ids(&engine, &leave_behind).await.is_empty());
+    eventually!(SOON, engine.containers().await.len() == 1);
+    eventually!(SOON, !pods_dir(dir.path(), &leave_behind).exists());
+    assert_eq!(running_ids(&engine, &keep).await, ids);
+    assert!(again.statuses("keep").is_empty(), "what was said before is not said again");
+    assert_eq!(other.containers().await.len(), 1, "another node's container is left alone");
+    // It is really in charge: a container that dies comes back.
+    engine.docker.containers().get(&ids[0]).kill(None).await.unwrap();
+    eventually!(SOON, again.is_ready("keep"));
+    let status = again.status("keep");
+    assert_eq!(status["containerStatuses"][0]["restartCount"], 1);
+    assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
+    assert_ne!(running_ids(&engine, &keep).await, ids);
+    leave(&again, &engine, &keep).await;
+    again.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_container_that_falls_at_once_waits_in_crash_loop_back_off() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let pod = busybox(&engine, "falls", "exit 3");
+    edge.apply("pod", &pod).await;
+    // The first fall is followed at once, the second waits.
+    eventually!(SOON, edge.waits("falls") == "CrashLoopBackOff");
+    let status = edge.status("falls");
+    assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3);
+    assert_eq!((&status["containerStatuses"][0]["restartCount"], &status["phase"]), (&json!(1), &json!("Running")));
+    leave(&edge, &engine, &pod).await;
+
+    let mut once = busybox(&engine, "once", "exit 4");
+    once["spec"]["restartPolicy"] = json!("Never");
+    edge.apply("pod", &once).await;
+    eventually!(SOON, edge.status("once")["phase"] == "Failed");
+    let mut done = busybox(&engine, "done", "exit 0");
+    done["spec"]["restartPolicy"] = json!("OnFailure");
+    edge.apply("pod", &done).await;
+    eventually!(SOON, edge.status("done")["phase"] == "Succeeded");
+    // Their containers taken away, they still are not started again.
+    for one in engine.containers().await {
+        engine.runtime.remove(&one.id).await.unwrap();
+    }
+    edge.edged.send(EdgedMessage::ReconcileDue).await.unwrap();
+    edge.edged.send(EdgedMessage::ReconcileDue).await.unwrap();
+    eventually!(SOON, edge.status("once")["phase"] == "Failed" && engine.containers().await.is_empty());
+    edge.delete("pod", &once).await;
+    leave(&edge, &engine, &done).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_missing_image_is_said_and_the_pod_runs_when_it_comes() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    // A registry that nobody runs: nothing leaves the machine.
+    let image = format!("127.0.0.1:1/{}:1", engine.node);
+    let mut pod = sleeper(&engine, "late");
+    pod["spec"]["containers"][0]["image"] = json!(image);
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.waits("late") == "ErrImagePull");
+    assert_eq!(edge.status("late")["phase"], "Pending");
+    let mut never = sleeper(&engine, "never");
+    never["spec"]["containers"][0]["image"] = json!(format!("{image}-never"));
+    never["spec"]["containers"][0]["imagePullPolicy"] = json!("Never");
+    edge.apply("pod", &never).await;
+    eventually!(SOON, edge.waits("never") == "ErrImageNeverPull");
+    // Long before the pause is over.
+    engine.build(&image).await;
+    eventually!(Duration::from_secs(8), edge.is_ready("late"));
+    edge.delete("pod", &never).await;
+    leave(&edge, &engine, &pod).await;
+    let _ = engine.docker.images().get(&image).delete().await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn what_cannot_run_fails_with_a_reason_and_leaves_nothing() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let mut probed = sleeper(&engine, "probed");
+    probed["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["true"]}});
+    edge.apply("pod", &probed).await;
+    eventually!(SOON, edge.status("probed")["reason"] == "Unsupported");
+    let status = edge.status("probed");
+    assert_eq!(status["phase"], "Failed");
+    assert!(status["message"].as_str().unwrap().contains("livenessProbe"), "{status}");
+
+    let mut broken = sleeper(&engine, "broken");
+    broken["spec"]["containers"] = json!("none");
+    edge.apply("pod", &broken).await;
+    eventually!(SOON, edge.status("broken")["reason"] == "InvalidSpec");
+
+    let mut entrypoint = sleeper(&engine, "entrypoint");
+    entrypoint["spec"]["containers"][0]["command"] = json!(["/no/such/program; reboot"]);
+    edge.apply("pod", &entrypoint).await;
+    eventually!(SOON, edge.waits("entrypoint") == "RunContainerError");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut port = sleeper(&engine, "port");
+    port["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": taken.local_addr().unwrap().port(), "hostIP": "127.0.0.1"}]);
+    edge.apply("pod", &port).await;
+    eventually!(SOON, edge.waits("port") == "RunContainerError");
+    assert!(edge.status("port")["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().contains("address already in use"));
+    // Others are not affected.
+    let fine = sleeper(&engine, "fine");
+    edge.apply("pod", &fine).await;
+    eventually!(SOON, edge.is_ready("fine"));
+    assert_eq!(engine.containers().await.len(), 1);
+    for pod in [&probed, &broken, &entrypoint, &port] {
+        edge.delete("pod", pod).await;
+    }
+    leave(&edge, &engine, &fine).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_secret_that_is_not_here_is_asked_for_and_the_pod_waits_for_it() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let mut pod = busybox(&engine, "reader", "echo \"secret $(cat /s/token)\"; trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    pod["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "tok"}}, {"name": "e", "emptyDir": {}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "s", "mountPath": "/s"}, {"name": "e", "mountPath": "/e"}]);
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.is_ready("reader"));
+    assert_eq!(edge.told.borrow().asked, ["default/secret/tok"]);
+    let first = edge.statuses("reader").remove(0);
+    let waiting = &first["containerStatuses"][0]["state"]["waiting"];
+    assert_eq!((&waiting["reason"], &waiting["message"]), (&json!("ContainerCreating"), &json!("secret \"tok\" not found")));
+    let ids = running_ids(&engine, &pod).await;
+    eventually!(SOON, engine.output(&ids[0]).await.contains("secret hunter2"));
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn an_engine_that_is_away_makes_the_node_not_ready_until_it_is_back() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("docker.sock");
+    let edge = start(&engine, dir.path(), &format!("unix://{}", socket.display()));
+    edge.edged.send(EdgedMessage::CloudConnected).await.unwrap();
+    let pod = sleeper(&engine, "patient");
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.node_condition()["message"].as_str().is_some_and(|text| text.contains("docker.sock does not answer")));
+    assert_eq!((edge.node_condition()["status"].clone(), edge.node_condition()["reason"].clone()), (json!("False"), json!("EdgeNotReady")));
+    let registered = edge.told.borrow().registrations.last().cloned().unwrap();
+    assert_eq!(registered["metadata"]["name"], engine.node);
+    assert_eq!(registered["metadata"]["labels"]["node-role.kubernetes.io/edge"], "");
+
+    std::os::unix::fs::symlink("/var/run/docker.sock", &socket).unwrap();
+    eventually!(SOON, edge.node_condition()["status"] == "True");
+    eventually!(SOON, edge.is_ready("patient"));
+    let ids = running_ids(&engine, &pod).await;
+    let told = edge.told.borrow().nodes.last().cloned().unwrap();
+    assert!(told["Status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap().starts_with("docker://"), "{told}");
+
+    // Away again: what runs keeps running. The open stream does not notice a missing file, so the next call has to.
+    std::fs::remove_file(&socket).unwrap();
+    edge.edged.send(EdgedMessage::ReconcileDue).await.unwrap();
+    eventually!(SOON, edge.node_condition()["status"] == "False");
+    assert_eq!(running_ids(&engine, &pod).await, ids);
+    std::os::unix::fs::symlink("/var/run/docker.sock", &socket).unwrap();
+    eventually!(SOON, edge.node_condition()["status"] == "True");
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn skeps_own_share_of_a_start_is_small() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let mut ours = Vec::new();
+    let mut bare = Vec::new();
+    for round in 0..5 {
+        let began = std::time::Instant::now();
+        let id = engine.runtime.create(&engine.spec(&format!("bare-{round}"), &["sleep", "100"])).await.unwrap();
+        engine.runtime.start(&id).await.unwrap();
+        bare.push(began.elapsed());
+        engine.runtime.remove(&id).await.unwrap();
+
+        let name = format!("p{round}");
+        let pod = sleeper(&engine, &name);
+        let began = std::time::Instant::now();
+        edge.apply("pod", &pod).await;
+        eventually!(SOON, edge.is_ready(&name));
+        ours.push(began.elapsed());
+        edge.delete("pod", &pod).await;
+        eventually!(SOON, running_ids(&engine, &pod).await.is_empty());
+    }
+    bare.sort();
+    ours.sort();
+    // A bound far above what is aimed at, for a machine under load; the bench has the figures.
+    assert!(ours[2] < bare[2] + Duration::from_secs(2), "create and start {:?}, object to Ready {:?}", bare[2], ours[2]);
+    log::info!("create and start {:?}, object to Ready {:?}", bare[2], ours[2]);
+    edge.stop().await;
+}
