@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use actix::Context;
+use actix_web::web;
 use actor::{ChildSpec, Handle, Lease, Mail, Policy, Running, Supervisor, mailbox};
 use admin::{AdminConfig, AdminServer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,7 +27,7 @@ use crate::communication::{self, Communication, CommunicationMessage};
 use crate::config::{EdgeConfig, Module};
 use crate::device::{self, Device, DeviceMessage};
 use crate::edge_hub::{self, EdgeHubMessage, Link};
-use crate::edged::EdgedMessage;
+use crate::edged::{self, EdgedMessage, Engine, EngineError};
 use crate::event_bus::{self, EventBusMessage, Sockets};
 use crate::exit::{Exit, chain};
 use crate::figures;
@@ -64,12 +65,15 @@ async fn serve(config: EdgeConfig) -> Result<(), Exit> {
     let mail = Mailboxes::new();
     let mqtt = start_mqtt(&config, &mail)?;
     let link = start_link(&config, identity.is_some(), &mail)?;
+    let engine = open_engine(&config, &mail)?;
     let reports = communication::Shared::default();
     let (escalate, mut escalated) = mpsc::unbounded_channel();
-    let running = supervise(&config, &mail, &store, mqtt.as_ref(), link.as_ref(), &reports)?.start(move |why| {
+    let running = supervise(&config, &mail, &store, mqtt.as_ref(), link.as_ref(), engine.as_ref(), &reports)?.start(move |why| {
         let _ = escalate.send(why);
     });
     let seen = Arc::new(figures::Sources { store, mqtt: Mutex::new(mqtt), link: Mutex::new(link), reports });
+    // Ends by itself when Edged's mailbox is closed.
+    engine.map(|engine| actix_rt::spawn(engine.watch()));
     let admin = start_admin(&config, &running, seen.clone());
     let admin = match admin {
         Ok(admin) => admin,
@@ -152,6 +156,16 @@ fn start_link(config: &EdgeConfig, joined: bool, mail: &Mailboxes) -> Result<Opt
     link.map(Some).map_err(|error| Exit::State(format!("cannot start the connection's thread: {error}")))
 }
 
+fn open_engine(config: &EdgeConfig, mail: &Mailboxes) -> Result<Option<Engine>, Exit> {
+    if !config.runs(Module::Edged) {
+        return Ok(None);
+    }
+    Engine::open(config, mail.edged.clone()).map(Some).map_err(|error| match error {
+        EngineError::Address(_) => Exit::Config(chain(&error)),
+        EngineError::Directory { .. } => Exit::State(chain(&error)),
+    })
+}
+
 /// The actors, in start order: who takes effects before who makes them.
 fn supervise(
     config: &EdgeConfig,
@@ -159,6 +173,7 @@ fn supervise(
     store: &Store,
     mqtt: Option<&Sockets>,
     link: Option<&Link>,
+    engine: Option<&Engine>,
     reports: &communication::Shared,
 ) -> Result<Supervisor, Exit> {
     let node = config.node();
@@ -200,24 +215,31 @@ fn supervise(
     let kept = store.clone();
     tree = tree.child(ChildSpec::new(&mail.device, move || Device::new(device::Config::default(), kept.clone(), peers.clone())).batch(BATCH));
 
-    let peers = meta_manager::Peers { edge_hub: mail.edge_hub.clone(), edged: mail.edged.clone(), own: mail.meta_manager.clone() };
+    let peers = meta_manager::Peers { edge_hub: mail.edge_hub.clone(), edged: engine.map(|_| mail.edged.clone()), own: mail.meta_manager.clone() };
     let period = Duration::from_secs(config.meta.sync.podstatus.interval);
     let (settings, kept) = (meta_manager::Config::new(node, config.namespace(), period), store.clone());
     tree = tree.child(ChildSpec::new(&mail.meta_manager, move || MetaManager::new(kept.clone(), settings.clone(), peers.clone())).batch(BATCH));
 
-    tree = tree.child(ChildSpec::new(&mail.edged, || Discard));
+    let peers = edged::Peers { meta_manager: mail.meta_manager.clone(), own: mail.edged.clone() };
+    tree = tree.child(match engine {
+        Some(engine) => ChildSpec::new(&mail.edged, engine.factory(store.clone(), peers)),
+        None => ChildSpec::new(&mail.edged, || Discard),
+    });
     Ok(tree)
 }
 
 fn start_admin(config: &EdgeConfig, running: &Running, seen: Arc<figures::Sources>) -> Result<AdminServer, Exit> {
+    let store = web::Data::new(seen.store.clone());
     let admin = AdminConfig {
         listen: [Some(config.admin()), config.read_only().filter(|_| config.runs(Module::Edged))].into_iter().flatten().collect(),
         title: format!("skep-edge {}", config.node()),
         prefix: "skep_edge",
         extra: Arc::new(move || seen.metrics()),
         not_ready: Arc::new(|| None),
-        routes: |_| {},
-        data: Arc::new(|_| {}),
+        routes: edged::read_only::routes,
+        data: Arc::new(move |server| {
+            server.app_data(store.clone());
+        }),
     };
     admin::serve(admin, running.registry()).map_err(|error| Exit::Unavailable(chain(&error)))
 }

@@ -24,6 +24,7 @@
 //! Invariant: at most one pass over a pod at a time; containers of another node or of nobody are never touched.
 
 mod check;
+mod engine;
 pub mod env;
 mod handlers;
 mod message;
@@ -54,6 +55,7 @@ use tokio::sync::Semaphore;
 use crate::meta_manager::MetaManagerMessage;
 use runtime::ContainerRuntime;
 
+pub use engine::{Engine, EngineError};
 pub use message::EdgedMessage;
 pub use state::Edged;
 pub use watch::watch;

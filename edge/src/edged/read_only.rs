@@ -33,7 +33,7 @@ pub async fn pods(store: web::Data<Store>) -> HttpResponse {
     }
 }
 
-/// Adds the read-only routes to a server, over this store.
-pub fn routes(config: &mut web::ServiceConfig, store: Store) {
-    config.app_data(web::Data::new(store)).route("/pods", web::get().to(pods));
+/// Adds the read-only routes to a server that has the [`Store`] as its data.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config.route("/pods", web::get().to(pods));
 }
