@@ -79,14 +79,18 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     let mut terminate = listen_for(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = listen_for(SignalKind::interrupt(), "SIGINT")?;
 
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
     let source = config.api_source(in_cluster).map_err(Exit::Settings)?;
-    let certificates = Arc::new(Pki::open(pki_settings(&config)).map_err(|error| Exit::of_pki(&error))?);
-    let api = match source {
-        ApiSource::Embedded => Some(start_embedded(&config, &certificates).await?),
-        ApiSource::Kubeconfig(_) | ApiSource::InCluster => None,
+    // What may be wrong with a configured API is said before anything is written.
+    let configured = match source {
+        ApiSource::Embedded => None,
+        ApiSource::Kubeconfig(_) | ApiSource::InCluster => Some(kube_config(&config, &source).await?),
     };
-    let kube = kube_config(&config, &source).await?;
+    let certificates = Arc::new(Pki::open(pki_settings(&config)).map_err(|error| Exit::of_pki(&error))?);
+    let (api, kube) = match configured {
+        Some(kube) => (None, kube),
+        None => (Some(start_embedded(&config, &certificates).await?), kube_config(&config, &source).await?),
+    };
 
     let cloud_hub = mailbox_with_bytes("cloud_hub", 8192, 64 * MIB);
     let downstream = mailbox_with_bytes("downstream", 1024, 16 * MIB);
@@ -231,8 +235,8 @@ async fn start_embedded(config: &CloudConfig, certificates: &Pki) -> Result<Embe
 async fn kube_config(config: &CloudConfig, source: &ApiSource) -> Result<kube::Config, Exit> {
     let from_file = async |path: &Path, key: &str| {
         let unusable = |why: String| Exit::Settings(format!("cannot use the kubeconfig `{}`: {why}; correct the file or `{key}`", path.display()));
-        let file = Kubeconfig::read_from(path).map_err(|error| unusable(chain(&error)))?;
-        kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| unusable(chain(&error)))
+        let file = Kubeconfig::read_from(path).map_err(|error| unusable(error.to_string()))?;
+        kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| unusable(error.to_string()))
     };
     let kube = match source {
         ApiSource::Kubeconfig(path) => from_file(path, "controller.kube.kubeconfig").await?,

@@ -186,6 +186,9 @@ impl CloudConfig {
         if hub.port != 0 && hub.port == hub.https.port {
             return Err(format!("`cloudhub.port` and `cloudhub.https.port` are both {}; give them two ports", hub.port));
         }
+        if !self.admin.address.is_loopback() {
+            return Err(format!("`admin.address` is {}, but the page has no login; choose a loopback address", self.admin.address));
+        }
         if self.data_dir.as_os_str().is_empty() {
             return Err("`data-dir` is empty; name a directory".into());
         }
@@ -312,6 +315,9 @@ mod tests {
         config = CloudConfig::default();
         config.cloudhub.write_timeout = 0;
         assert!(config.check().unwrap_err().contains("write-timeout"));
+        config = CloudConfig::default();
+        config.admin.address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        assert!(config.check().unwrap_err().contains("admin.address"));
         config = CloudConfig::default();
         config.cloudhub.https.port = config.cloudhub.port;
         assert!(config.check().unwrap_err().contains("https.port"));
