@@ -122,7 +122,8 @@ impl Outbox {
         (waiting.queue.len(), waiting.dropped)
     }
 
-    fn try_take(&self) -> Option<Queued> {
+    /// Takes the oldest message, if there is one.
+    pub fn try_take(&self) -> Option<Queued> {
         let mut waiting = self.lock();
         let queued = waiting.queue.pop_front()?;
         waiting.bytes -= queued.bytes();

@@ -16,8 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use log::{debug, error, info, warn};
 use paho_mqtt as paho;
 use tokio::sync::{Notify, watch};
@@ -32,6 +33,9 @@ pub const EXTRA_FILTERS_MAX: usize = 256;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// After a panic.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What waits at the end has so long to go out, and the broker so long again to hear the goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// Sessions that may end with the same message unanswered before it is dropped.
 const ATTEMPTS_MAX: u32 = 3;
@@ -119,7 +123,7 @@ pub struct Transport {
     wanted: Arc<Wanted>,
 }
 
-/// Ends the connections when dropped and waits for their thread, some two seconds at most.
+/// Ends the connections when dropped and waits for their thread, some four seconds at most.
 #[derive(Debug)]
 pub struct TransportGuard {
     stop: watch::Sender<bool>,
@@ -135,6 +139,8 @@ struct Link {
     refused: AtomicU64,
     arrived: AtomicU64,
     panics: AtomicU64,
+    /// Stopped: what still arrives is not taken.
+    closed: AtomicBool,
     lost: Notify,
 }
 
@@ -161,9 +167,10 @@ impl Transport {
         let links = connections.iter().map(|(link, _)| link.clone()).collect();
         let (stop, stopped) = watch::channel(false);
         let transport = Self { links, wanted: wanted.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(TransportError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("mqtt-client".into())
-            .spawn(move || run(connections, &wanted, &inbound, &stopped))
+            .spawn(move || runtime.block_on(run(&connections, &wanted, inbound.as_ref(), &stopped)))
             .map_err(TransportError::Thread)?;
         let guard = TransportGuard { stop, thread: Some(thread) };
         Ok((transport, guard))
@@ -246,6 +253,7 @@ impl Link {
             refused: AtomicU64::new(0),
             arrived: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             lost: Notify::new(),
         }
     }
@@ -299,11 +307,18 @@ fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<paho::AsyncCli
         server: link.endpoint.server.clone(),
         reason: error.to_string(),
     })?;
+    // The library's requests hold references to the client, and the last one to go destroys it. Gone inside a callback,
+    // that is a deadlock of the whole library, for every client of the process. So a client is never destroyed; there
+    // is one per broker and process, and when it is stopped it is disconnected and deaf.
+    std::mem::forget(client.clone());
     let lost = link.clone();
     client.set_connection_lost_callback(move |_| lost.lost.notify_one());
     let (receiver, inbound) = (link.clone(), inbound.clone());
     client.set_message_callback(move |_, message| {
         let Some(message) = message else { return };
+        if receiver.closed.load(Ordering::Relaxed) {
+            return;
+        }
         receiver.arrived.fetch_add(1, Ordering::Relaxed);
         // A panic must not unwind into C, which would end the process.
         let taken = catch_unwind(AssertUnwindSafe(|| {
@@ -317,18 +332,21 @@ fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<paho::AsyncCli
     Ok(client)
 }
 
-fn run(connections: Vec<(Arc<Link>, paho::AsyncClient)>, wanted: &Wanted, inbound: &Arc<dyn Inbound>, stopped: &watch::Receiver<bool>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(error:% = error; "the MQTT client has no timer and cannot work");
+/// Drives all connections until they are told to stop. A panic loses what is in flight and nothing else.
+async fn run(connections: &[(Arc<Link>, paho::AsyncClient)], wanted: &Wanted, inbound: &dyn Inbound, stopped: &watch::Receiver<bool>) {
+    loop {
+        let drives =
+            connections.iter().map(|(link, client)| Drive { link, client, wanted, inbound, in_flight: FuturesUnordered::new(), attempt: None });
+        let all = join_all(drives.map(|mut drive| async move { drive.until(stopped.clone()).await }));
+        if AssertUnwindSafe(all).catch_unwind().await.is_ok() {
             return;
         }
-    };
-    let drives =
-        connections.iter().map(|(link, client)| Drive { link, client, wanted, inbound: inbound.as_ref(), in_flight: FuturesUnordered::new() });
-    let all = futures_util::future::join_all(drives.map(|mut drive| async move { drive.until(stopped.clone()).await }));
-    runtime.block_on(all);
+        error!("the MQTT client panicked; all connections are made again");
+        for (link, _) in connections {
+            link.connected.store(false, Ordering::Relaxed);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// What drives one connection.
@@ -338,21 +356,43 @@ struct Drive<'a> {
     wanted: &'a Wanted,
     inbound: &'a dyn Inbound,
     in_flight: FuturesUnordered<Delivery>,
+    /// The attempt to connect that is under way.
+    attempt: Option<paho::ConnectToken>,
 }
 
 type Delivery = std::pin::Pin<Box<dyn Future<Output = (Queued, paho::Result<()>)>>>;
 
 impl Drive<'_> {
     async fn until(&mut self, mut stopped: watch::Receiver<bool>) {
-        let mut stopping = stopped.clone();
         tokio::select! {
             () = self.connect_for_ever() => {}
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
-        stopping.mark_unchanged();
+        // An attempt that is under way cannot be called off: it is let end, to be disconnected then.
+        if let Some(attempt) = self.attempt.take() {
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, attempt).await;
+        }
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, self.drain()).await;
+        self.link.closed.store(true, Ordering::Relaxed);
         self.link.connected.store(false, Ordering::Relaxed);
         let goodbye = self.client.disconnect_after(GOODBYE_WITHIN);
         let _ = tokio::time::timeout(GOODBYE_WITHIN * 2, goodbye).await;
+    }
+
+    /// Publishes what waits and waits for the broker's answers.
+    async fn drain(&mut self) {
+        while self.client.is_connected() {
+            let room = self.in_flight.len() < IN_FLIGHT_MAX;
+            match room.then(|| self.link.outbox.try_take()).flatten() {
+                Some(queued) => {
+                    let _ = self.send(queued);
+                }
+                None => match self.in_flight.next().await {
+                    Some((queued, result)) => self.settle(queued, result),
+                    None => return,
+                },
+            }
+        }
     }
 
     async fn connect_for_ever(&mut self) {
@@ -388,19 +428,24 @@ impl Drive<'_> {
     }
 
     /// Connects and subscribes. Returns the filters that are subscribed.
-    async fn connect(&self) -> Result<BTreeSet<String>, String> {
+    async fn connect(&mut self) -> Result<BTreeSet<String>, String> {
+        if self.client.is_connected() {
+            within(GOODBYE_WITHIN * 2, self.client.disconnect_after(GOODBYE_WITHIN)).await?;
+        }
         let options = paho::ConnectOptionsBuilder::new_v3()
             .clean_session(false)
             .keep_alive_interval(KEEP_ALIVE)
             .connect_timeout(CONNECT_WITHIN)
             .max_inflight(i32::try_from(IN_FLIGHT_MAX).unwrap_or(i32::MAX))
             .finalize();
-        within(CONNECT_WITHIN * 2, self.client.connect(options)).await?;
+        let attempt = self.attempt.insert(self.client.connect(options));
+        let connected = within(CONNECT_WITHIN * 2, attempt).await;
+        self.attempt = None;
+        connected?;
         let filters = self.wanted.filters();
         let list: Vec<String> = filters.iter().cloned().collect();
         let subscribed = self.client.subscribe_many_same_qos(&list, SUBSCRIBE_QOS);
         if let Err(reason) = within(CONNECT_WITHIN, subscribed).await {
-            let _ = self.client.disconnect(None).await;
             return Err(format!("it refused the subscriptions: {reason}"));
         }
         Ok(filters)

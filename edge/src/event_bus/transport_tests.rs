@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests: a panic is the failure")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::transport::{Endpoint, Figures, Inbound, Transport, TransportError, Tr
 struct Recorder {
     arrived: Mutex<Vec<(String, Vec<u8>)>>,
     moves: Mutex<Vec<&'static str>>,
+    panics_to_come: AtomicUsize,
 }
 
 impl Inbound for Recorder {
@@ -23,6 +25,8 @@ impl Inbound for Recorder {
         self.arrived.lock().unwrap().push((topic.to_owned(), payload.to_owned()));
     }
     fn up(&self, _: &'static str) {
+        let panics = self.panics_to_come.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(panics.is_err(), "a test's panic, on purpose");
         self.moves.lock().unwrap().push("up");
     }
     fn down(&self, _: &'static str, _: String) {
@@ -41,7 +45,11 @@ fn endpoint(address: SocketAddr, qos: u8) -> Endpoint {
 }
 
 fn start(endpoint: Endpoint) -> (Transport, TransportGuard, Arc<Recorder>) {
-    let recorder = Arc::new(Recorder::default());
+    start_with(endpoint, Recorder::default())
+}
+
+fn start_with(endpoint: Endpoint, recorder: Recorder) -> (Transport, TransportGuard, Arc<Recorder>) {
+    let recorder = Arc::new(recorder);
     let filters = vec!["$hw/events/device/+/twin/+".to_owned(), "SYS/dis/upload_records".to_owned()];
     let (transport, guard) = Transport::start(vec![endpoint], filters, recorder.clone()).unwrap();
     (transport, guard, recorder)
@@ -190,4 +198,35 @@ fn stopping_does_not_wait_for_a_broker_that_is_away() {
     let began = std::time::Instant::now();
     drop(guard);
     assert!(began.elapsed() < std::time::Duration::from_secs(10));
+}
+
+#[test]
+fn a_panic_of_the_client_itself_costs_a_reconnection() {
+    if !clients_are_installed() {
+        return;
+    }
+    let broker = embedded();
+    let recorder = Recorder { panics_to_come: AtomicUsize::new(1), ..Recorder::default() };
+    let (_transport, _guard, recorder) = start_with(endpoint(broker.address(), 1), recorder);
+    eventually("connected again", || *recorder.moves.lock().unwrap() == ["up"]);
+    publish(broker.address(), &["-t", "SYS/dis/upload_records", "-m", "heard"]);
+    eventually("heard", || recorder.bodies() == ["heard"]);
+}
+
+#[test]
+fn what_waits_when_the_daemon_stops_still_goes_out() {
+    if !clients_are_installed() {
+        return;
+    }
+    let broker = embedded();
+    let (transport, guard, _) = start(endpoint(broker.address(), 1));
+    connected(&transport);
+    let mut device = Client::subscribe(broker.address(), &["-q", "1", "-t", "last"]);
+    for number in 0..500 {
+        transport.publish(message("last", number.to_string()));
+    }
+    drop(guard);
+    for number in 0..500 {
+        assert_eq!(device.line(), format!("last {number}"));
+    }
 }
