@@ -184,7 +184,7 @@ reported_is() {
     seen=$(kube get devicestatus "$device" -o 'jsonpath={.status.twins[?(@.propertyName=="temperature")].reported.value}' 2>&1) && [ "$seen" = "$1" ]
 }
 pod_is_gone() { seen=$(kube get pod "$pod" -o 'jsonpath={.metadata.name}{.metadata.deletionTimestamp}' 2>&1) && return 1; [[ $seen == *NotFound* ]]; }
-no_container() { seen=$(containers --filter "label=io.kubernetes.pod.name=$pod" --format '{{.Names}} {{.Status}}'); [ -z "$seen" ]; }
+no_container() { seen=$(containers --filter "label=io.kubernetes.pod.name=$pod"); [ -z "$seen" ]; }
 
 # ---- before anything is built ----------------------------------------------------------------------------------------
 
