@@ -59,7 +59,7 @@ async fn serve(config: EdgeConfig) -> Result<(), Exit> {
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     prepare_directory(&config.data_dir)?;
     let identity = identity(&config)?;
-    let store = Store::open(config.database()).map_err(|error| Exit::State(chain(&error)))?;
+    let store = Store::open(config.database()).map_err(|error| database_unusable(&config.database(), &chain(&error)))?;
     store.end_process_when_stuck(STUCK_AFTER).map_err(|error| Exit::State(format!("cannot start the store's watch: {error}")))?;
 
     let mail = Mailboxes::new();
@@ -276,6 +276,12 @@ fn prepare_directory(directory: &Path) -> Result<(), Exit> {
     std::fs::create_dir_all(directory).map_err(|error| {
         Exit::State(format!("cannot make the state directory `{}`: {error}; give this user the right to, or set `data-dir`", directory.display()))
     })
+}
+
+/// Some of the store's errors can come at any time and do not name the file; at the start the operator needs its name.
+fn database_unusable(database: &std::path::Path, why: &str) -> Exit {
+    let file = database.display().to_string();
+    Exit::State(if why.contains(&file) { why.to_owned() } else { format!("cannot use the database `{file}`: {why}") })
 }
 
 /// The node's certificate, checked before anything starts. `None` if this edge has no cloud (`websocket` is not enabled).
