@@ -20,6 +20,8 @@ pub mod meta;
 pub mod pending_report;
 mod schema;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 pub mod twin;
 mod watch;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use actor::testing::{Probe, lease};
-use diesel::prelude::*;
 use model::{PropertyName, TwinProperty, TwinVersion};
 use serde_json::json;
 use wire::mqtt::Topic;
@@ -15,6 +14,7 @@ use crate::{
         testing::{Workbench, body, frame, id, kinds, request, told},
     },
     membership::MembershipMessage,
+    store::testing::tamper,
 };
 
 fn twin(bench: &Workbench) -> Twin {
@@ -130,8 +130,7 @@ fn a_device_whose_row_is_damaged_costs_only_its_own_messages() {
     let mut twin = twin(&bench);
     settle(&mut twin, vec![update("lamp", r#"{"t":{"actual":{"value":"1"}}}"#)]);
     bench.effects();
-    let mut foreign = SqliteConnection::establish(bench.store.path().to_str().unwrap()).unwrap();
-    diesel::sql_query("UPDATE device_twin SET actual_version='{'").execute(&mut foreign).unwrap();
+    tamper(&bench.store, "UPDATE device_twin SET actual_version='{'");
     let set = r#"{"t":{"actual":{"value":"2"}}}"#;
     settle(&mut twin, vec![update("fan", set), update("lamp", set), sync("lamp", set), update("fan", set)]);
     let effects = bench.effects();
