@@ -21,6 +21,8 @@ pub struct CloudOptions {
 /// A `skep-cloud` on free ports and with a directory of its own.
 #[derive(Debug)]
 pub struct CloudUnderTest {
+    // First, so that it ends before its directory goes.
+    daemon: Option<Daemon>,
     /// Where its data, configuration and log are.
     pub dir: TempDir,
     /// Port of the WebSocket.
@@ -32,7 +34,6 @@ pub struct CloudUnderTest {
     /// Port of the admin page.
     pub admin_port: u16,
     options: CloudOptions,
-    daemon: Option<Daemon>,
 }
 
 impl CloudUnderTest {

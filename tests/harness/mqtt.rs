@@ -34,7 +34,24 @@ impl Listener {
     pub fn subscribe(port: u16, filter: &str) -> Self {
         // -d also prints the protocol's steps, which is the only way to learn when the subscription holds.
         let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "mosquitto_sub", "-d", "-h", "127.0.0.1", "-q", "1", "-F", "%t\t%p", "-p", &port.to_string(), "-t", filter])
+            .args([
+                "--pdeathsig",
+                "TERM",
+                "stdbuf",
+                "-oL",
+                "mosquitto_sub",
+                "-d",
+                "-h",
+                "127.0.0.1",
+                "-q",
+                "1",
+                "-F",
+                "%t\t%p",
+                "-p",
+                &port.to_string(),
+                "-t",
+                filter,
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

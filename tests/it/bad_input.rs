@@ -182,24 +182,49 @@ fn a_file_that_is_no_database_is_left_as_it_is() {
 }
 
 #[test]
-fn a_cloud_of_another_authority_is_refused_with_a_stated_code() {
-    let (cloud, mut edge) = joined();
-    // The same address, another authority: what a reinstalled or a false cloud looks like.
-    let mut other = CloudUnderTest::prepare(CloudOptions::default());
-    let text = fs::read_to_string(other.config()).unwrap();
-    fs::write(other.config(), text.replace(&format!("  port: {}\n  https", other.hub_port), &format!("  port: {}\n  https", cloud.hub_port)))
-        .unwrap();
-    drop(cloud);
-    other.hub_port = edge_hub_port(&edge);
-    other.run();
-    other.answers();
-    ended(&edge.ends(), CERTIFICATE, &["ca.crt", "join"]);
+fn a_certificate_of_another_authority_ends_the_edge_at_once() {
+    let (_cloud, mut edge) = joined();
+    let (_other_cloud, other) = joined();
+    // Certificate and key belong together, and not to the authority beside them.
+    for name in ["edge.crt", "edge.key"] {
+        fs::copy(other.file("pki").join(name), edge.file("pki").join(name)).unwrap();
+    }
+    ended(&edge.ends(), CERTIFICATE, &["edge.crt", "ca.crt", "skep-edge join"]);
+    assert!(!edge.database().exists(), "a database was begun");
 }
 
-fn edge_hub_port(edge: &EdgeUnderTest) -> u16 {
-    let text = fs::read_to_string(edge.config()).unwrap();
-    let (_, rest) = text.split_once("wss://127.0.0.1:").unwrap();
-    rest.lines().next().unwrap().parse().unwrap()
+#[test]
+fn a_cloud_of_another_authority_gets_nothing_and_devices_are_served() {
+    let (cloud, mut edge) = joined();
+    // The same address, another authority: what a reinstalled or a false cloud looks like. It may be away tomorrow,
+    // so it is no reason to leave the devices alone.
+    let mut other = CloudUnderTest::prepare(CloudOptions::default());
+    let text = fs::read_to_string(other.config()).unwrap();
+    let (from, to) = (format!("  port: {}\n  https", other.hub_port), format!("  port: {}\n  https", cloud.hub_port));
+    assert!(text.contains(&from), "{text}");
+    fs::write(other.config(), text.replace(&from, &to)).unwrap();
+    other.hub_port = cloud.hub_port;
+    drop(cloud);
+    other.run();
+    other.answers();
+    edge.run();
+    edge.answers();
+    eventually!(20, "one clear sentence", {
+        let output = edge.daemon().output();
+        let said = output.lines().any(|line| line.contains("ca.crt") && line.contains("skep-edge join") && !line.contains("INFO"));
+        if said { Ok(()) } else { Err(output) }
+    });
+    harness::mqtt::publish(edge.mqtt_port, "any/topic", "x").unwrap();
+    assert!(!other.daemon().output().contains("node connected"), "{}", other.daemon().output());
+}
+
+#[test]
+fn a_token_of_another_cloud_is_refused_before_anything_is_sent_or_written() {
+    let (cloud, other) = (CloudUnderTest::start(), CloudUnderTest::start());
+    let edge = EdgeUnderTest::prepare(EdgeOptions::default());
+    let end = edge.try_join(cloud.join_port, &other.token());
+    assert_eq!(end.code, Some(CERTIFICATE), "{}", end.output);
+    assert!(files(&edge.data()).is_empty(), "{:?}", files(&edge.data()));
 }
 
 #[test]
