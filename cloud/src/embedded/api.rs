@@ -201,11 +201,10 @@ async fn delete_options(request: &HttpRequest, payload: web::Payload, query: &Qu
     let options = DeleteOptions { grace_secs: query.number("gracePeriodSeconds")?, dry_run: query.dry_run()?, ..DeleteOptions::default() };
     let options = options.read(&json!({"propagationPolicy": query.get("propagationPolicy")}))?;
     let body = request::body(payload).await?;
-    // `kubectl drain` sends its options as protobuf; the defaults are what it asks for.
-    if body.is_empty() || request::is_protobuf(content_type(request)) {
+    if body.is_empty() {
         return Ok(options);
     }
-    options.read(&request::yaml(&body)?)
+    options.read(request::object(content_type(request), &body)?.value())
 }
 
 fn object_answer(code: StatusCode, body: &str, warnings: &[String]) -> HttpResponse {

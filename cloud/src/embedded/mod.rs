@@ -7,7 +7,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `http`, `tls` | threads, connections, who may use the API |
-//! | `api`, `request`, `form`, `list`, `watch` | from a request to an operation and back: paths, bodies, answers |
+//! | `api`, `request`, `protobuf`, `form`, `list`, `watch` | from a request to an operation and back: paths, bodies, answers |
 //! | `discovery`, `openapi` | what clients ask before they ask anything |
 //! | `operations/` | create, update, patch, delete: read, decide, write, inside one transaction |
 //! | `admission`, `validate`, `defaults`, `schema`, `typed`, `names` | what is checked and filled in |
@@ -33,6 +33,7 @@ mod object;
 mod openapi;
 mod operations;
 mod patch;
+mod protobuf;
 mod request;
 mod schema;
 mod selector;

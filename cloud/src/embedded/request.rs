@@ -207,12 +207,12 @@ pub fn object(content_type: &str, body: &[u8]) -> Result<Object, StatusError> {
     let value = match content_type {
         "" | "application/json" | "*/*" => json(body)?,
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(body)?,
-        _ if is_protobuf(content_type) => {
-            return Err(StatusError::unsupported_media_type(
-                "this API reads JSON and YAML, not protobuf, which this kubectl command sends: \
+        _ if is_protobuf(content_type) => super::protobuf::read(body).ok_or_else(|| {
+            StatusError::unsupported_media_type(
+                "this API does not read the protobuf that this kubectl command sends: \
                  repeat it with `--dry-run=client -o yaml | kubectl apply -f -`",
-            ));
-        }
+            )
+        })?,
         other => {
             return Err(StatusError::unsupported_media_type(format!(
                 "the body of the request was in an unknown format ({other}) - accepted media types include: \

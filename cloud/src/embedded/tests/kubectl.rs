@@ -114,7 +114,18 @@ static STEPS: &[Step] = &[
     step("delete pod web -n shop --force", &["deleted"]),
     step("delete namespace shop --timeout=20s", &["deleted"]),
     refused("delete namespace default", &["may not be deleted"]),
-    refused("create configmap x --from-literal=a=b", &["--dry-run=client -o yaml | kubectl apply -f -"]),
+    // Protobuf bodies since kubectl 1.32.
+    step("create namespace garden", &["namespace/garden created"]),
+    step("create configmap x --from-literal=a=b", &["configmap/x created"]),
+    step("create secret generic y --from-literal=a=b", &["secret/y created"]),
+    step("get configmap/x secret/y -o jsonpath={.items[*].data.a}", &["b Yg=="]),
+    refused("create deployment z --image=z", &["could not find the requested resource"]),
+    given(POD, "create -n garden -f -", &["pod/web created"]),
+    // It waits for a deletion that a dry run does not make; what counts is that nothing is deleted.
+    refused("drain edge-1 --force --dry-run=server --timeout=1s", &["node/edge-1 cordoned (server dry run)"]),
+    step("get pods -n garden", &["web", "Pending"]),
+    refused("drain edge-1 --force --grace-period=7 --timeout=1s", &["garden/web"]),
+    step("get pod web -n garden -o jsonpath={.metadata.deletionGracePeriodSeconds}", &["7"]),
     refused("get services", &["the server doesn't have a resource type"]),
     refused_given(MAP, "create -n nowhere -f -", &["namespaces \"nowhere\" not found"]),
     step("get --raw /readyz", &["ok"]),
@@ -128,8 +139,9 @@ fn kubectl(fixture: &Fixture, arguments: &[&str]) -> Option<Command> {
         let _ = writeln!(std::io::stderr(), "SKIPPED: there is no kubectl on this machine's PATH");
         return None;
     }
-    let mut command = Command::new("kubectl");
-    command.arg("--kubeconfig").arg(fixture.kubeconfig("admin"));
+    // A kubectl that waits for ever is a failure and not a test that never ends.
+    let mut command = Command::new("timeout");
+    command.args(["60", "kubectl", "--kubeconfig"]).arg(fixture.kubeconfig("admin"));
     command.arg("--cache-dir").arg(fixture.path("cache")).args(arguments);
     Some(command)
 }
