@@ -119,11 +119,6 @@ impl Edged {
         }
     }
 
-    fn know(&mut self, uid: &str, key: &ResourceKey) {
-        self.uids.insert(key.clone(), uid.to_owned());
-        self.pods.entry(uid.to_owned()).or_default().key = Some(key.clone());
-    }
-
     /// The store has the pod no more: everything of it goes.
     fn forget_key(&mut self, uid: &str) {
         if let Some(entry) = self.pods.get_mut(uid)

@@ -147,8 +147,19 @@ impl Edged {
         Ok(rows.into_iter().filter_map(|row| Some((uid_of(&row)?, row.key))).collect())
     }
 
+    pub(super) fn know(&mut self, uid: &str, key: &ResourceKey) {
+        self.uids.insert(key.clone(), uid.to_owned());
+        self.pods.entry(uid.to_owned()).or_default().key = Some(key.clone());
+    }
+
     /// Reads the pod anew. `Ok(true)` if it or something that it reads was stored since.
     pub(super) fn reload(&mut self, uid: &str) -> Result<bool, StoreError> {
+        // An event may come before this incarnation has compared everything: only the store says that a pod is not wanted.
+        if self.pods.get(uid).is_none_or(|entry| entry.key.is_none())
+            && let Some(key) = self.stored_pods()?.remove(uid)
+        {
+            self.know(uid, &key);
+        }
         let entry = self.pods.entry(uid.to_owned()).or_default();
         let Some(key) = entry.key.clone() else {
             entry.desired = None;

@@ -317,6 +317,19 @@ fn the_nodes_messages_go_out_while_the_cloud_is_there() {
 }
 
 #[test]
+fn a_refused_registration_is_told_to_edged_and_a_late_object_is_kept() {
+    let mut fixture = fixture();
+    let late = |key: &str, answer| MetaManagerMessage::LateAnswer { key: key.parse().unwrap(), resource_version: None, answer };
+    fixture.handle(vec![
+        late("default/node/n1", Err("nodes are not created here".into())),
+        late("default/node/n1", Ok(object("n1", "u", "1"))),
+        late("default/secret/tok", Ok(object("tok", "u", "1"))),
+    ]);
+    assert_eq!(fixture.hints(), ["ObjectChanged default/secret/tok", "RegistrationRefused nodes are not created here"]);
+    assert!(fixture.row("default/node/n1").is_none() && fixture.row("default/secret/tok").is_some());
+}
+
+#[test]
 fn without_room_at_a_peer_nothing_is_stored_and_the_messages_wait() {
     let mut fixture = fixture_with_room(1);
     let messages = vec![cloud(Insert, "default/pod/a", object("a", "u", "1")), cloud(Insert, "default/pod/b", object("b", "u", "1"))];

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use actor::eventually;
 use futures_util::StreamExt;
 
 use super::docker::DockerRuntime;
-use super::testing::engine;
+use super::testing::{Engine, engine};
 use super::{Bind, ContainerRuntime, ContainerState, Network, Publish, RuntimeError, RuntimeEvent, label};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -58,7 +59,7 @@ async fn a_further_container_joins_the_network_of_the_first() {
     let docker = &engine.runtime;
     let first = docker.create(&engine.spec("net-1", &["nc", "-l", "-p", "7777", "-e", "/bin/busybox", "echo", "pong"])).await.unwrap();
     docker.start(&first).await.unwrap();
-    let mut spec = engine.spec("net-2", &["sh", "-c", "sleep 0.3; nc -w 5 127.0.0.1 7777 </dev/null"]);
+    let mut spec = engine.spec("net-2", &["sh", "-c", "until nc -w 5 127.0.0.1 7777 </dev/null; do sleep 0.1; done"]);
     spec.network = Network::Join(first);
     let second = docker.create(&spec).await.unwrap();
     docker.start(&second).await.unwrap();
@@ -96,29 +97,35 @@ async fn events_tell_of_this_nodes_containers_only() {
     let other = super::testing::engine().await.expect("there was an engine a moment ago");
     let docker = engine.runtime.clone();
     let mut events = docker.events(&engine.node);
-    // The first poll opens the stream; it must stand before something happens.
-    let mut seen = Vec::new();
+    let seen = RefCell::new(Vec::new());
     let collect = async {
         while let Some(event) = events.next().await {
             if let RuntimeEvent::Container { pod_uid, action } = event.unwrap() {
                 let ended = pod_uid == "e-1" && action == "destroy";
-                seen.push((pod_uid, action));
+                seen.borrow_mut().push((pod_uid, action));
                 if ended {
                     break;
                 }
             }
         }
     };
+    let run = async |one: &Engine, uid: &str| {
+        let id = one.runtime.create(&one.spec(uid, &["true"])).await.unwrap();
+        one.runtime.start(&id).await.unwrap();
+        eventually!(SOON, matches!(one.runtime.inspect(&id).await.unwrap().unwrap().state, ContainerState::Exited(_)));
+        one.runtime.remove(&id).await.unwrap();
+    };
     let act = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        for one in [&other, &engine] {
-            let id = one.runtime.create(&one.spec("e-1", &["true"])).await.unwrap();
-            one.runtime.start(&id).await.unwrap();
-            eventually!(SOON, matches!(one.runtime.inspect(&id).await.unwrap().unwrap().state, ContainerState::Exited(_)));
-            one.runtime.remove(&id).await.unwrap();
+        // The stream stands once it has told of anything.
+        while seen.borrow().is_empty() {
+            run(&engine, "warm-up").await;
         }
+        run(&other, "e-1").await;
+        run(&engine, "e-1").await;
     };
     tokio::time::timeout(SOON, async { tokio::join!(collect, act) }).await.unwrap();
+    let mut seen = seen.into_inner();
+    seen.retain(|(uid, _)| uid != "warm-up");
     let actions: Vec<&str> = seen.iter().map(|(_, action)| action.as_str()).collect();
     assert_eq!(actions, ["start", "die", "destroy"], "{seen:?}");
 }

@@ -3,6 +3,7 @@
 mod module;
 mod plan;
 mod pod;
+mod state;
 mod status;
 mod volume;
 

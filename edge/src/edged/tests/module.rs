@@ -231,6 +231,8 @@ async fn containers_of_a_pod_share_a_network_and_a_host_port_reaches_it() {
         "ports": [{"containerPort": 8080, "hostPort": port, "hostIP": "127.0.0.1"}],
         "resources": {"limits": {"memory": "32Mi", "cpu": "500m"}},
     }));
+    // The shell does not hear the signal while `nc` listens.
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(1);
     edge.apply("pod", &pod).await;
     eventually!(SOON, edge.is_ready("two"));
     assert_eq!(running_ids(&engine, &pod).await.len(), 2);

@@ -1,0 +1,143 @@
+//! What the module decides without an engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actor::testing::Probe;
+use model::{NodeName, Timestamp};
+use serde_json::json;
+use wire::hub::{PodStatusReport, RawJson};
+
+use super::super::node::Machine;
+use super::super::observed::{Observed, Troubles};
+use super::super::runtime::docker::DockerRuntime;
+use super::super::worker::End;
+use super::super::{Config, Edged, Peers, Shared};
+use super::{at, pod_json, running, seen, spec};
+use crate::meta_manager::MetaManagerMessage;
+use crate::store::Store;
+use crate::store::meta::{self, StoredObject};
+
+struct Fixture {
+    edged: Edged,
+    store: Store,
+    meta: Probe<MetaManagerMessage>,
+    _dir: tempfile::TempDir,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("edge.db")).unwrap();
+    let (meta, own) = (Probe::new("metaManager", 8), actor::mailbox("edged", 8));
+    let node = NodeName::new("n1").unwrap();
+    let runtime = Arc::new(DockerRuntime::new("unix:///nowhere.sock").unwrap());
+    let shared = Arc::new(Shared::open(runtime, own.clone(), &node, "10.0.0.2", dir.path()).unwrap());
+    let config = Config { node, version: "v1".into(), status_interval: std::time::Duration::from_secs(10) };
+    let peers = Peers { meta_manager: meta.handle(), own };
+    let edged = Edged::new(store.clone(), shared, Machine::default(), config, peers);
+    Fixture { edged, store, meta, _dir: dir }
+}
+
+impl Fixture {
+    fn put(&self, key: &str, uid: &str, value: &serde_json::Value) {
+        let row = StoredObject {
+            key: key.parse().unwrap(),
+            value: value.to_string(),
+            uid: Some(uid.into()),
+            resource_version: None,
+            stored_at: Timestamp(1),
+        };
+        self.store.write(&actor::Fence::unfenced(), |tx| meta::put(tx, &row)).unwrap();
+    }
+}
+
+#[test]
+fn an_event_before_the_first_comparison_does_not_make_a_stored_pod_unwanted() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "Always")));
+    assert!(fixture.edged.begin_pass("u-1").unwrap().desired.is_some());
+    assert!(fixture.edged.begin_pass("u-2").unwrap().desired.is_none());
+}
+
+#[test]
+fn a_pod_has_one_pass_at_a_time_and_what_came_meanwhile_gives_another() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "Always")));
+    assert!(fixture.edged.begin_pass("u-1").is_some());
+    assert!(fixture.edged.begin_pass("u-1").is_none());
+    let entry = &fixture.edged.pods["u-1"];
+    assert!(entry.is_busy && entry.is_dirty);
+    fixture.edged.take_in("u-1", Some(Observed::default()), Troubles::new(), Some(&End::default()));
+    assert!(!fixture.edged.pods["u-1"].is_busy);
+    assert!(fixture.edged.begin_pass("u-1").is_some());
+}
+
+#[test]
+fn a_status_is_told_once_and_what_was_told_before_a_restart_is_not_told_again() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "Always")));
+    fixture.edged.begin_pass("u-1").unwrap();
+    let up = || Some(seen([running("a")]));
+    let (key, report) = fixture.edged.take_in("u-1", up(), Troubles::new(), None).unwrap();
+    assert_eq!((key.to_string().as_str(), report.uid.as_str()), ("default/pod/web", "u-1"));
+    assert!(fixture.edged.take_in("u-1", up(), Troubles::new(), Some(&End::default())).is_none());
+    fixture.put("default/podstatus/web", "u-1", &serde_json::to_value(&report).unwrap());
+
+    let Fixture { edged, store, meta, _dir } = fixture;
+    let shared = edged.shared.clone();
+    let again = Edged::new(store.clone(), shared, Machine::default(), edged.config.clone(), edged.peers.clone());
+    let mut fixture = Fixture { edged: again, store, meta, _dir };
+    let pass = fixture.edged.begin_pass("u-1").unwrap();
+    assert_eq!(pass.previous.unwrap().phase, "Running");
+    assert!(fixture.edged.take_in("u-1", up(), Troubles::new(), Some(&End::default())).is_none());
+    assert!(fixture.meta.try_next().is_none());
+}
+
+#[test]
+fn the_status_of_an_earlier_pod_of_that_name_is_not_taken_over() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "Never")));
+    let old = PodStatusReport { uid: "u-0".into(), name: "web".parse().unwrap(), status: RawJson::from_value(&json!({"phase": "Failed"})).unwrap() };
+    fixture.put("default/podstatus/web", "u-0", &serde_json::to_value(&old).unwrap());
+    assert!(fixture.edged.begin_pass("u-1").unwrap().previous.is_none());
+}
+
+#[test]
+fn a_pod_that_cannot_be_read_is_refused_under_its_own_name() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &json!({"metadata": {"name": "web", "uid": "u-1"}, "spec": {"containers": 7}}));
+    let desired = fixture.edged.begin_pass("u-1").unwrap().desired.unwrap();
+    assert_eq!(desired.refusal.unwrap().reason, "InvalidSpec");
+    let (_, report) = fixture.edged.take_in("u-1", Some(Observed::default()), Troubles::new(), None).unwrap();
+    let status: serde_json::Value = report.status.to().unwrap();
+    assert_eq!((&status["phase"], report.name.as_str()), (&json!("Failed"), "web"));
+}
+
+#[test]
+fn a_pull_that_ends_during_a_pass_is_not_forgotten() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "Always")));
+    fixture.edged.begin_pass("u-1").unwrap();
+    let wants = End { images: BTreeMap::from([("a".to_owned(), "i:1".to_owned())]), ..End::default() };
+    fixture.edged.take_in("u-1", Some(Observed::default()), Troubles::new(), Some(&wants));
+    fixture.edged.begin_pass("u-1").unwrap();
+    // The pull fails while the second pass is under way, which itself sees nothing to do.
+    fixture.edged.pods.get_mut("u-1").unwrap().pulled.push(("i:1".into(), Err("no route".into())));
+    fixture.edged.take_in("u-1", Some(Observed::default()), Troubles::new(), Some(&wants));
+    let pass = fixture.edged.begin_pass("u-1").unwrap();
+    let trouble = &pass.troubles["a"];
+    assert_eq!((trouble.reason.as_str(), trouble.failures), ("ErrImagePull", 1));
+    assert!(trouble.message.contains("no route") && trouble.retry_at > at(0));
+}
+
+#[test]
+fn a_missing_object_is_not_asked_for_again_at_once() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "Always")));
+    fixture.edged.begin_pass("u-1").unwrap();
+    let missing = [(true, "tok".to_owned())].into_iter().collect();
+    let entry = fixture.edged.pods.get_mut("u-1").unwrap();
+    assert_eq!(entry.due_questions(&missing, at(0)).len(), 1);
+    assert_eq!(entry.due_questions(&missing, at(5)).len(), 0);
+    assert_eq!(entry.due_questions(&missing, at(11)).len(), 1);
+}
