@@ -230,3 +230,80 @@ enum Woken {
     Ended,
     Timer,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::embedded::form::Form;
+    use crate::embedded::kind;
+    use crate::embedded::object::Object;
+    use crate::embedded::selector::Selector;
+    use crate::embedded::store::Key;
+
+    fn watcher(store: &Store, stopped: watch::Receiver<bool>) -> Watcher {
+        let listing = Listing { kind: &kind::CONFIG_MAPS, namespace: String::new(), selector: Selector::default(), form: Form::Json };
+        Watcher {
+            cursor: store.read(|snapshot| snapshot.revision()).unwrap(),
+            listing,
+            state: None,
+            bookmarks: true,
+            columns_sent: false,
+            next_bookmark: Instant::now() + BOOKMARK_PERIOD,
+            ends: Instant::now() + LASTS,
+            changed: store.history().subscribe(),
+            stopped,
+            pending: VecDeque::new(),
+            finished: false,
+            store: store.clone(),
+        }
+    }
+
+    async fn put(store: &Store, count: usize) {
+        for index in 0..count {
+            let name = format!("x{index}-{}", uuid::Uuid::new_v4());
+            let object = Object::new(json!({"metadata": {"name": name, "uid": name}})).unwrap();
+            let key = Key::new(&kind::CONFIG_MAPS, "default", &name);
+            store.write(move |tx| tx.put(&key, object.clone(), None)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_too_slow_is_told_so_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_with_history(&folder.path().join("cloud.db"), 4, 1 << 20).unwrap();
+        let (_running, stopped) = watch::channel(false);
+        let mut slow = watcher(&store, stopped);
+        put(&store, 3).await;
+        let seen = slow.next().await.unwrap();
+        assert_eq!(seen.iter().filter(|byte| **byte == b'\n').count(), 3);
+        put(&store, 10).await;
+        let last: Value = serde_json::from_slice(&slow.next().await.unwrap()).unwrap();
+        assert_eq!((last["type"].as_str(), last["object"]["code"].as_i64()), (Some("ERROR"), Some(410)));
+        assert!(slow.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_when_the_api_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cloud.db")).unwrap();
+        let (running, stopped) = watch::channel(false);
+        let mut waiting = watcher(&store, stopped);
+        let (end, ()) = tokio::join!(waiting.next(), async {
+            running.send_replace(true);
+        });
+        assert!(end.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_quiet_watch_gets_bookmarks() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cloud.db")).unwrap();
+        let (_running, stopped) = watch::channel(false);
+        let mut quiet = watcher(&store, stopped);
+        quiet.next_bookmark = Instant::now();
+        let mark: Value = serde_json::from_slice(&quiet.next().await.unwrap()).unwrap();
+        assert_eq!(mark["type"], "BOOKMARK");
+        assert_eq!(mark["object"]["metadata"]["resourceVersion"], "1");
+    }
+}
