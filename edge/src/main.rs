@@ -56,8 +56,12 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Sets up the log. A single word is the level of our own modules; the libraries that name each connection are kept to
+/// their warnings, unless `log.level` or `RUST_LOG` says otherwise for them.
 fn log_at(level: &str) {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).format_timestamp_millis().init();
+    let quiet = format!("{level},mqtt5=warn,actix_server=warn,paho_mqtt=error,paho_mqtt_c=error,rustls=warn,tungstenite=warn");
+    let filter = if level.contains(['=', ',']) { level } else { &quiet };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).format_timestamp_millis().init();
 }
 
 fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {

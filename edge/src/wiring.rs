@@ -152,6 +152,8 @@ fn start_link(config: &EdgeConfig, joined: bool, mail: &Mailboxes) -> Result<Opt
     }
     let files = config.identity();
     let tls = Arc::new(move || tls::load_files(files.clone(), SystemTime::now()).map(|identity| identity.config).map_err(|error| chain(&error)));
+    // A cloud that is not trusted is like one that is away: devices and pods are served, and the log says what to do. Only
+    // certificates that do not fit together on this machine end the daemon, before anything starts.
     let link = Link::start(edge_hub::Config::new(config), tls, mail.edge_hub.clone(), |_| {});
     link.map(Some).map_err(|error| Exit::State(format!("cannot start the connection's thread: {error}")))
 }
