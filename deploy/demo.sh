@@ -93,7 +93,10 @@ cleanup() {
         [ -z "$listener_pid" ] || kill "$listener_pid" 2>/dev/null || true
         [ -z "$farewell_pid" ] || kill "$farewell_pid" 2>/dev/null || true
         if alive "$cloud_pid" && alive "$edge_pid" && [ -n "$(containers)" ]; then
-            kube delete pod --all --timeout=20s >/dev/null 2>&1 || true
+            kube delete pod --all --timeout=20s >"$logs/stop.log" 2>&1 || true
+            # The object goes when the program has ended; its container a moment later.
+            local tick
+            for ((tick = 0; tick < 50; tick++)); do [ -n "$(containers)" ] || break; sleep 0.1; done
         fi
         stop skep-edge "$edge_pid"
         stop skep-cloud "$cloud_pid"
