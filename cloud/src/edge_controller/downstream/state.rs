@@ -1,7 +1,7 @@
 //! What the edges should have: every object that matters, and which node needs it. Pure.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -54,7 +54,7 @@ pub enum Permission {
 pub struct Desired {
     objects: HashMap<ResourceKey, Arc<Observed>>,
     locations: Locations,
-    edge_nodes: HashSet<NodeName>,
+    edge_nodes: BTreeSet<NodeName>,
     /// What the list that is under way has shown, by kind.
     listing: HashMap<ResourceKind, HashSet<ResourceKey>>,
     complete: HashSet<ResourceKind>,
@@ -62,7 +62,18 @@ pub struct Desired {
 
 impl Desired {
     /// Takes one step of the watch of `kind` and returns what the nodes must hear, in the order in which they must.
+    ///
+    /// Nothing until every kind is listed: a pod must not go out before what it needs is known. Then everything for every
+    /// edge node.
     pub fn apply(&mut self, kind: ResourceKind, change: &Change<Observed>) -> Vec<Outgoing> {
+        if self.is_complete() {
+            return self.step(kind, change);
+        }
+        self.step(kind, change);
+        self.edge_nodes.iter().flat_map(|node| self.everything_for(node)).collect()
+    }
+
+    fn step(&mut self, kind: ResourceKind, change: &Change<Observed>) -> Vec<Outgoing> {
         let mut out = Vec::new();
         match change {
             Change::Begin => {
@@ -88,9 +99,10 @@ impl Desired {
         out
     }
 
-    /// Everything that `node` should have: ConfigMaps and Secrets first, then the pods that need them.
+    /// Everything that `node` should have: ConfigMaps and Secrets first, then the pods that need them. Nothing before every
+    /// kind is listed; what is missing then follows by itself.
     pub fn everything_for(&self, node: &NodeName) -> Vec<Outgoing> {
-        if !self.edge_nodes.contains(node) {
+        if !self.is_complete() || !self.edge_nodes.contains(node) {
             return Vec::new();
         }
         let objects = self.locations.of_node(node).filter_map(|key| self.objects.get(key));

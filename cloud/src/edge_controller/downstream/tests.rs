@@ -6,7 +6,7 @@ use wire::hub::ObjectOperation::{self, Delete, Insert, Update};
 
 use super::{
     Permission,
-    state::{Desired, Outgoing},
+    state::{Desired, Outgoing, WATCHED},
     watch,
 };
 use crate::{edge_controller::resource::observed::Observed, watching::Change};
@@ -36,9 +36,18 @@ fn data(kind: ResourceKind, name: &str, value: &str) -> Observed {
     )
 }
 
+/// Nothing there, and that is known.
+fn empty() -> Desired {
+    let mut desired = Desired::default();
+    for kind in WATCHED {
+        assert!(desired.apply(kind, &Change::Begin).is_empty() && desired.apply(kind, &Change::Complete).is_empty());
+    }
+    desired
+}
+
 /// One edge node `n1`, a ConfigMap `cfg` and a Secret `tok`, nothing needed yet.
 fn fixture() -> Desired {
-    let mut desired = Desired::default();
+    let mut desired = empty();
     assert!(step(&mut desired, edge("n1")).is_empty());
     assert!(step(&mut desired, data(ResourceKind::ConfigMap, "cfg", "1")).is_empty());
     assert!(step(&mut desired, data(ResourceKind::Secret, "tok", "1")).is_empty());
@@ -160,18 +169,39 @@ fn a_pod_that_was_replaced_under_its_name_is_inserted_anew_and_leaves_its_old_no
 
 #[test]
 fn a_config_map_that_comes_after_its_pod_goes_out_when_it_comes() {
-    let mut desired = Desired::default();
+    let mut desired = empty();
     step(&mut desired, edge("n1"));
     assert_eq!(step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u"))), expect(&[("n1", Insert, "default/pod/web")]));
     assert_eq!(step(&mut desired, data(ResourceKind::ConfigMap, "cfg", "1")), expect(&[("n1", Insert, "default/configmap/cfg")]));
 }
 
 #[test]
+fn nothing_goes_out_before_every_kind_is_listed_and_then_everything_in_order() {
+    let mut desired = Desired::default();
+    let listed = |desired: &mut Desired, objects: Vec<Observed>, kind| {
+        let mut out = told(desired.apply(kind, &Change::Begin));
+        objects.into_iter().for_each(|object| out.extend(told(desired.apply(kind, &Change::Listed(object)))));
+        out.extend(told(desired.apply(kind, &Change::Complete)));
+        out
+    };
+    // The pods come first, as they may: the watches are independent.
+    assert_eq!(listed(&mut desired, vec![read(ResourceKind::Pod, pod("web", Some("n1"), "u"))], ResourceKind::Pod), []);
+    assert_eq!(listed(&mut desired, vec![edge("n1")], ResourceKind::Node), []);
+    assert_eq!(told(desired.everything_for(&node("n1"))), []);
+    assert_eq!(listed(&mut desired, vec![data(ResourceKind::Secret, "tok", "1")], ResourceKind::Secret), []);
+    assert_eq!(
+        listed(&mut desired, vec![data(ResourceKind::ConfigMap, "cfg", "1")], ResourceKind::ConfigMap),
+        expect(&[("n1", Insert, "default/configmap/cfg"), ("n1", Update, "default/secret/tok"), ("n1", Insert, "default/pod/web")])
+    );
+}
+
+#[test]
 fn a_node_may_read_what_its_pods_name_and_nothing_else() {
-    let mut desired = fixture();
     let key = |text: &str| text.parse::<ResourceKey>().unwrap();
+    let mut desired = Desired::default();
     assert_eq!(desired.may_read(&node("n1"), &key("default/secret/tok")), Permission::NotYet);
-    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    desired.apply(ResourceKind::Pod, &Change::Begin);
+    desired.apply(ResourceKind::Pod, &Change::Listed(read(ResourceKind::Pod, pod("web", Some("n1"), "u"))));
     assert_eq!(desired.may_read(&node("n1"), &key("default/secret/tok")), Permission::Granted);
     desired.apply(ResourceKind::Pod, &Change::Complete);
     assert_eq!(desired.may_read(&node("n2"), &key("default/secret/tok")), Permission::Refused);
