@@ -7,6 +7,7 @@ pub mod device_controller;
 pub mod edge_controller;
 pub mod embedded;
 pub mod exit;
+pub mod limits;
 pub mod pki;
 #[cfg(test)]
 mod testing;

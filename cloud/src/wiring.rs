@@ -40,6 +40,7 @@ use crate::{
     },
     embedded::{self, EmbeddedApi, EmbeddedConfig, EmbeddedError},
     exit::{Exit, chain},
+    limits,
     pki::{self, ClientCertificates, Pki},
 };
 
@@ -92,6 +93,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
         None => (Some(start_embedded(&config, &certificates).await?), kube_config(&config, &source).await?),
     };
 
+    limits::raise_open_files(config.cloudhub.node_limit);
     let cloud_hub = mailbox_with_bytes("cloud_hub", 8192, 64 * MIB);
     let downstream = mailbox_with_bytes("downstream", 1024, 16 * MIB);
     let upstream = mailbox_with_bytes("upstream", 4096, 32 * MIB);
