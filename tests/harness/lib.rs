@@ -3,7 +3,7 @@
 //! | what | is |
 //! |---|---|
 //! | [`CloudUnderTest`], [`EdgeUnderTest`] | the daemons, on free ports and in directories of their own |
-//! | [`Kubectl`], [`docker`], [`mqtt`], [`sqlite`] | `kubectl`, `docker`, mosquitto's clients, `sqlite3`: what a test believes |
+//! | [`Kubectl`], [`docker`], [`mqtt`], [`sqlite`], [`http`] | `kubectl`, `docker`, mosquitto's clients and broker, `sqlite3`, plain HTTP: what a test believes |
 //! | [`Cut`] | a wire with scissors: a forwarder between two parties that can be cut and mended |
 //! | [`eventually!`] | waits for what must become true, with a deadline and the last thing seen |
 //!
@@ -14,6 +14,7 @@ pub mod cut;
 pub mod daemon;
 pub mod docker;
 pub mod examples;
+pub mod http;
 pub mod images;
 pub mod kubectl;
 pub mod mqtt;

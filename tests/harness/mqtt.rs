@@ -123,3 +123,38 @@ pub fn publish(port: u16, topic: &str, payload: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot start mosquitto_pub: {error}; run deploy/setup.sh --for test"))?;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
 }
+
+/// A mosquitto broker on a free port of the loopback, in memory only.
+#[derive(Debug)]
+pub struct Broker {
+    child: Child,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Broker {
+    /// Starts one and waits until it takes connections.
+    ///
+    /// # Panics
+    /// When `mosquitto` cannot be started.
+    #[track_caller]
+    pub fn start() -> Self {
+        let port = crate::names::port();
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "mosquitto", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start mosquitto: {error}; run deploy/setup.sh --for test"));
+        eventually("mosquitto takes connections", Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)));
+        Self { child, port }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

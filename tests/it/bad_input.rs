@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use harness::daemon::End;
@@ -151,6 +152,42 @@ fn a_state_directory_that_cannot_be_written_is_named() {
     fs::write(cloud.data(), "in the way").unwrap();
     ended(&cloud.ends(), IO, &[&cloud.data().display().to_string()]);
     assert_eq!(fs::read_to_string(cloud.data()).unwrap(), "in the way");
+}
+
+#[test]
+fn a_state_directory_of_another_user_is_named() {
+    for name in ["skep-edge", "skep-cloud"] {
+        // Below /var/tmp and copied, so that the other user reaches program and configuration, and fails at the state alone.
+        let dir = tempfile::Builder::new().prefix("skep-").tempdir_in("/var/tmp").unwrap();
+        let (program, data, config) = (dir.path().join(name), dir.path().join("data"), dir.path().join("config.yaml"));
+        fs::copy(harness::program(name), &program).unwrap();
+        fs::create_dir(&data).unwrap();
+        fs::write(&config, format!("data-dir: {}\n", data.display())).unwrap();
+        // Root passes every mode; nobody does not. Another user than root is stopped by the mode as it is.
+        let root = fs::metadata(&data).unwrap().uid() == 0;
+        if name == "skep-edge" {
+            // It has joined, and may read its certificate.
+            let (_cloud, joined) = joined();
+            fs::create_dir(data.join("pki")).unwrap();
+            for name in ["ca.crt", "edge.crt", "edge.key"] {
+                let copy = data.join("pki").join(name);
+                fs::copy(joined.file("pki").join(name), &copy).unwrap();
+                if root {
+                    chown(&copy, Some(65534), Some(65534)).unwrap();
+                }
+            }
+            fs::write(&config, format!("data-dir: {}\nedgehub: {{controller: {{node-id: {}}}}}\n", data.display(), joined.node)).unwrap();
+        }
+        let before = files(&data);
+        for (path, mode) in [(dir.path(), 0o755), (&program, 0o755), (&data, 0o555), (&config, 0o644)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let drop_to = if root { ["--reuid=65534", "--regid=65534", "--clear-groups"].as_slice() } else { &[] };
+        let output = std::process::Command::new("setpriv").args(drop_to).arg(&program).args(["run", "--config"]).arg(&config).output().unwrap();
+        let end = End { code: output.status.code(), output: String::from_utf8_lossy(&output.stderr).into_owned() };
+        ended(&end, IO, &[&data.display().to_string()]);
+        assert_eq!(files(&data), before, "something was written");
+    }
 }
 
 #[test]

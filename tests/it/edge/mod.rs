@@ -1,4 +1,5 @@
 //! The edge by itself: what a device author sees (manual ch. 14.11).
 
 mod autonomy;
+mod daemon;
 mod membership;

@@ -1,0 +1,27 @@
+//! One plain HTTP request to a port of the loopback: what `curl` would show.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Status and body of `GET path`.
+///
+/// # Errors
+/// The port does not answer, or not in HTTP.
+pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n")?;
+        let mut bytes = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let answer = ask().map_err(|error| format!("port {port}: {error}"))?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: {answer:.80}"))?;
+    status.map(|status| (status, body.to_owned())).ok_or_else(|| format!("no HTTP answer: {answer:.80}"))
+}
