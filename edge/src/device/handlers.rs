@@ -1,7 +1,7 @@
 //! What Device does with each message.
 
 use actix::{Actor, Context, Handler};
-use actor::{Lease, Meta};
+use actor::{Handle, Lease, Meta};
 use model::{
     DeviceId, DeviceState, Timestamp,
     membership::{AttributeOrigin, merge_attributes},
@@ -18,7 +18,7 @@ use super::{DeviceMessage, state::Device};
 use crate::{
     communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
     membership::{
-        Backlog,
+        MembershipMessage, next_ticket,
         state::{tell_attributes, write_attributes},
     },
     store::{Batch, StoreError, Tx, attribute, device, device::StoredDevice, pending_report},
@@ -43,19 +43,21 @@ impl Device {
         let Some(room) = communication.try_reserve() else {
             return lease.postpone_from(0, communication.room());
         };
+        let membership = &self.peers.membership;
+        if let Some(after) = next_ticket(&lease, 0).filter(|after| !membership.reached(*after)) {
+            return lease.postpone_from(0, membership.until(after));
+        }
         let now = self.config.clock.now();
-        let backlog = &mut self.backlog;
         // A state that could not be stored is not answered, as in KubeEdge; the cloud sends again.
-        let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, backlog, now), |_, _| None);
+        let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, membership, now), |_, _| None);
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
         if !effects.is_empty() {
             room.send(Meta::new("device"), CommunicationMessage::Effects(effects));
         }
-        if handled == lease.len() {
-            lease.done();
-        } else {
-            lease.postpone_from(handled, Backlog::pause());
+        match next_ticket(&lease, handled) {
+            None => lease.done(),
+            Some(after) => lease.postpone_from(handled, membership.until(after)),
         }
     }
 }
@@ -64,17 +66,18 @@ fn apply(
     tx: &mut Tx<'_>,
     part: &[(&Meta, &DeviceMessage)],
     effects: &mut Vec<Effect>,
-    backlog: &mut Backlog,
+    membership: &Handle<MembershipMessage>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let mut handled = 0;
     let mut reports = false;
     let mut bytes = 0;
     for (meta, message) in part {
+        // Membership commits before its ticket is reached, and nobody commits while this transaction is open.
+        if !membership.reached(meta.after) {
+            break;
+        }
         let Some(stored) = device::row(tx, message.device())? else {
-            if backlog.holds(meta) {
-                break;
-            }
             effects.extend(unknown_device(message));
             handled += 1;
             continue;

@@ -42,6 +42,6 @@ impl Default for Config {
 pub struct Peers {
     /// Takes the effects.
     pub communication: Handle<CommunicationMessage>,
-    /// Looked at only: whether a device may still be on its way.
+    /// Looked at only: how far it is, for messages that carry a ticket of it.
     pub membership: Handle<MembershipMessage>,
 }

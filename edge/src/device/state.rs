@@ -1,20 +1,18 @@
 //! What Device knows, which is nothing but its peers.
 
 use super::{Config, Peers};
-use crate::{membership::Backlog, store::Store};
+use crate::store::Store;
 
 /// The actor.
 pub struct Device {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) peers: Peers,
-    pub(super) backlog: Backlog,
 }
 
 impl Device {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        let backlog = Backlog::of(&peers.membership);
-        Self { config, store, peers, backlog }
+        Self { config, store, peers }
     }
 }

@@ -234,9 +234,11 @@ impl EdgeHub {
             Downstream::MembershipDetail(detail) => self.pass(&peers.membership, MembershipMessage::Detail { detail, frame: id }, late),
             Downstream::MembershipUpdate(update) => self.pass(&peers.membership, MembershipMessage::Update { update, frame: id }, late),
             Downstream::TwinSync { device, update } => {
-                self.pass(&peers.twin, TwinMessage::CloudSync { device, request: update, frame: Some(id) }, late)
+                self.pass_behind(&peers.twin, TwinMessage::CloudSync { device, request: update, frame: Some(id) }, late)
             }
-            Downstream::Attributes { device, update } => self.pass(&peers.device, DeviceMessage::Attributes { device, update, frame: id }, late),
+            Downstream::Attributes { device, update } => {
+                self.pass_behind(&peers.device, DeviceMessage::Attributes { device, update, frame: id }, late)
+            }
             Downstream::Confirm { resource } => match parent {
                 Some(parent) if is_of_objects(&resource) => self.pass(&peers.meta_manager, MetaManagerMessage::Confirmed { parent }, late),
                 Some(parent) => self.pass(&peers.communication, CommunicationMessage::Confirmed { parent }, late),
@@ -264,7 +266,16 @@ impl EdgeHub {
     }
 
     fn pass<M: Mail>(&self, handle: &Handle<M>, message: M, late: bool) -> Step {
-        match handle.try_post(Meta::new("cloud"), message) {
+        self.post(handle, Meta::new("cloud"), message, late)
+    }
+
+    /// Order across modules: what Membership has taken by now is done before this message.
+    fn pass_behind<M: Mail>(&self, handle: &Handle<M>, message: M, late: bool) -> Step {
+        self.post(handle, Meta::new("cloud").behind(self.peers.membership.ticket()), message, late)
+    }
+
+    fn post<M: Mail>(&self, handle: &Handle<M>, meta: Meta, message: M, late: bool) -> Step {
+        match handle.try_post(meta, message) {
             Ok(_) => {}
             Err(SendError::Full(_)) if !late => return Step::Wait(Box::pin(handle.room())),
             Err(SendError::Full(_)) => self.no_room(handle.name()),

@@ -144,8 +144,13 @@ impl Ingress {
         Figures { refused: read(&self.refused), busy: read(&self.busy), dropped: read(&self.dropped), ignored: read(&self.ignored) }
     }
 
+    /// Order across modules: what Membership has taken by now is done before this message.
+    fn behind_membership(&self) -> Meta {
+        Meta::new("mqtt").behind(self.peers.membership.ticket())
+    }
+
     fn twin(&self, message: TwinMessage) {
-        let Some(message) = full(&self.peers.twin, message) else { return };
+        let Some(message) = full(&self.peers.twin, self.behind_membership(), message) else { return };
         match message {
             TwinMessage::Update { device, request } | TwinMessage::CloudSync { device, request, .. } => {
                 self.say_busy(Topic::TwinUpdateResult(device), request.event_id);
@@ -155,7 +160,7 @@ impl Ingress {
     }
 
     fn membership(&self, message: MembershipMessage) {
-        match full(&self.peers.membership, message) {
+        match full(&self.peers.membership, Meta::new("mqtt"), message) {
             None => {}
             Some(MembershipMessage::Get { event_id }) => self.say_busy(Topic::MembershipGetResult(self.node.clone()), event_id),
             // The border makes no other one.
@@ -164,13 +169,13 @@ impl Ingress {
     }
 
     fn device(&self, message: DeviceMessage) {
-        if full(&self.peers.device, message).is_some() {
+        if full(&self.peers.device, self.behind_membership(), message).is_some() {
             self.drop_one("device");
         }
     }
 
     fn upload(&self, message: CommunicationMessage) {
-        if full(&self.peers.communication, message).is_some() {
+        if full(&self.peers.communication, Meta::new("mqtt"), message).is_some() {
             self.drop_one("communication");
         }
     }
@@ -185,7 +190,7 @@ impl Ingress {
 
     fn answer(&self, ErrorResult { topic, event_id, fault }: ErrorResult) {
         let payload = answer::error_result(&event_id, self.clock.now(), &fault);
-        if full(&self.peers.own, EventBusMessage::Publish { topic, payload }).is_some() {
+        if full(&self.peers.own, Meta::new("mqtt"), EventBusMessage::Publish { topic, payload }).is_some() {
             self.drop_one("eventbus");
         }
     }
@@ -239,8 +244,8 @@ impl Inbound for Ingress {
 }
 
 /// Tries a mailbox; gives the message back when it takes none.
-fn full<M: Mail>(handle: &Handle<M>, message: M) -> Option<M> {
-    match handle.try_post(Meta::new("mqtt"), message) {
+fn full<M: Mail>(handle: &Handle<M>, meta: Meta, message: M) -> Option<M> {
+    match handle.try_post(meta, message) {
         Ok(_) => None,
         Err(SendError::Full(message) | SendError::Closed(message)) => Some(message),
     }

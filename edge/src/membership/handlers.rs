@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
-    membership::Backlog,
     store::{Batch, StoreError, Tx, device},
 };
 
@@ -56,7 +55,7 @@ impl Membership {
         if handled == lease.len() {
             lease.done();
         } else {
-            lease.postpone_from(handled, Backlog::pause());
+            lease.postpone_from(handled, std::future::ready(()));
         }
     }
 }

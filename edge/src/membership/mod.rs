@@ -10,9 +10,9 @@
 //! | EdgeHub | [`MembershipMessage::Update`] | the same |
 //!
 //! Invariant: a device that goes leaves no row behind, in any table.
-//! Invariant: Membership waits for nobody; Twin and Device wait for it, see [`Backlog`].
+//! Invariant: Membership waits for nobody. Every message to Twin and Device carries a ticket of this mailbox, drawn where it
+//! came in, and is held back until Membership has committed what came before it: binding, removal and binding again alike.
 
-mod backlog;
 mod handlers;
 mod message;
 pub(crate) mod state;
@@ -21,12 +21,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use actor::Handle;
+use actor::{Handle, Lease, Mail, Ticket};
 use model::{Clock, NodeName, SystemClock};
 
 use crate::communication::CommunicationMessage;
 
-pub use backlog::Backlog;
 pub use message::MembershipMessage;
 pub use state::Membership;
 
@@ -51,4 +50,9 @@ impl Config {
 pub struct Peers {
     /// Takes the effects.
     pub communication: Handle<CommunicationMessage>,
+}
+
+/// The ticket of the message at `index`, which says what Membership has to be done with first. `None` past the end.
+pub(crate) fn next_ticket<M: Mail>(lease: &Lease<M>, index: usize) -> Option<Ticket> {
+    lease.iter().nth(index).map(|(meta, _)| meta.after)
 }

@@ -1,7 +1,7 @@
 //! What Twin does with each message.
 
 use actix::{Actor, Context, Handler};
-use actor::{Lease, Meta};
+use actor::{Handle, Lease, Meta};
 use model::{DeviceId, Origin, Timestamp};
 use wire::{
     hub::{MsgId, Resource},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
-    membership::Backlog,
+    membership::{MembershipMessage, next_ticket},
     store::{Batch, StoreError, Tx},
 };
 
@@ -39,38 +39,38 @@ impl Twin {
         let Some(room) = communication.try_reserve() else {
             return lease.postpone_from(0, communication.room());
         };
+        let membership = &self.peers.membership;
+        if let Some(after) = next_ticket(&lease, 0).filter(|after| !membership.reached(*after)) {
+            return lease.postpone_from(0, membership.until(after));
+        }
         let now = self.config.clock.now();
         let done = match self.answer_gets(&lease, now) {
             Some(effects) => Ok(Batch { handled: lease.len(), effects }),
-            None => {
-                let backlog = &mut self.backlog;
-                self.store.write_batch(
-                    &lease,
-                    |tx, part, effects| apply(tx, part, effects, backlog, now),
-                    |message, error| give_up(message, error, now),
-                )
-            }
+            None => self.store.write_batch(
+                &lease,
+                |tx, part, effects| apply(tx, part, effects, membership, now),
+                |message, error| give_up(message, error, now),
+            ),
         };
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
         if !effects.is_empty() {
             room.send(Meta::new("twin"), CommunicationMessage::Effects(effects));
         }
-        if handled == lease.len() {
-            lease.done();
-        } else {
-            lease.postpone_from(handled, Backlog::pause());
+        match next_ticket(&lease, handled) {
+            None => lease.done(),
+            Some(after) => lease.postpone_from(handled, membership.until(after)),
         }
     }
 
-    /// Answers a batch that only asks, without the write connection. `None` when it does more, or
-    /// when a device is unknown: then it may be on its way, and order matters.
+    /// Answers a batch that only asks, without the write connection. `None` when it does more, has
+    /// to wait, or asks for an unknown device.
     fn answer_gets(&self, lease: &Lease<TwinMessage>, now: Timestamp) -> Option<Vec<Effect>> {
         let gets: Option<Vec<_>> = lease
             .iter()
-            .map(|(_, message)| match message {
-                TwinMessage::Get { device, event_id } => Some((device, event_id)),
-                TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => None,
+            .map(|(meta, message)| match message {
+                TwinMessage::Get { device, event_id } if self.peers.membership.reached(meta.after) => Some((device, event_id)),
+                TwinMessage::Get { .. } | TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => None,
             })
             .collect();
         let gets = gets?;
@@ -92,17 +92,18 @@ fn apply(
     tx: &mut Tx<'_>,
     part: &[(&Meta, &TwinMessage)],
     effects: &mut Vec<Effect>,
-    backlog: &mut Backlog,
+    membership: &Handle<MembershipMessage>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let mut twins = WorkingSet::default();
     let mut handled = 0;
     let mut bytes = 0;
     for (meta, message) in part {
+        // Membership commits before its ticket is reached, and nobody commits while this transaction is open.
+        if !membership.reached(meta.after) {
+            break;
+        }
         let Some(working) = twins.get(tx, message.device())? else {
-            if backlog.holds(meta) {
-                break;
-            }
             effects.extend(unknown_device(message, now));
             handled += 1;
             continue;

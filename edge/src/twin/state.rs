@@ -12,7 +12,6 @@ use wire::mqtt::{Topic, payload::answer};
 use super::{Config, Peers};
 use crate::{
     communication::Effect,
-    membership::Backlog,
     store::{Read, Store, StoreError, Tx, device, device::Incarnation, pending_report, twin},
 };
 
@@ -21,14 +20,12 @@ pub struct Twin {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) peers: Peers,
-    pub(super) backlog: Backlog,
 }
 
 impl Twin {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        let backlog = Backlog::of(&peers.membership);
-        Self { config, store, peers, backlog }
+        Self { config, store, peers }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use actor::testing::{Probe, lease};
+use actor::Meta;
+use actor::testing::{Probe, lease, lease_posted};
 use model::{PropertyName, TwinProperty, TwinVersion};
 use serde_json::json;
 use wire::mqtt::Topic;
@@ -241,22 +242,30 @@ fn an_incarnation_that_was_replaced_writes_and_tells_nothing() {
 }
 
 #[test]
-fn a_message_for_a_device_that_membership_is_about_to_bind_waits_and_those_before_it_do_not() {
+fn a_message_waits_for_the_membership_changes_before_it_and_those_before_them_do_not() {
     actix_rt::System::new().block_on(async {
         let bench = Workbench::with(&["lamp"]);
         let mut twin = twin(&bench);
         let membership = bench.membership.handle();
-        membership.try_send(MembershipMessage::Get { event_id: String::new() }).unwrap();
         let set = r#"{"t":{"actual":{"value":"1"}}}"#;
-        let (lease, probe) = lease(vec![update("lamp", set), update("new", set), update("lamp", set)]);
+        let before = Meta::new("mqtt").behind(membership.ticket());
+        membership.try_send(MembershipMessage::Get { event_id: String::new() }).unwrap();
+        let behind = || Meta::new("cloud").behind(membership.ticket());
+        let (lease, probe) = lease_posted(vec![(before, update("lamp", set)), (behind(), update("new", set)), (behind(), update("lamp", set))]);
         twin.settle(lease);
         let waiting: Vec<_> = probe.drain().iter().map(|taken| format!("{:?}", taken.device())).collect();
         assert_eq!(waiting, [r#""new""#, r#""lamp""#]);
         assert_eq!(property(&bench, "lamp", "t").actual_version, Some(TwinVersion { cloud: 0, edge: 1 }));
         bench.effects();
+        // A batch of questions waits as well, and without a transaction.
+        let (lease, probe) = lease_posted(vec![(behind(), get("lamp"))]);
+        twin.settle(lease);
+        assert_eq!(probe.drain().len(), 1);
+        assert!(bench.effects().is_empty());
         // Membership is done and the device is still not there: then it is unknown.
         let _ = bench.membership.drain();
-        settle(&mut twin, vec![update("new", set)]);
+        let (lease, _probe) = lease_posted(vec![(behind(), update("new", set))]);
+        twin.settle(lease);
         assert_eq!(told(&bench.effects())[0].1["code"], 404);
     });
 }

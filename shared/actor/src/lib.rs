@@ -76,7 +76,7 @@ mod tests;
 pub use child::ChildSpec;
 pub use health::Health;
 pub use lease::{Fence, Lease, Work};
-pub use mail::{Mail, Meta, MsgId};
+pub use mail::{Mail, Meta, MsgId, Ticket};
 pub use mailbox::{Group, Handle, Quarantined, Room, SendError, mailbox, mailbox_with_bytes};
 pub use panic::install_panic_hook;
 pub use registry::{Event, EventKind, Observable, Registry, State, View};

@@ -92,19 +92,32 @@ pub struct Meta {
     pub at_ms: u64,
     /// Who made it: the name of an actor or of a border ("mqtt", "cloud").
     pub source: &'static str,
+    /// What another mailbox has to be done with first; the handler looks, see [`crate::Handle::ticket`].
+    pub after: Ticket,
 }
+
+/// A place in the order of one mailbox: everything that it had taken when the ticket was drawn. The default one waits for
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub(crate) u64);
 
 impl Meta {
     /// A header with a fresh identity, made now.
     #[must_use]
     pub fn new(source: &'static str) -> Self {
-        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source }
+        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source, after: Ticket::default() }
     }
 
     /// A header for what follows from `parent`.
     #[must_use]
     pub fn child_of(parent: &Meta, source: &'static str) -> Self {
         Self { parent: Some(parent.id), ..Self::new(source) }
+    }
+
+    /// The same header for a message that has to wait until what the ticket names is done.
+    #[must_use]
+    pub fn behind(self, after: Ticket) -> Self {
+        Self { after, ..self }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::histogram::Histogram;
-use crate::mail::{Entry, Mail, Meta, MsgId, now_ms};
+use crate::mail::{Entry, Mail, Meta, MsgId, Ticket, now_ms};
 use crate::registry::{Observable, State, View};
 use crate::reply::{AskError, Reply};
 
@@ -45,7 +45,7 @@ pub fn mailbox_with_bytes<M: Mail>(name: &'static str, capacity: usize, bytes_ma
         bytes_max,
         room: Arc::new(Semaphore::new(capacity)),
         freed: Notify::new(),
-        queue: Mutex::new(Queue { waiting: VecDeque::new(), in_hand: Vec::new(), waker: None, closed: false, blamed: Vec::new() }),
+        queue: Mutex::new(Queue { waiting: VecDeque::new(), in_hand: Vec::new(), waker: None, closed: false, blamed: Vec::new(), accepted: 0 }),
         epoch: Arc::new(AtomicU64::new(0)),
         quarantine: Mutex::new(VecDeque::new()),
         stats: Stats::default(),
@@ -94,6 +94,15 @@ struct Queue<M> {
     closed: bool,
     /// What was in hand at the last death.
     blamed: Vec<MsgId>,
+    /// Messages taken since the mailbox was made.
+    accepted: u64,
+}
+
+impl<M> Queue<M> {
+    /// Messages that are settled or quarantined; they leave in the order in which they came.
+    fn settled(&self) -> u64 {
+        self.accepted - (self.waiting.len() + self.in_hand.len()) as u64
+    }
 }
 
 /// Counters of one actor; they outlive its incarnations.
@@ -176,6 +185,7 @@ impl<M: Mail> Cell<M> {
         let waker = {
             let mut queue = lock(&self.queue);
             queue.waiting.push_back(entry);
+            queue.accepted += 1;
             queue.waker.take()
         };
         if let Some(waker) = waker {
@@ -545,6 +555,38 @@ impl<M: Mail> Handle<M> {
         let room = self.0.room.clone();
         async move {
             let _ = room.acquire_owned().await;
+        }
+    }
+
+    /// Everything that this mailbox has taken so far. Drawn at the border for a message to another actor, it keeps the
+    /// order between the two: that actor holds the message back until [`reached`](Self::reached).
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        Ticket(lock(&self.0.queue).accepted)
+    }
+
+    /// Whether all that the ticket of this mailbox names is settled, or in quarantine.
+    #[must_use]
+    pub fn reached(&self, ticket: Ticket) -> bool {
+        lock(&self.0.queue).settled() >= ticket.0
+    }
+
+    /// Ends when the ticket is [reached](Self::reached); for [`crate::Lease::postpone_from`].
+    pub fn until(&self, ticket: Ticket) -> impl Future<Output = ()> + 'static
+    where
+        M: 'static,
+    {
+        let mailbox = self.clone();
+        async move {
+            loop {
+                let freed = mailbox.0.freed.notified();
+                tokio::pin!(freed);
+                freed.as_mut().enable();
+                if mailbox.reached(ticket) {
+                    return;
+                }
+                freed.await;
+            }
         }
     }
 

@@ -88,9 +88,15 @@ impl<M: Mail> Probe<M> {
 /// A lease over these messages, for calling a handler by hand. The probe's mailbox takes back what is not settled.
 #[must_use]
 pub fn lease<M: Mail>(messages: Vec<M>) -> (Lease<M>, Probe<M>) {
+    lease_posted(messages.into_iter().map(|message| (Meta::new("test"), message)).collect())
+}
+
+/// As [`lease`], with given headers.
+#[must_use]
+pub fn lease_posted<M: Mail>(messages: Vec<(Meta, M)>) -> (Lease<M>, Probe<M>) {
     let probe = Probe::new("under-test", messages.len().max(1));
-    for message in messages {
-        assert!(probe.handle.try_send(message).is_ok(), "the mailbox has room for all");
+    for (meta, message) in messages {
+        assert!(probe.handle.try_post(meta, message).is_ok(), "the mailbox has room for all");
     }
     let Take::Batch(batch) = probe.handle.0.take(usize::MAX, probe.epoch, std::task::Waker::noop()) else {
         panic!("a lease needs a message");

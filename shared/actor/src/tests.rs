@@ -408,3 +408,25 @@ fn message_ids_are_unique_and_survive_their_text_form() {
         assert!(bad.parse::<MsgId>().is_err());
     }
 }
+
+#[test]
+fn a_ticket_is_reached_when_everything_before_it_is_settled_or_quarantined() {
+    run(async {
+        let (handle, notes, running) = clerk(quick(), 100);
+        let nothing = mailbox::<Do>("empty", 1);
+        assert!(nothing.reached(nothing.ticket()) && nothing.reached(crate::Ticket::default()));
+        handle.try_send(Do::PanicAlways).unwrap();
+        handle.try_send(Do::Note(1)).unwrap();
+        let ticket = handle.ticket();
+        let release = Arc::new(AtomicBool::new(false));
+        handle.try_send(Do::Block(release.clone(), Arc::default())).unwrap();
+        let later = handle.ticket();
+        assert!(!handle.reached(later));
+        tokio::time::timeout(SOON, handle.until(ticket)).await.unwrap();
+        assert_eq!(*notes.lock().unwrap(), [1]);
+        assert!(handle.reached(ticket) && !handle.reached(later));
+        release.store(true, Ordering::SeqCst);
+        tokio::time::timeout(SOON, handle.until(later)).await.unwrap();
+        running.shutdown().await;
+    });
+}
