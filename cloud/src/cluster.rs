@@ -101,7 +101,7 @@ impl From<kube::Error> for ClusterError {
             },
             // A request that cannot be built will not be better next time.
             kube::Error::BuildRequest(error) => Self::Refused { code: 0, message: error.to_string() },
-            other => Self::Unavailable(crate::exit::chain(&other)),
+            other => Self::Unavailable(actor::chain(&other)),
         }
     }
 }

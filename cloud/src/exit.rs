@@ -13,6 +13,8 @@
 
 use std::process::ExitCode;
 
+use actor::chain;
+
 use crate::{config::LoadError, pki::PkiError};
 
 /// Why the daemon ended, other than by a signal.
@@ -61,17 +63,6 @@ impl Exit {
             _ => Self::Certificate(text),
         }
     }
-}
-
-/// An error with its causes, as one sentence.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl From<&Exit> for ExitCode {

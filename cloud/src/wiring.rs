@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use actor::{ChildSpec, Policy, Supervisor, mailbox_with_bytes};
+use actor::{ChildSpec, Policy, Supervisor, chain, mailbox_with_bytes};
 use admin::Metric;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::{Clock, SystemClock};
@@ -39,7 +39,7 @@ use crate::{
         upstream::{self, Upstream},
     },
     embedded::{self, EmbeddedApi, EmbeddedConfig, EmbeddedError},
-    exit::{Exit, chain},
+    exit::Exit,
     limits,
     pki::{self, ClientCertificates, Pki},
 };

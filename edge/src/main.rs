@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use actor::chain;
 use clap::{Parser, Subcommand};
 use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
-use skep_edge::exit::{Exit, chain};
+use skep_edge::exit::Exit;
 use skep_edge::join::{JoinArgs, join};
 
 #[derive(Parser)]

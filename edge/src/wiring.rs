@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use actix::Context;
 use actix_web::web;
-use actor::{ChildSpec, Handle, Lease, Mail, Policy, Running, Supervisor, mailbox};
+use actor::{ChildSpec, Handle, Lease, Mail, Policy, Running, Supervisor, chain, mailbox};
 use admin::{AdminConfig, AdminServer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ use crate::device::{self, Device, DeviceMessage};
 use crate::edge_hub::{self, EdgeHubMessage, Link};
 use crate::edged::{self, EdgedMessage, Engine, EngineError};
 use crate::event_bus::{self, EventBusMessage, Sockets};
-use crate::exit::{Exit, chain};
+use crate::exit::Exit;
 use crate::figures;
 use crate::membership::{self, Membership, MembershipMessage};
 use crate::meta_manager::{self, MetaManager, MetaManagerMessage};

@@ -11,7 +11,7 @@ use actix::fut::{ActorFuture, WrapFuture as _};
 use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, StreamHandler};
 use actix_http::ws::{Item, ProtocolError};
 use actix_web_actors::ws::{Message, WebsocketContext};
-use actor::{Handle, Mail, Meta, SendError};
+use actor::{Handle, Mail, Meta, SendError, chain};
 use bytes::BytesMut;
 use model::{NodeName, Timestamp};
 use wire::hub::codec::{self, FRAME_BYTES_MAX};
@@ -283,16 +283,4 @@ impl ActorFuture<Session> for Puller {
 fn now() -> Timestamp {
     use model::Clock as _;
     model::SystemClock.now()
-}
-
-/// An error with its sources, one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use actor::{Handle, Lease, Mail, Meta, Reply, SendError};
+use actor::{Handle, Lease, Mail, Meta, Reply, SendError, chain};
 use bytes::Bytes;
 use log::{debug, warn};
 use tokio::time::Instant;
@@ -301,13 +301,13 @@ impl EdgeHub {
         match error {
             DecodeError::Body { envelope, source } => {
                 if count(&self.shared.unknown) {
-                    warn!(error:% = crate::exit::chain(source); "a message of the cloud is none that this version knows");
+                    warn!(error:% = chain(source); "a message of the cloud is none that this version knows");
                 }
-                self.answer_unknown(envelope, &crate::exit::chain(source));
+                self.answer_unknown(envelope, &chain(source));
             }
             DecodeError::TooLarge { .. } | DecodeError::TooDeep | DecodeError::Envelope(_) => {
                 if count(&self.shared.unreadable) {
-                    warn!(error:% = crate::exit::chain(error); "a frame of the cloud is no message");
+                    warn!(error:% = chain(error); "a frame of the cloud is no message");
                 }
             }
         }

@@ -12,6 +12,7 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::time::Instant;
 
+use crate::chain::chain;
 use crate::mail::{Entry, Mail, Meta};
 use crate::mailbox::{Blame, Cell};
 use crate::panic;
@@ -71,13 +72,7 @@ impl<M: Mail> Lease<M> {
     /// Counts an error against the actor and logs it once, with its chain. The message is settled with the rest.
     pub fn fail(&self, index: usize, error: &dyn std::error::Error) {
         self.cell.stats.failed.fetch_add(1, Ordering::Relaxed);
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let text = chain(error);
         let (id, kind) = self.batch.get(self.settled + index).map_or((String::new(), "?"), |e| (e.meta.id.to_string(), e.message.kind()));
         log::warn!(actor = self.cell.name, kind = kind, id = id.as_str(), error = text.as_str(); "message failed");
     }

@@ -57,6 +57,7 @@
 #[cfg(panic = "abort")]
 compile_error!("Skep restarts actors after a panic: build with panic = \"unwind\"");
 
+mod chain;
 mod child;
 mod health;
 mod histogram;
@@ -73,6 +74,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use chain::chain;
 pub use child::ChildSpec;
 pub use health::Health;
 pub use lease::{Fence, Lease, Work};
