@@ -6,7 +6,6 @@ pub mod config;
 pub mod device_controller;
 pub mod edge_controller;
 pub mod embedded;
-pub mod exit;
 pub mod limits;
 pub mod pki;
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use actor::chain;
+use admin::exit::{self, Exit};
 use clap::{Parser, Subcommand};
-use skep_cloud::{
-    config::{COMMENTED_DEFAULT, CloudConfig},
-    exit::Exit,
-};
+use skep_cloud::config::{COMMENTED_DEFAULT, CloudConfig};
 
 #[derive(Parser)]
 #[command(name = "skep-cloud", version, about = "Kubernetes at the edge: the cloud service")]
@@ -48,11 +47,11 @@ struct Place {
 
 impl Place {
     fn read(self) -> Result<CloudConfig, Exit> {
-        let mut config = CloudConfig::read(self.config.as_deref(), std::env::vars())?;
+        let mut config = CloudConfig::read(self.config.as_deref(), std::env::vars()).map_err(|error| Exit::Configuration(chain(&error)))?;
         if let Some(dir) = self.data_dir {
             config.data_dir = dir;
         }
-        config.check().map_err(Exit::Settings)?;
+        config.check().map_err(|why| Exit::Configuration(format!("configuration: {why}")))?;
         Ok(config)
     }
 }
@@ -62,7 +61,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn")).format_timestamp_millis().init();

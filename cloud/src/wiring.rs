@@ -21,7 +21,7 @@ use std::{
 };
 
 use actor::{ChildSpec, Policy, Supervisor, chain, mailbox_with_bytes};
-use admin::Metric;
+use admin::{Exit, Metric};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::{Clock, SystemClock};
 use tokio::{
@@ -39,7 +39,6 @@ use crate::{
         upstream::{self, Upstream},
     },
     embedded::{self, EmbeddedApi, EmbeddedConfig, EmbeddedError},
-    exit::Exit,
     limits,
     pki::{self, ClientCertificates, Pki},
 };
@@ -66,7 +65,7 @@ pub fn run(config: CloudConfig) -> Result<(), Exit> {
 /// [`Exit::Certificate`] where no service has run with this data directory.
 pub fn token(config: &CloudConfig) -> Result<String, Exit> {
     let settings = pki_settings(config);
-    Pki::token_from(&settings.dir, settings.token_life).map_err(|error| Exit::of_pki(&error))
+    Pki::token_from(&settings.dir, settings.token_life).map_err(|error| Exit::from(&error))
 }
 
 fn pki_settings(config: &CloudConfig) -> pki::Config {
@@ -81,13 +80,13 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     let mut interrupt = listen_for(SignalKind::interrupt(), "SIGINT")?;
 
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
-    let source = config.api_source(in_cluster).map_err(Exit::Settings)?;
+    let source = config.api_source(in_cluster).map_err(unsettled)?;
     // What may be wrong with a configured API is said before anything is written.
     let configured = match source {
         ApiSource::Embedded => None,
         ApiSource::Kubeconfig(_) | ApiSource::InCluster => Some(kube_config(&config, &source).await?),
     };
-    let certificates = Arc::new(Pki::open(pki_settings(&config)).map_err(|error| Exit::of_pki(&error))?);
+    let certificates = Arc::new(Pki::open(pki_settings(&config)).map_err(|error| Exit::from(&error))?);
     let (api, kube) = match configured {
         Some(kube) => (None, kube),
         None => (Some(start_embedded(&config, &certificates).await?), kube_config(&config, &source).await?),
@@ -153,9 +152,9 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     let ready = Arc::new(AtomicBool::new(false));
     let admin = admin::serve(admin_settings(&config, hub.clone(), ready.clone()), supervisor.registry()).map_err(|error| match &error {
         admin::AdminError::Bind { .. } => Exit::Unavailable(chain(&error)),
-        admin::AdminError::NotLoopback(_) => Exit::Settings(chain(&error)),
+        admin::AdminError::NotLoopback(_) => unsettled(chain(&error)),
     })?;
-    let tls = certificates.server_tls(ClientCertificates::Required).map_err(|error| Exit::of_pki(&error))?;
+    let tls = certificates.server_tls(ClientCertificates::Required).map_err(|error| Exit::from(&error))?;
     let nodes = cloud_hub::listener::start(hub.clone(), tls).map_err(|error| Exit::Unavailable(chain(&error)))?;
     let (joins, joins_at) =
         pki::https::start(&config.https_address().to_string(), certificates.clone()).map_err(|error| Exit::Unavailable(chain(&error)))?;
@@ -173,8 +172,8 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     let end = tokio::select! {
         _ = terminate.recv() => { log::info!("stopping on SIGTERM"); Ok(()) }
         _ = interrupt.recv() => { log::info!("stopping on SIGINT"); Ok(()) }
-        why = escalation => Err(Exit::GaveUp(why.unwrap_or_else(|_| "the supervisor ended".to_owned()))),
-        () = ended(api.as_ref()) => Err(Exit::GaveUp("the embedded API ended by itself, its log says why".to_owned())),
+        why = escalation => Err(Exit::Supervision(format!("supervision gave up: {}", why.as_deref().unwrap_or("the supervisor ended")))),
+        () = ended(api.as_ref()) => Err(Exit::Supervision("the embedded API ended by itself, its log says why".to_owned())),
     };
 
     ready.store(false, Ordering::Release);
@@ -188,8 +187,13 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     end
 }
 
+/// The end of a configuration that is well-formed and still cannot work.
+fn unsettled(why: String) -> Exit {
+    Exit::Configuration(format!("configuration: {why}"))
+}
+
 fn listen_for(kind: SignalKind, name: &str) -> Result<Signal, Exit> {
-    signal(kind).map_err(|error| Exit::Io(format!("cannot listen for {name}: {error}")))
+    signal(kind).map_err(|error| Exit::State(format!("cannot listen for {name}: {error}")))
 }
 
 async fn ended(api: Option<&EmbeddedApi>) {
@@ -212,12 +216,12 @@ async fn start_embedded(config: &CloudConfig, certificates: &Pki) -> Result<Embe
     };
     // It blocks for the migrations and one fsync.
     let started = tokio::task::spawn_blocking(move || embedded::start(settings)).await;
-    let started = started.map_err(|error| Exit::Io(format!("the embedded API did not start: {error}")))?;
+    let started = started.map_err(|error| Exit::State(format!("the embedded API did not start: {error}")))?;
     let api = started.map_err(|error| {
         let text = chain(&error);
         match error {
             EmbeddedError::PortOccupied { .. } | EmbeddedError::Listen { .. } => Exit::Unavailable(format!("{text} (`embedded.port`)")),
-            EmbeddedError::Directory { .. } | EmbeddedError::DatabaseTooNew { .. } | EmbeddedError::Database { .. } => Exit::Io(text),
+            EmbeddedError::Directory { .. } | EmbeddedError::DatabaseTooNew { .. } | EmbeddedError::Database { .. } => Exit::State(text),
             EmbeddedError::Certificate { .. } => Exit::Certificate(text),
             EmbeddedError::Thread(_) => Exit::Unavailable(text),
         }
@@ -229,14 +233,14 @@ async fn start_embedded(config: &CloudConfig, certificates: &Pki) -> Result<Embe
         ip => ip.to_string(),
     };
     let server = format!("https://{host}:{}", api.addr.port());
-    certificates.write_kubeconfig(&config.admin_kubeconfig(), &server).map_err(|error| Exit::of_pki(&error))?;
+    certificates.write_kubeconfig(&config.admin_kubeconfig(), &server).map_err(|error| Exit::from(&error))?;
     log::info!(kubeconfig:% = config.admin_kubeconfig().display(), server = server.as_str(); "kubeconfig written");
     Ok(api)
 }
 
 async fn kube_config(config: &CloudConfig, source: &ApiSource) -> Result<kube::Config, Exit> {
     let from_file = async |path: &Path, key: &str| {
-        let unusable = |why: String| Exit::Settings(format!("cannot use the kubeconfig `{}`: {why}; correct the file or `{key}`", path.display()));
+        let unusable = |why: String| unsettled(format!("cannot use the kubeconfig `{}`: {why}; correct the file or `{key}`", path.display()));
         let file = Kubeconfig::read_from(path).map_err(|error| unusable(error.to_string()))?;
         kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| unusable(error.to_string()))
     };
@@ -244,11 +248,11 @@ async fn kube_config(config: &CloudConfig, source: &ApiSource) -> Result<kube::C
         ApiSource::Kubeconfig(path) => from_file(path, "controller.kube.kubeconfig").await?,
         ApiSource::Embedded => from_file(&config.admin_kubeconfig(), "embedded.kubeconfig").await?,
         ApiSource::InCluster => kube::Config::incluster().map_err(|error| {
-            Exit::Settings(format!("cannot use the service account of this pod: {}; mount it, or set `controller.kube.kubeconfig`", chain(&error)))
+            unsettled(format!("cannot use the service account of this pod: {}; mount it, or set `controller.kube.kubeconfig`", chain(&error)))
         })?,
     };
     // Once here, where a certificate that cannot be used has one clear end; `connect` builds the same again.
-    Cluster::connect(&kube).map_err(|error| Exit::Settings(format!("cannot use the credentials of the API: {}", chain(&error))))?;
+    Cluster::connect(&kube).map_err(|error| unsettled(format!("cannot use the credentials of the API: {}", chain(&error))))?;
     log::info!(server:% = kube.cluster_url; "controllers use this API");
     Ok(kube)
 }

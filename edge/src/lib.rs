@@ -6,7 +6,6 @@ pub mod device;
 pub mod edge_hub;
 pub mod edged;
 pub mod event_bus;
-pub mod exit;
 pub mod figures;
 pub mod join;
 pub mod membership;

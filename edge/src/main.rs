@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use actor::chain;
+use admin::exit::{self, Exit};
 use clap::{Parser, Subcommand};
 use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
-use skep_edge::exit::Exit;
 use skep_edge::join::{JoinArgs, join};
 
 #[derive(Parser)]
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
     match arguments.command {
@@ -70,7 +70,7 @@ fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             log_at("info");
-            return end(&Exit::Config(chain(&error)));
+            return end(&Exit::Configuration(chain(&error)));
         }
     };
     log_at(&config.log.level);
@@ -93,5 +93,5 @@ fn join_cloud(arguments: &JoinArgs) -> ExitCode {
 
 fn end(exit: &Exit) -> ExitCode {
     log::error!(code = exit.code(); "{exit}");
-    exit.exit_code()
+    ExitCode::from(exit)
 }

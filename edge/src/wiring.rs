@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use actix::Context;
 use actix_web::web;
 use actor::{ChildSpec, Handle, Lease, Mail, Policy, Running, Supervisor, chain, mailbox};
-use admin::{AdminConfig, AdminServer};
+use admin::{AdminConfig, AdminServer, Exit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -29,7 +29,6 @@ use crate::device::{self, Device, DeviceMessage};
 use crate::edge_hub::{self, EdgeHubMessage, Link};
 use crate::edged::{self, EdgedMessage, Engine, EngineError};
 use crate::event_bus::{self, EventBusMessage, Sockets};
-use crate::exit::Exit;
 use crate::figures;
 use crate::membership::{self, Membership, MembershipMessage};
 use crate::meta_manager::{self, MetaManager, MetaManagerMessage};
@@ -135,7 +134,8 @@ fn start_mqtt(config: &EdgeConfig, mail: &Mailboxes) -> Result<Option<Sockets>, 
     if !config.runs(Module::EventBus) {
         return Ok(None);
     }
-    let settings = event_bus::Config::new(&config.mqtt, config.node()).map_err(|error| Exit::Config(format!("in the configuration, {error}")))?;
+    let settings =
+        event_bus::Config::new(&config.mqtt, config.node()).map_err(|error| Exit::Configuration(format!("in the configuration, {error}")))?;
     let peers = event_bus::Peers {
         twin: mail.twin.clone(),
         membership: mail.membership.clone(),
@@ -163,7 +163,7 @@ fn open_engine(config: &EdgeConfig, mail: &Mailboxes) -> Result<Option<Engine>, 
         return Ok(None);
     }
     Engine::open(config, mail.edged.clone()).map(Some).map_err(|error| match error {
-        EngineError::Address(_) => Exit::Config(chain(&error)),
+        EngineError::Address(_) => Exit::Configuration(chain(&error)),
         EngineError::Directory { .. } => Exit::State(chain(&error)),
     })
 }

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use actor::chain;
+use admin::Exit;
+
 use super::token::TokenError;
 
 /// Why the certificates cannot be used. Every message says what, where and what to do.
@@ -95,6 +98,24 @@ pub enum PkiError {
         #[source]
         source: rustls::Error,
     },
+}
+
+impl From<&PkiError> for Exit {
+    fn from(error: &PkiError) -> Self {
+        let text = chain(error);
+        match error {
+            PkiError::Io { .. } => Self::State(text),
+            PkiError::AdvertiseAddress { .. } | PkiError::ForeignKubeconfig { .. } => Self::Configuration(text),
+            PkiError::Missing { .. }
+            | PkiError::NotCreated { .. }
+            | PkiError::Malformed { .. }
+            | PkiError::KeyMismatch { .. }
+            | PkiError::OtherAuthority { .. }
+            | PkiError::Expired { .. }
+            | PkiError::Crypto { .. }
+            | PkiError::Tls { .. } => Self::Certificate(text),
+        }
+    }
 }
 
 /// Why a node gets no certificate. The text is the whole answer body.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use admin::exit;
+
 use crate::tls::TlsError;
 
 /// Why the machine did not join. Nothing was written, an earlier identity is untouched.
@@ -106,19 +108,19 @@ pub enum JoinError {
 }
 
 impl JoinError {
-    /// The exit code that a script can act on (sysexits): 64 usage, 69 unreachable, 74 files, 76 refused or not trusted.
+    /// The exit code that a script can act on: usage, unreachable, files, refused or not trusted (see [`exit`]).
     pub fn exit_code(&self) -> u8 {
         match self {
-            JoinError::CloudAddress { .. } | JoinError::Token | JoinError::NodeName(_) => 64,
-            JoinError::Connect { .. } | JoinError::Timeout { .. } => 69,
-            JoinError::Write { .. } => 74,
-            JoinError::Request(_) => 70,
+            JoinError::CloudAddress { .. } | JoinError::Token | JoinError::NodeName(_) => exit::USAGE,
+            JoinError::Connect { .. } | JoinError::Timeout { .. } => exit::UNAVAILABLE,
+            JoinError::Write { .. } => exit::STATE,
+            JoinError::Request(_) => exit::SUPERVISION,
             JoinError::Tls { .. }
             | JoinError::HostNotAdvertised { .. }
             | JoinError::OtherCloud { .. }
             | JoinError::Refused { .. }
             | JoinError::Answer { .. }
-            | JoinError::Certificate { .. } => 76,
+            | JoinError::Certificate { .. } => exit::CERTIFICATE,
         }
     }
 }

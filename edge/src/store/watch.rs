@@ -12,8 +12,8 @@ use std::{
 /// How long a transaction may hold the write connection before the process is ended.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// Exit code of a process that ends because of [`STUCK_AFTER`] (`EX_OSERR`; systemd restarts it).
-pub const STUCK_EXIT_CODE: i32 = 71;
+/// Exit code of a process that ends because of [`STUCK_AFTER`] (systemd restarts it).
+pub const STUCK_EXIT_CODE: i32 = admin::exit::STUCK as i32;
 
 /// Buckets of the commit latency: the n-th counts commits of less than 2ⁿ⁺⁷ µs (128 µs … 4 s), the last all others.
 pub const LATENCY_BUCKETS: usize = 17;

@@ -1,4 +1,5 @@
-//! What an administrator of a daemon touches: the page over the actor registry, metrics, health endpoints, settings.
+//! What an administrator of a daemon touches: the page over the actor registry, metrics, health endpoints, settings,
+//! exit codes.
 //!
 //! | endpoint | answers |
 //! |---|---|
@@ -11,10 +12,12 @@
 //! floods. It listens on loopback addresses only, and refuses a request whose `Host` is no loopback name (DNS
 //! rebinding). Nothing here changes anything.
 
+pub mod exit;
 mod metrics;
 mod page;
 mod server;
 pub mod settings;
 
+pub use exit::Exit;
 pub use metrics::Metric;
 pub use server::{AdminConfig, AdminError, AdminServer, serve};

@@ -179,7 +179,7 @@ fn at<'a>(base: &'a mut Value, path: &[String]) -> &'a mut Value {
     path.iter().fold(base, |place, key| place.get_mut_normal(key).expect("the caller walked this path before"))
 }
 
-/// How the text of a variable may be meant, the likeliest last tried first wins.
+/// What the text of a variable may mean; the first that fits the key wins.
 fn candidates(current: &Value, text: &str) -> Vec<Value> {
     let verbatim = Value::String(text.to_owned());
     let parsed = serde_saphyr::from_str::<Value>(text).unwrap_or_else(|_| verbatim.clone());
