@@ -4,4 +4,5 @@ mod admission;
 mod desk;
 mod fixture;
 mod frames;
+mod golden;
 mod liveness;

@@ -34,6 +34,8 @@ mod socket;
 mod state;
 
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod socket_tests;
 #[cfg(test)]
 mod tests;

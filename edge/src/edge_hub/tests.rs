@@ -27,15 +27,15 @@ use crate::membership::MembershipMessage;
 use crate::meta_manager::MetaManagerMessage;
 use crate::twin::TwinMessage;
 
-struct World {
-    own: Probe<EdgeHubMessage>,
-    meta_manager: Probe<MetaManagerMessage>,
-    membership: Probe<MembershipMessage>,
-    twin: Probe<TwinMessage>,
-    device: Probe<DeviceMessage>,
-    communication: Probe<CommunicationMessage>,
-    event_bus: Probe<EventBusMessage>,
-    edged: Probe<EdgedMessage>,
+pub(super) struct World {
+    pub(super) own: Probe<EdgeHubMessage>,
+    pub(super) meta_manager: Probe<MetaManagerMessage>,
+    pub(super) membership: Probe<MembershipMessage>,
+    pub(super) twin: Probe<TwinMessage>,
+    pub(super) device: Probe<DeviceMessage>,
+    pub(super) communication: Probe<CommunicationMessage>,
+    pub(super) event_bus: Probe<EventBusMessage>,
+    pub(super) edged: Probe<EdgedMessage>,
 }
 
 impl World {
@@ -76,15 +76,15 @@ impl World {
     }
 }
 
-struct Scene {
-    world: World,
+pub(super) struct Scene {
+    pub(super) world: World,
     hub: EdgeHub,
     shared: Arc<Shared>,
     socket: Socket,
-    frames: Receiver<String>,
+    pub(super) frames: Receiver<String>,
 }
 
-fn scene(capacity: usize) -> Scene {
+pub(super) fn scene(capacity: usize) -> Scene {
     let (world, socket, shared) = (World::new(capacity), Socket::default(), Arc::new(Shared::default()));
     let frames = socket.attach(1);
     let hub = EdgeHub::new(socket.clone(), shared.clone(), world.peers(), Arc::new(ManualClock::at(Timestamp(7))));
@@ -93,7 +93,7 @@ fn scene(capacity: usize) -> Scene {
 
 impl Scene {
     /// Handles the messages; returns what stays in the mailbox.
-    fn handle(&mut self, messages: Vec<EdgeHubMessage>) -> Probe<EdgeHubMessage> {
+    pub(super) fn handle(&mut self, messages: Vec<EdgeHubMessage>) -> Probe<EdgeHubMessage> {
         let (lease, probe) = lease(messages);
         self.hub.settle(lease);
         probe
@@ -108,7 +108,7 @@ impl Scene {
     }
 }
 
-fn received(text: String) -> EdgeHubMessage {
+pub(super) fn received(text: String) -> EdgeHubMessage {
     EdgeHubMessage::Received { session: 1, text }
 }
 
