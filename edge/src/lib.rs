@@ -1,5 +1,6 @@
 //! The edge daemon: pods on Docker, MQTT devices and their twins, autonomous.
 
+mod backoff;
 pub mod communication;
 pub mod config;
 pub mod device;

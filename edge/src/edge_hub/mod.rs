@@ -25,7 +25,6 @@
 //! Invariant: no frame ends the connection; a peer that breaks the WebSocket protocol does.
 //! Invariant: a full mailbox of a peer holds up the cloud (it stops sending), for five seconds a message at most.
 
-mod backoff;
 mod handlers;
 mod link;
 mod message;
@@ -55,7 +54,6 @@ use crate::membership::MembershipMessage;
 use crate::meta_manager::MetaManagerMessage;
 use crate::twin::TwinMessage;
 
-pub use backoff::Backoff;
 pub use link::{Link, TlsSource};
 pub use message::{Answer, EdgeHubMessage, RequestError};
 pub use socket::{FRAME_BYTES_MAX, OfferError, Socket, SocketError};

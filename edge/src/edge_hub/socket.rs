@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request, Uri
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::Backoff;
+use crate::backoff::Backoff;
 
 /// Largest frame that is read or written.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;

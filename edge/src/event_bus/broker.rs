@@ -16,7 +16,7 @@ use log::{error, info, warn};
 use mqtt5::broker::{BrokerConfig, MqttBroker, StorageBackendType, StorageConfig};
 use tokio::sync::watch;
 
-use crate::edge_hub::Backoff;
+use crate::backoff::Backoff;
 
 /// Largest MQTT packet that the embedded broker takes. A larger one ends that client's connection.
 pub const PACKET_BYTES_MAX: usize = 1 << 20;

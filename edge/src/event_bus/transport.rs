@@ -24,7 +24,7 @@ use paho_mqtt as paho;
 use tokio::sync::{Notify, watch};
 
 use super::outbox::{Outbox, Publication, Queued};
-use crate::edge_hub::Backoff;
+use crate::backoff::Backoff;
 
 /// Publications handed to the library and not yet answered by the broker (QoS 0: not yet written).
 pub const IN_FLIGHT_MAX: usize = 256;

@@ -15,7 +15,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// `first · 2ⁿ`, at most `longest`. A thousand machines that lose the same peer in the same second
 /// therefore come back spread over the whole interval and not in waves.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
     failures: u32,
