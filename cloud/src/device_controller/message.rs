@@ -5,10 +5,7 @@ use model::NodeName;
 use wire::hub::{Frame, Upstream};
 
 use super::crd::{Device, DeviceModel};
-use crate::{
-    edge_controller::upstream::bytes_of,
-    watching::{Change, Generation},
-};
+use crate::watching::{Change, Generation};
 
 /// Everything that can make the device controller act.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl Mail for DeviceControllerMessage {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::FromEdge { frame, .. } => bytes_of(&frame.body),
+            Self::FromEdge { frame, .. } => frame.body.bytes(),
             Self::Device { change: Change::Listed(device) | Change::Applied(device) | Change::Deleted(device), .. } => {
                 1024 + 256 * device.spec.properties.len()
             }

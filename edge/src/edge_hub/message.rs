@@ -99,24 +99,10 @@ impl Mail for EdgeHubMessage {
     }
 
     fn bytes(&self) -> usize {
-        256 + match self {
-            Self::Send(frame) | Self::Request { frame, .. } => body_bytes(&frame.body),
-            Self::Received { text, .. } => text.len(),
-            Self::Connected { .. } | Self::Disconnected { .. } | Self::RequestsDue => 0,
-        }
-    }
-}
-
-fn body_bytes(body: &Upstream) -> usize {
-    match body {
-        Upstream::NodeRegister { object, .. } => object.len(),
-        Upstream::NodeStatus { content, .. } => content.len(),
-        Upstream::PodStatus { reports, .. } => reports.iter().map(|report| 256 + report.status.len()).sum(),
-        Upstream::TwinReport { report, .. } => 64 + 512 * report.properties.len(),
-        Upstream::Upload { topic, payload } => topic.len() + payload.len(),
-        Upstream::Refusal { reason, .. } => reason.len(),
-        Upstream::Keepalive | Upstream::Query { .. } | Upstream::MembershipGet { .. } | Upstream::DeviceStateReport { .. } | Upstream::Ack { .. } => {
-            256
+        match self {
+            Self::Send(frame) | Self::Request { frame, .. } => frame.body.bytes(),
+            Self::Received { text, .. } => 256 + text.len(),
+            Self::Connected { .. } | Self::Disconnected { .. } | Self::RequestsDue => 256,
         }
     }
 }

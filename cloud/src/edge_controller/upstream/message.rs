@@ -59,24 +59,9 @@ impl Mail for UpstreamMessage {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::FromEdge { frame, .. } => bytes_of(&frame.body),
+            Self::FromEdge { frame, .. } => frame.body.bytes(),
             Self::NodeConnected { .. } | Self::NodeDisconnected { .. } | Self::RenewDue => 128,
             Self::Renewed { renewed, failed } => 64 * (1 + renewed.len() + failed.len()),
-        }
-    }
-}
-
-/// What a message of an edge weighs in memory, about.
-pub(crate) fn bytes_of(body: &Upstream) -> usize {
-    256 + match body {
-        Upstream::NodeRegister { object, .. } => object.len(),
-        Upstream::NodeStatus { content, .. } => content.len(),
-        Upstream::PodStatus { reports, .. } => reports.iter().map(|report| 128 + report.status.len()).sum(),
-        Upstream::TwinReport { report, .. } => 512 * report.properties.len(),
-        Upstream::Upload { topic, payload } => topic.len() + payload.len(),
-        Upstream::Refusal { reason, .. } => reason.len(),
-        Upstream::Keepalive | Upstream::Query { .. } | Upstream::MembershipGet { .. } | Upstream::DeviceStateReport { .. } | Upstream::Ack { .. } => {
-            0
         }
     }
 }

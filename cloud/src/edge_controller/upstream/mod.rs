@@ -24,7 +24,6 @@ use actor::Handle;
 use model::Clock;
 
 pub use message::UpstreamMessage;
-pub(crate) use message::bytes_of;
 pub use scribe::{Scribe, Verdict};
 
 use super::downstream::DownstreamMessage;

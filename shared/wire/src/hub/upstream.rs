@@ -122,6 +122,19 @@ impl Upstream {
         }
     }
 
+    /// What a message weighs in memory, in bytes, about: for the limits of mailboxes.
+    pub fn bytes(&self) -> usize {
+        256 + match self {
+            Self::NodeRegister { object, .. } => object.len(),
+            Self::NodeStatus { content, .. } => content.len(),
+            Self::PodStatus { reports, .. } => reports.iter().map(|report| 256 + report.status.len()).sum(),
+            Self::TwinReport { report, .. } => 512 * report.properties.len(),
+            Self::Upload { topic, payload } => topic.len() + payload.len(),
+            Self::Refusal { reason, .. } => reason.len(),
+            Self::Keepalive | Self::Query { .. } | Self::MembershipGet { .. } | Self::DeviceStateReport { .. } | Self::Ack { .. } => 0,
+        }
+    }
+
     /// Name of the variant, for logs and counters.
     pub fn kind(&self) -> &'static str {
         match self {
