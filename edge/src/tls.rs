@@ -19,14 +19,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use wire::identity;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// No certificate or key of ours is longer, bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Organization of every node's certificate (Kubernetes node authorizer).
-pub(crate) const NODES: &str = "system:nodes";
-/// What stands before the node's name in the common name.
-pub(crate) const NODE_PREFIX: &str = "system:node:";
 
 /// Why the certificates cannot be used. Every message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -188,12 +185,8 @@ pub fn load_files(files: Files, now: SystemTime) -> Result<NodeTls, TlsError> {
 fn node_of(certificate: &X509Certificate<'_>, path: &Path) -> Result<NodeName, TlsError> {
     let subject = certificate.subject();
     let names: Vec<&str> = subject.iter_common_name().filter_map(|name| name.as_str().ok()).collect();
-    let in_nodes = subject.iter_organization().any(|organization| organization.as_str() == Ok(NODES));
-    match names.as_slice() {
-        [name] if in_nodes => name.strip_prefix(NODE_PREFIX).and_then(|name| NodeName::new(name).ok()),
-        _ => None,
-    }
-    .ok_or_else(|| TlsError::NotANode { path: path.to_owned(), found: names.join(", ") })
+    let organizations = subject.iter_organization().filter_map(|organization| organization.as_str().ok());
+    identity::node_of(names.iter().copied(), organizations).ok_or_else(|| TlsError::NotANode { path: path.to_owned(), found: names.join(", ") })
 }
 
 fn check_time(certificate: &X509Certificate<'_>, path: &Path, now: SystemTime) -> Result<SystemTime, TlsError> {
@@ -249,7 +242,7 @@ pub(crate) mod tests {
     pub fn node_params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, NODES);
+        params.distinguished_name.push(DnType::OrganizationName, identity::NODES);
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = (SystemTime::now() - Duration::from_secs(3600)).into();

@@ -9,10 +9,10 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use wire::identity;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::{PkiError, SignError};
-use super::identity::{NODE_PREFIX, NODES};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Life of the authority.
@@ -92,14 +92,14 @@ impl Authority {
     pub fn sign_node(&self, request: &[u8], node: &NodeName, now: SystemTime, life: Duration) -> Result<CertificateDer<'static>, SignError> {
         let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
             .map_err(|error| SignError::Request(error.to_string()))?;
-        let asked = format!("{NODE_PREFIX}{node}");
+        let asked = identity::common_name(node);
         match request.params.distinguished_name.get(&DnType::CommonName) {
             Some(found) if text(found) != asked => {
                 return Err(SignError::Subject { found: text(found), asked });
             }
             _ => {}
         }
-        let mut params = parameters(subject(&asked, NODES), now, (now + life).min(self.not_after));
+        let mut params = parameters(subject(&asked, identity::NODES), now, (now + life).min(self.not_after));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.signed_by(&request.public_key, &self.issuer).map(|signed| signed.der().clone()).map_err(|error| {
             log::error!(node:% = node, error = error.to_string().as_str(); "node certificate not signed");

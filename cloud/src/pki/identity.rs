@@ -5,11 +5,6 @@ use actix_web::rt::net::TcpStream;
 use model::NodeName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Organization of every node's certificate (Kubernetes node authorizer).
-pub const NODES: &str = "system:nodes";
-/// What stands before the node's name in the common name.
-pub const NODE_PREFIX: &str = "system:node:";
-
 /// Subject of a verified client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -35,9 +30,7 @@ impl Identity {
 
     /// The node's name, if this is a node: O `system:nodes` and CN `system:node:<name>`.
     pub fn node(&self) -> Option<NodeName> {
-        let name = self.common_name.strip_prefix(NODE_PREFIX)?;
-        let is_node = self.organizations.iter().any(|organization| organization == NODES);
-        NodeName::new(name).ok().filter(|_| is_node)
+        wire::identity::node_of([self.common_name.as_str()], self.organizations.iter().map(String::as_str))
     }
 }
 

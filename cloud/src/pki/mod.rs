@@ -33,6 +33,7 @@ use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use wire::identity::pem;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use authority::{Authority, Leaf, alternative_name, belongs};
@@ -334,16 +335,4 @@ fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
 
 fn malformed(path: &Path, expected: &'static str, detail: &str) -> PkiError {
     PkiError::Malformed { path: path.to_owned(), expected, detail: detail.to_owned() }
-}
-
-/// One certificate in PEM form (RFC 7468: 64 characters a line).
-pub fn pem(certificate: &CertificateDer<'_>) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in text.as_bytes().chunks(64) {
-        pem.push_str(&String::from_utf8_lossy(line));
-        pem.push('\n');
-    }
-    pem + "-----END CERTIFICATE-----\n"
 }

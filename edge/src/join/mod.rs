@@ -20,15 +20,14 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use model::NodeName;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use wire::identity::{self, pem};
 
 pub use client::{ANSWER_BYTES_MAX, Endpoint};
 pub use error::JoinError;
 
-use crate::tls::{self, NODE_PREFIX, NODES, NodeTls};
+use crate::tls::{self, NodeTls};
 
 /// Arguments of `skep-edge join`.
 #[derive(Debug, Clone, clap::Args)]
@@ -102,8 +101,8 @@ fn fingerprint(ca: &[u8]) -> String {
 fn signing_request(node: &NodeName, key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, NODES);
-    params.distinguished_name.push(DnType::CommonName, format!("{NODE_PREFIX}{node}"));
+    params.distinguished_name.push(DnType::OrganizationName, identity::NODES);
+    params.distinguished_name.push(DnType::CommonName, identity::common_name(node));
     Ok(params.serialize_request(key)?.der().to_vec())
 }
 
@@ -146,11 +145,4 @@ fn store<T>(data_dir: &Path, files: &[(&str, String, u32)], check: impl FnOnce(&
 
 fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
-}
-
-/// RFC 7468, 64 characters a line.
-fn pem(certificate: &[u8]) -> String {
-    let text = STANDARD.encode(certificate);
-    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
