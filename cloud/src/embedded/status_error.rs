@@ -152,7 +152,11 @@ impl StatusError {
 
     /// 413: the body is larger than this API takes.
     pub fn too_large(limit: usize) -> Self {
-        let message = format!("Request entity too large: limit is {limit}");
+        Self::request_too_large(format!("Request entity too large: limit is {limit}"))
+    }
+
+    /// 413: a request that would make more than is allowed.
+    pub fn request_too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 

@@ -1,5 +1,6 @@
 //! The four kinds of patch.
 
+mod json;
 mod strategic;
 
 use serde_json::Value;
@@ -73,8 +74,7 @@ impl Patch {
     pub fn apply(&self, kind: &Kind, object: &Value) -> Result<Value, StatusError> {
         let mut patched = object.clone();
         match self {
-            Self::Json(operations) => json_patch::patch(&mut patched, operations)
-                .map_err(|error| StatusError::unprocessable(format!("the server rejected our request due to an error in our request: {error}")))?,
+            Self::Json(operations) => json::apply(&mut patched, operations)?,
             Self::Merge(patch) => json_patch::merge(&mut patched, patch),
             Self::Strategic(patch) => strategic::merge(&mut patched, patch).map_err(StatusError::bad_request)?,
             Self::Apply(patch) => match kind.schema {
