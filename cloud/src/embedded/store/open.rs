@@ -1,5 +1,7 @@
 //! Opening the database: pragmas, migrations, and the check for a newer schema.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use diesel::connection::SimpleConnection;
@@ -23,12 +25,23 @@ const READER_PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA query_only = O
 
 /// Opens the write connection and brings the schema up to date.
 pub fn writer(path: &Path) -> Result<SqliteConnection, StoreError> {
+    make_private(path).map_err(|error| StoreError::Open(error.to_string()))?;
     let mut connection = SqliteConnection::establish(&path.to_string_lossy()).map_err(|error| StoreError::Open(error.to_string()))?;
     connection.batch_execute("PRAGMA busy_timeout = 10000;").map_err(|error| StoreError::Open(error.to_string()))?;
     refuse_newer(&mut connection)?;
     connection.batch_execute(WRITER_PRAGMAS).map_err(|error| StoreError::Open(error.to_string()))?;
     connection.run_pending_migrations(MIGRATIONS).map_err(|error| StoreError::Migration(error.to_string()))?;
     Ok(connection)
+}
+
+/// Creates the file for its owner alone, because it holds Secrets, and takes it away from others where an older program
+/// gave it to them. SQLite gives its `-wal` and `-shm` files the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 /// Opens the pool of read connections. Call it after [`writer`], which creates the file.

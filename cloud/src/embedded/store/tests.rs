@@ -24,6 +24,24 @@ fn latest(store: &Store) -> i64 {
 }
 
 #[test]
+fn the_database_is_for_its_owner_alone_because_it_holds_secrets() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cloud.db");
+    let open_and_look = |name: &str| {
+        let store = Store::open(&path).unwrap();
+        put(&store, name);
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+        }
+    };
+    open_and_look("x");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    open_and_look("y");
+}
+
+#[test]
 fn each_write_gets_a_higher_version_also_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cloud.db");
