@@ -21,8 +21,10 @@
 //!
 //! Invariant: a node has one live session; an older one changes nothing any more.
 //! Invariant: what is in memory for a node is bounded by its outbox and lane, however slowly it reads.
+//! Invariant: of what one node says only a bounded part is on its way through the controllers; the rest it holds itself.
 //! Invariant: who a node is says its certificate alone; path and header may only agree.
 
+mod credit;
 mod handlers;
 mod link;
 pub mod listener;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use actor::Handle;
 
+pub use credit::Credit;
 pub use handlers::CloudHub;
 pub use listener::{CloudHubError, Listener};
 pub use message::{CloudHubMessage, SessionId};

@@ -18,6 +18,7 @@ use wire::hub::codec::{self, FRAME_BYTES_MAX};
 use wire::hub::{DecodeError, Frame, MsgId, Operation, Upstream};
 
 use super::Hub;
+use super::credit::{Budget, Credit};
 use super::link::Link;
 use super::message::CloudHubMessage;
 use super::nodes::{Answer, Node, TooMany};
@@ -36,6 +37,9 @@ pub struct Session {
     link: Arc<Link>,
     fragments: Option<BytesMut>,
     garbage: u32,
+    budget: Budget,
+    /// What this session had to be told off for, so that the log has the 1st, 10th, 100th … of it only.
+    faults: u64,
 }
 
 impl Session {
@@ -45,7 +49,7 @@ impl Session {
         let began = CloudHubMessage::Connected { node: name.clone(), session: link.session };
         // Full: the next sweep finds it.
         let _ = hub.peers.cloud_hub.try_send(began);
-        Ok(Self { hub, node, link, fragments: None, garbage: 0 })
+        Ok(Self { hub, node, link, fragments: None, garbage: 0, budget: Budget::default(), faults: 0 })
     }
 
     pub fn link(&self) -> Arc<Link> {
@@ -99,8 +103,10 @@ impl Session {
             Err(error) => {
                 counters.garbage.fetch_add(1, Ordering::Relaxed);
                 self.garbage += 1;
-                let reason = chain(&error);
-                log::warn!(node:% = self.link.node, reason = reason.as_str(); "frame refused");
+                let reason = shown(&chain(&error));
+                if self.is_worth_a_line() {
+                    log::warn!(node:% = self.link.node, reason = reason.as_str(), faults = self.faults; "frame refused");
+                }
                 if let DecodeError::Body { envelope, .. } = &error
                     && !envelope.header.msg_id.is_empty()
                     && !matches!(envelope.route.operation, Operation::Response | Operation::Error)
@@ -132,24 +138,28 @@ impl Session {
             }
             Upstream::Refusal { reason, .. } => {
                 self.hub.nodes.counters.refusals.fetch_add(1, Ordering::Relaxed);
-                let reason: String = reason.chars().take(256).collect();
+                let reason = shown(reason);
                 let key = frame.parent.as_ref().and_then(|parent| self.node.refused(session, parent, &reason));
                 let key = key.map(|key| format!("{key:?}")).unwrap_or_default();
-                log::warn!(node:% = node, key = key.as_str(), reason = reason.as_str(); "refused by the node, not sent again until it changes");
+                if !key.is_empty() || self.is_worth_a_line() {
+                    log::warn!(node:% = node, key = key.as_str(), reason = reason.as_str(); "refused by the node, not sent again until it changes");
+                }
                 self.link.wake();
             }
             Upstream::NodeRegister { node: other, .. } | Upstream::NodeStatus { node: other, .. } | Upstream::MembershipGet { node: other, .. }
                 if *other != node =>
             {
-                log::warn!(node:% = node, other:% = other, kind = frame.body.kind(); "node speaks of another node");
+                if self.is_worth_a_line() {
+                    log::warn!(node:% = node, other:% = other, kind = frame.body.kind(), faults = self.faults; "node speaks of another node");
+                }
                 let reason = format!("this connection is for node `{node}`, not for `{other}`");
                 self.reply(Answer::Frame(frame.refusal(MsgId::random(), now(), reason)));
             }
             Upstream::NodeRegister { .. } | Upstream::NodeStatus { .. } | Upstream::PodStatus { .. } | Upstream::Query { .. } => {
-                self.deliver(&peers.upstream, UpstreamMessage::FromEdge { node, frame }, ctx);
+                self.deliver(&peers.upstream, frame, move |frame, credit| UpstreamMessage::FromEdge { node, frame, credit }, ctx);
             }
             Upstream::MembershipGet { .. } | Upstream::TwinReport { .. } | Upstream::DeviceStateReport { .. } => {
-                self.deliver(&peers.devices, DeviceControllerMessage::FromEdge { node, frame }, ctx);
+                self.deliver(&peers.devices, frame, move |frame, credit| DeviceControllerMessage::FromEdge { node, frame, credit }, ctx);
             }
             Upstream::Upload { .. } => {
                 self.hub.nodes.counters.uploads_dropped.fetch_add(1, Ordering::Relaxed);
@@ -157,8 +167,30 @@ impl Session {
         }
     }
 
+    /// To a controller, within the session's budget. While that is used up this node is not read.
+    fn deliver<M: Mail>(
+        &mut self,
+        to: &Handle<M>,
+        frame: Frame<Upstream>,
+        message: impl FnOnce(Frame<Upstream>, Credit) -> M + 'static,
+        ctx: &mut WebsocketContext<Self>,
+    ) {
+        if let Some(credit) = self.budget.try_take(&frame) {
+            return self.post(to, message(frame, credit), ctx);
+        }
+        self.link.waits_for_us(true);
+        let to = to.clone();
+        ctx.wait(self.budget.take(&frame).into_actor(self).map(move |credit, session, ctx| {
+            session.link.waits_for_us(false);
+            // Replaced meanwhile: the node says it again in its newer session.
+            if session.link.end().is_none() {
+                session.post(&to, message(frame, credit), ctx);
+            }
+        }));
+    }
+
     /// Into a controller's mailbox. While that is full this node is not read, and its own buffers fill.
-    fn deliver<M: Mail>(&mut self, to: &Handle<M>, message: M, ctx: &mut WebsocketContext<Self>) {
+    fn post<M: Mail>(&mut self, to: &Handle<M>, message: M, ctx: &mut WebsocketContext<Self>) {
         match to.try_post(Meta::new(SOURCE), message) {
             Ok(_) => {}
             Err(SendError::Full(message)) => {
@@ -179,6 +211,12 @@ impl Session {
             }
             Err(SendError::Closed(_)) => self.end(End::ShuttingDown, ctx),
         }
+    }
+
+    /// Counts one more fault of this node; whether it goes into the log.
+    fn is_worth_a_line(&mut self) -> bool {
+        self.faults += 1;
+        10_u64.pow(self.faults.ilog10()) == self.faults
     }
 
     fn reply(&self, answer: Answer) {
@@ -283,4 +321,9 @@ impl ActorFuture<Session> for Puller {
 fn now() -> Timestamp {
     use model::Clock as _;
     model::SystemClock.now()
+}
+
+/// What a node said, for a line of the log: short, and one line.
+fn shown(text: &str) -> String {
+    text.chars().take(256).flat_map(char::escape_debug).collect()
 }

@@ -32,7 +32,9 @@ fn report(property: &str, actual: &str) -> Frame<Said> {
 
 impl World {
     fn of_device(&self, name: &str, frame: &Frame<Said>) {
-        assert!(self.devices.try_send(DeviceControllerMessage::FromEdge { node: node(name), frame: frame.clone() }).is_ok());
+        assert!(
+            self.devices.try_send(DeviceControllerMessage::FromEdge { node: node(name), frame: frame.clone(), credit: Default::default() }).is_ok()
+        );
     }
 
     async fn ask_of_device(&self, name: &str, frame: &Frame<Said>) -> Body {

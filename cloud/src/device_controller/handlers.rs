@@ -82,7 +82,7 @@ impl Handler<Lease<DeviceControllerMessage>> for DeviceController {
 impl DeviceController {
     fn one(&mut self, message: &DeviceControllerMessage, outcome: &mut Outcome) {
         match message {
-            DeviceControllerMessage::FromEdge { node, frame } => self.take(node, frame, outcome),
+            DeviceControllerMessage::FromEdge { node, frame, .. } => self.take(node, frame, outcome),
             DeviceControllerMessage::NodeConnected { .. } | DeviceControllerMessage::NodeDisconnected { .. } => {}
             DeviceControllerMessage::Device { generation, change } => {
                 if *generation == self.generation {

@@ -5,7 +5,10 @@ use model::NodeName;
 use wire::hub::{Frame, Upstream};
 
 use super::crd::{Device, DeviceModel};
-use crate::watching::{Change, Generation};
+use crate::{
+    cloud_hub::Credit,
+    watching::{Change, Generation},
+};
 
 /// Everything that can make the device controller act.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub enum DeviceControllerMessage {
         node: NodeName,
         /// What.
         frame: Frame<Upstream>,
+        /// What it holds of its session's budget; back when this message is settled.
+        credit: Credit,
     },
     /// CloudHub: a node has connected. Nothing follows: it asks for its devices itself.
     NodeConnected {
@@ -58,7 +63,7 @@ impl Mail for DeviceControllerMessage {
     fn describe(&self) -> String {
         let named = |name: &Option<String>| format!("{} {}", self.kind(), name.as_deref().unwrap_or("?"));
         match self {
-            Self::FromEdge { node, frame } => format!("{} {} from {node}", frame.body.kind(), frame.id),
+            Self::FromEdge { node, frame, .. } => format!("{} {} from {node}", frame.body.kind(), frame.id),
             Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
             Self::Device { change: Change::Listed(device) | Change::Applied(device) | Change::Deleted(device), .. } => named(&device.metadata.name),
             Self::Model { change: Change::Listed(model) | Change::Applied(model) | Change::Deleted(model), .. } => named(&model.metadata.name),
@@ -68,7 +73,7 @@ impl Mail for DeviceControllerMessage {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::FromEdge { frame, .. } => frame.body.bytes(),
+            Self::FromEdge { frame, .. } => frame.bytes(),
             Self::Device { change: Change::Listed(device) | Change::Applied(device) | Change::Deleted(device), .. } => {
                 1024 + 256 * device.spec.properties.len()
             }

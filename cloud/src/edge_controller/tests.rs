@@ -41,7 +41,7 @@ fn pod(name: &str, on: &str) -> Value {
 
 impl World {
     fn says(&self, name: &str, frame: &Frame<Said>) {
-        assert!(self.upstream.try_send(UpstreamMessage::FromEdge { node: node(name), frame: frame.clone() }).is_ok());
+        assert!(self.upstream.try_send(UpstreamMessage::FromEdge { node: node(name), frame: frame.clone(), credit: Default::default() }).is_ok());
     }
 
     async fn ask(&self, name: &str, frame: &Frame<Said>) -> Body {

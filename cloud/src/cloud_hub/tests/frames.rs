@@ -30,7 +30,7 @@ async fn each_kind_of_frame_reaches_its_controller_with_the_nodes_name() {
         .drain()
         .iter()
         .filter_map(|taken| match &**taken {
-            UpstreamMessage::FromEdge { node, frame } => Some((node.to_string(), frame.id.clone())),
+            UpstreamMessage::FromEdge { node, frame, .. } => Some((node.to_string(), frame.id.clone())),
             _ => None,
         })
         .collect();
@@ -40,7 +40,7 @@ async fn each_kind_of_frame_reaches_its_controller_with_the_nodes_name() {
         .drain()
         .iter()
         .filter_map(|taken| match &**taken {
-            DeviceControllerMessage::FromEdge { node, frame } => Some((node.to_string(), frame.id.clone())),
+            DeviceControllerMessage::FromEdge { node, frame, .. } => Some((node.to_string(), frame.id.clone())),
             _ => None,
         })
         .collect();
@@ -141,4 +141,44 @@ async fn what_is_larger_than_one_read_arrives_whole() {
     edge.say(Upstream::NodeStatus { namespace, node: node("edge-1"), content }).await;
     edge.settled().await;
     assert!(cloud.upstream.drain().iter().any(|taken| matches!(**taken, UpstreamMessage::FromEdge { .. })));
+}
+
+#[actix_web::test]
+async fn a_node_that_floods_waits_for_itself_and_another_finds_room() {
+    let cloud = start(patient());
+    let mut flood = cloud.connect("edge-1").await;
+    let mut other = cloud.connect("edge-2").await;
+    let said = 300;
+    for _ in 0..said {
+        flood.say(node_status("edge-1")).await;
+    }
+    let waits = || cloud.hub.nodes.get(&node("edge-1")).is_some_and(|node| node.link().vitals().waits_for_us);
+    eventually!(SOON, waits());
+    other.say(node_status("edge-2")).await;
+    other.settled().await;
+    let mut before = 0;
+    loop {
+        match &*cloud.upstream.try_next().expect("the other's frame is in the queue") {
+            UpstreamMessage::FromEdge { node, .. } if node.as_str() == "edge-2" => break,
+            UpstreamMessage::FromEdge { .. } => before += 1,
+            _ => {}
+        }
+    }
+    assert!(before <= 128, "{before} frames of one node were before it");
+    let mut after = 0;
+    while before + after < said {
+        let taken = cloud.upstream.next(SOON).await.expect("the rest of the flood");
+        after += usize::from(matches!(&*taken, UpstreamMessage::FromEdge { .. }));
+    }
+}
+
+#[actix_web::test]
+async fn a_status_of_more_pods_than_a_node_has_is_refused() {
+    let cloud = start(patient());
+    let mut edge = cloud.connect("edge-1").await;
+    let report = wire::hub::PodStatusReport { uid: "u".into(), name: "p".parse().unwrap(), status: wire::hub::RawJson::null() };
+    let reports = vec![report; wire::hub::POD_STATUSES_MAX + 1];
+    edge.say(Upstream::PodStatus { namespace: Namespace::new("default").unwrap(), reports }).await;
+    assert!(matches!(edge.next().await.body, Downstream::Refusal { ref reason, .. } if reason.contains("at most 512")));
+    assert!(!cloud.upstream.drain().iter().any(|taken| matches!(**taken, UpstreamMessage::FromEdge { .. })));
 }

@@ -32,7 +32,7 @@ impl Handler<Lease<UpstreamMessage>> for Upstream {
         let mut by_node: BTreeMap<NodeName, Vec<Frame<Body>>> = BTreeMap::new();
         for (_, message) in lease.iter() {
             match message {
-                UpstreamMessage::FromEdge { node, frame } => {
+                UpstreamMessage::FromEdge { node, frame, .. } => {
                     // Who speaks is connected, even if this incarnation did not see it connect.
                     self.leases.connected(node, now);
                     by_node.entry(node.clone()).or_default().push(frame.clone());

@@ -4,6 +4,8 @@ use actor::Mail;
 use model::NodeName;
 use wire::hub::{Frame, Upstream};
 
+use crate::cloud_hub::Credit;
+
 /// Everything that can make the upstream half of EdgeController act.
 #[derive(Debug)]
 pub enum UpstreamMessage {
@@ -15,6 +17,8 @@ pub enum UpstreamMessage {
         node: NodeName,
         /// What.
         frame: Frame<Upstream>,
+        /// What it holds of its session's budget; back when this message is settled.
+        credit: Credit,
     },
     /// CloudHub: a node has connected. Its lease is renewed from now on.
     NodeConnected {
@@ -50,7 +54,7 @@ impl Mail for UpstreamMessage {
 
     fn describe(&self) -> String {
         match self {
-            Self::FromEdge { node, frame } => format!("{} {} from {node}", frame.body.kind(), frame.id),
+            Self::FromEdge { node, frame, .. } => format!("{} {} from {node}", frame.body.kind(), frame.id),
             Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
             Self::RenewDue => self.kind().to_owned(),
             Self::Renewed { renewed, failed } => format!("Renewed {} leases, {} failed", renewed.len(), failed.len()),
@@ -59,7 +63,7 @@ impl Mail for UpstreamMessage {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::FromEdge { frame, .. } => frame.body.bytes(),
+            Self::FromEdge { frame, .. } => frame.bytes(),
             Self::NodeConnected { .. } | Self::NodeDisconnected { .. } | Self::RenewDue => 128,
             Self::Renewed { renewed, failed } => 64 * (1 + renewed.len() + failed.len()),
         }

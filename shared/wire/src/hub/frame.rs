@@ -62,6 +62,11 @@ impl Frame<Downstream> {
 }
 
 impl Frame<Upstream> {
+    /// What it weighs in memory, about, in bytes: never less than the text that it carries.
+    pub fn bytes(&self) -> usize {
+        self.body.bytes() + self.resource_version.as_ref().map_or(0, String::len)
+    }
+
     /// The cloud's confirmation of this message: what it says is in the API server.
     pub fn confirm(&self, id: MsgId, at: Timestamp) -> Frame<Downstream> {
         Frame::answer(id, self.id.clone(), at, Downstream::Confirm { resource: self.body.confirmed_as() })
@@ -131,6 +136,16 @@ pub enum BodyError {
         /// Why, with KubeEdge's code and reason.
         #[source]
         source: Rejection,
+    },
+    /// A list that is longer than any that an honest peer sends.
+    #[error("the content of `{resource}` lists {count}, at most {max} are taken")]
+    TooMany {
+        /// The resource.
+        resource: String,
+        /// How many there are.
+        count: usize,
+        /// How many may be.
+        max: usize,
     },
     /// A name in the resource is not valid.
     #[error(transparent)]

@@ -214,6 +214,25 @@ fn a_keepalive_needs_no_resource() {
     assert_eq!(read::<Upstream>(&text).body, Upstream::Keepalive);
 }
 
+#[test]
+fn no_message_of_an_edge_weighs_less_than_the_text_that_it_carries() {
+    let long = || "x".repeat(1 << 20);
+    let side = model::TwinProperty { actual: Some(model::TwinValue { value: long(), timestamp: Timestamp(1) }), ..Default::default() };
+    let report = crate::mqtt::payload::TwinReport { properties: [("p".parse().unwrap(), side)].into(), ..Default::default() };
+    let device = DeviceId::new("lamp").unwrap();
+    let state = r#"{"device":{"name":"N","state":"online"}}"#.replace('N', &long());
+    let state = crate::mqtt::payload::DeviceStateReport::parse(state.as_bytes()).unwrap();
+    let frame = |body| Frame::new(MsgId::random(), Timestamp(1), body);
+    for frame in [
+        frame(Upstream::TwinReport { device: device.clone(), report }),
+        frame(Upstream::DeviceStateReport { device, report: state }),
+        frame(Upstream::MembershipGet { event_id: long(), node: "n".parse().unwrap() }),
+        frame(Upstream::Keepalive).with_resource_version(long()),
+    ] {
+        assert!(frame.bytes() >= 1 << 20, "{}", frame.body.kind());
+    }
+}
+
 proptest! {
     #[test]
     fn no_cut_or_changed_frame_panics_the_decoder(which in 0_usize..37, at in 0_usize..4000, byte in 0_u8..128, cut in any::<bool>()) {

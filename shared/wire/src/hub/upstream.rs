@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use model::{DeviceId, Namespace, NodeName, ObjectName, ResourceKey, ResourceKind, Timestamp};
+use model::{DeviceId, Namespace, NodeName, ObjectName, ResourceKey, ResourceKind, Timestamp, TwinProperty};
 use serde::{Deserialize, Serialize};
 
 use super::RawJson;
@@ -10,6 +10,9 @@ use super::envelope::{Envelope, Operation};
 use super::frame::{Body, BodyError, Parts};
 use super::resource::Resource;
 use crate::mqtt::payload::{DeviceStateReport, Rejection, TwinReport};
+
+/// Most pods in one [`Upstream::PodStatus`]: each costs the cloud a request to the API. Several times what a node runs.
+pub const POD_STATUSES_MAX: usize = 512;
 
 /// Status of one pod, with the capitalised field names of Go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +105,10 @@ pub enum Upstream {
     },
 }
 
+fn bytes_of(property: &TwinProperty) -> usize {
+    512 + [&property.expected, &property.actual].into_iter().flatten().map(|side| side.value.len()).sum::<usize>()
+}
+
 #[derive(Serialize, Deserialize)]
 struct MembershipGetContent {
     event_type: String,
@@ -127,11 +134,13 @@ impl Upstream {
         256 + match self {
             Self::NodeRegister { object, .. } => object.len(),
             Self::NodeStatus { content, .. } => content.len(),
-            Self::PodStatus { reports, .. } => reports.iter().map(|report| 256 + report.status.len()).sum(),
-            Self::TwinReport { report, .. } => 512 * report.properties.len(),
+            Self::PodStatus { reports, .. } => reports.iter().map(|report| 256 + report.uid.len() + report.status.len()).sum(),
+            Self::TwinReport { report, .. } => report.properties.values().map(bytes_of).sum(),
+            Self::DeviceStateReport { report, .. } => report.event_id.len() + report.name.len() + report.last_online.len(),
+            Self::MembershipGet { event_id, .. } => event_id.len(),
             Self::Upload { topic, payload } => topic.len() + payload.len(),
             Self::Refusal { reason, .. } => reason.len(),
-            Self::Keepalive | Self::Query { .. } | Self::MembershipGet { .. } | Self::DeviceStateReport { .. } | Self::Ack { .. } => 0,
+            Self::Keepalive | Self::Query { .. } | Self::Ack { .. } => 0,
         }
     }
 
@@ -262,6 +271,10 @@ impl Body for Upstream {
                     Some(_) => vec![content.to::<PodStatusReport>().map_err(failed)?],
                     None => content.to::<Vec<PodStatusReport>>().map_err(failed)?,
                 };
+                if reports.len() > POD_STATUSES_MAX {
+                    let resource = envelope.route.resource.clone();
+                    return Err(BodyError::TooMany { resource, count: reports.len(), max: POD_STATUSES_MAX });
+                }
                 Ok(Self::PodStatus { namespace, reports })
             }
             _ => Err(BodyError::unknown(envelope)),
