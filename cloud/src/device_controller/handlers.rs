@@ -12,7 +12,7 @@ use wire::{
 };
 
 use super::{
-    DeviceController, DeviceControllerMessage, EARLY_MAX, WRITES_MAX,
+    DeviceController, DeviceControllerMessage, WRITES_MAX,
     state::{Effect, Refused},
     status::Pending,
     watch,
@@ -112,7 +112,7 @@ impl DeviceController {
     /// What came before all devices were known.
     fn catch_up(&mut self, outcome: &mut Outcome) {
         if self.devices.is_complete() {
-            for (node, frame) in std::mem::take(&mut self.early) {
+            for (node, frame) in self.early.take() {
                 self.take(&node, &frame, outcome);
             }
         }
@@ -120,9 +120,7 @@ impl DeviceController {
 
     fn take(&mut self, node: &NodeName, frame: &Frame<Upstream>, outcome: &mut Outcome) {
         if !self.devices.is_complete() {
-            if self.early.len() < EARLY_MAX {
-                self.early.push_back((node.clone(), frame.clone()));
-            }
+            self.early.keep(node, frame);
             return;
         }
         match &frame.body {

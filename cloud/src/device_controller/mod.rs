@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod api_tests;
 pub mod crd;
+mod early;
 mod handlers;
 mod message;
 pub mod state;
@@ -23,12 +24,12 @@ pub mod status;
 mod tests;
 pub mod watch;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use actor::Handle;
-use model::{Clock, NodeName};
-use wire::hub::{Frame, Upstream};
+use model::Clock;
 
+use early::Early;
 pub use message::DeviceControllerMessage;
 
 use crate::{
@@ -36,9 +37,6 @@ use crate::{
     cluster::Cluster,
     watching::{Generation, Watch},
 };
-
-/// Messages of edges that wait while the devices are not all known yet; more are dropped, and the edges repeat them.
-pub const EARLY_MAX: usize = 4096;
 
 /// DeviceStatus objects that are written at the same time.
 pub const WRITES_MAX: usize = 16;
@@ -67,7 +65,7 @@ pub struct DeviceController {
     clock: Arc<dyn Clock>,
     generation: Generation,
     devices: state::Devices,
-    early: VecDeque<(NodeName, Frame<Upstream>)>,
+    early: Early,
     writer: Arc<status::Writer>,
     watches: Vec<Watch>,
 }
@@ -82,7 +80,7 @@ impl DeviceController {
             clock,
             generation: Generation::fresh(),
             devices: state::Devices::default(),
-            early: VecDeque::new(),
+            early: Early::default(),
             writer: Arc::default(),
             watches: Vec::new(),
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use model::{
     DeviceEntry, DeviceId, NodeName, PropertyChange, PropertyName, PropertySet, SideChange, TwinChange, TwinType, TwinVersion,
-    twin::{RequestedType, is_value},
+    twin::{PROPERTIES_MAX, RequestedType, is_value},
 };
 use wire::mqtt::payload::TwinReport;
 
@@ -211,7 +211,10 @@ impl Devices {
         let mut overruled = false;
         for (name, property) in &report.properties {
             if let Some(version) = property.expected_version {
-                known.told.insert(name.clone(), version);
+                // A node that invents names must not fill our memory.
+                if properties.contains(name) || known.told.len() < PROPERTIES_MAX || known.told.contains_key(name) {
+                    known.told.insert(name.clone(), version);
+                }
                 overruled |= known.is_overruled(name, property.expected.as_ref().map(|side| side.value.as_str()), version);
             }
             if properties.contains(name) {
@@ -220,6 +223,11 @@ impl Devices {
         }
         let again = overruled.then(|| Effect::Sync(node.clone(), device.clone(), known.change(models)));
         Ok(Report { owner, twins, known: properties, again })
+    }
+
+    #[cfg(test)]
+    pub(super) fn versions_held(&self, device: &DeviceId) -> usize {
+        self.devices[device].told.len()
     }
 
     fn put(&mut self, id: DeviceId, device: &Device, out: &mut Vec<Effect>) {

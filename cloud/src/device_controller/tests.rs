@@ -336,3 +336,18 @@ fn a_report_leaves_other_properties_alone_and_takes_away_what_the_device_has_no_
     pending.twins.push(TwinUpdate::of(&property("temp"), &tombstone, Timestamp(9)));
     assert_eq!(pending.merged(&before)["twins"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn what_is_remembered_of_properties_that_a_node_invents_is_bounded() {
+    let mut devices = fixture();
+    apply(&mut devices, device("lamp", "n1", 7, &[("temp", Some("20"))]));
+    let said = |name: String| {
+        let side = TwinProperty { expected_version: Some(version(1, 1)), ..TwinProperty::default() };
+        TwinReport { properties: [(property(&name), side)].into(), ..TwinReport::default() }
+    };
+    for number in 0..5000 {
+        devices.reported(&node("n1"), &id("lamp"), &said(format!("p{number}"))).unwrap();
+    }
+    devices.reported(&node("n1"), &id("lamp"), &said("temp".into())).unwrap();
+    assert_eq!(devices.versions_held(&id("lamp")), model::twin::PROPERTIES_MAX + 1);
+}
