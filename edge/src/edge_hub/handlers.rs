@@ -234,7 +234,7 @@ impl EdgeHub {
             Downstream::MembershipDetail(detail) => self.pass(&peers.membership, MembershipMessage::Detail { detail, frame: id }, late),
             Downstream::MembershipUpdate(update) => self.pass(&peers.membership, MembershipMessage::Update { update, frame: id }, late),
             Downstream::TwinSync { device, update } => {
-                self.pass_behind(&peers.twin, TwinMessage::CloudSync { device, request: update, frame: Some(id) }, late)
+                self.pass_behind(&peers.twin, TwinMessage::CloudSync { device, request: update, frame: id }, late)
             }
             Downstream::Attributes { device, update } => {
                 self.pass_behind(&peers.device, DeviceMessage::Attributes { device, update, frame: id }, late)

@@ -175,7 +175,7 @@ async fn each_message_of_the_cloud_goes_to_its_module_with_the_frame_to_acknowle
         twin("a/+", "user", "unsubscribe", "null"),
     ]);
     assert!(
-        matches!(&*scene.world.twin.try_next().unwrap(), TwinMessage::CloudSync { device, frame: Some(frame), .. } if *device == lamp() && frame.as_str() == "t")
+        matches!(&*scene.world.twin.try_next().unwrap(), TwinMessage::CloudSync { device, frame, .. } if *device == lamp() && frame.as_str() == "t")
     );
     assert!(matches!(&*scene.world.device.try_next().unwrap(), DeviceMessage::Attributes { device, .. } if *device == lamp()));
     assert!(

@@ -11,7 +11,8 @@
 //!
 //! | arrives on | goes to |
 //! |---|---|
-//! | `$hw/events/device/{id}/twin/update`, `/get`, `/cloud_updated` | Twin |
+//! | `$hw/events/device/{id}/twin/update`, `/get` | Twin |
+//! | `$hw/events/device/{id}/twin/cloud_updated` | nobody, with an error result: the cloud speaks through EdgeHub alone |
 //! | `$hw/events/device/{id}/state/update` | Device |
 //! | `$hw/events/node/+/membership/get` | Membership |
 //! | `$hw/events/upload/#`, `SYS/dis/upload_records`, `+/user/#`, what the cloud subscribed | Communication: upload |
@@ -96,7 +97,9 @@ impl Config {
             endpoints.push(Endpoint {
                 name: "internal",
                 server: mqtt.internal_server.clone(),
-                client_id: client_id.clone(),
+                // The broker ends a session whose id another client takes, so this one is nobody's to guess. It lasts as long
+                // as the broker's memory: until this process ends.
+                client_id: format!("{client_id}-{}", uuid::Uuid::new_v4().simple()),
                 qos: mqtt.qos,
                 retain: mqtt.retain,
             });

@@ -83,9 +83,6 @@ fn each_topic_goes_to_its_module_in_both_forms_of_the_device_id() {
             matches!(seen(&topic("twin/update"), update), Inward::Twin(TwinMessage::Update { device, request }) if device == lamp() && request.event_id == "e")
         );
         assert!(
-            matches!(seen(&topic("twin/cloud_updated"), update), Inward::Twin(TwinMessage::CloudSync { device, frame: None, .. }) if device == lamp())
-        );
-        assert!(
             matches!(seen(&topic("twin/get"), r#"{"event_id":"g"}"#), Inward::Twin(TwinMessage::Get { device, event_id }) if device == lamp() && event_id == "g")
         );
         assert!(
@@ -98,6 +95,33 @@ fn each_topic_goes_to_its_module_in_both_forms_of_the_device_id() {
             matches!(seen(topic, "\u{1F41D}"), Inward::Upload(CommunicationMessage::Upload { topic: t, payload }) if t == topic && payload == "\u{1F41D}".as_bytes())
         );
     }
+}
+
+#[test]
+fn nobody_speaks_for_the_cloud_by_mqtt() {
+    let world = World::new(16);
+    let ingress = world.ingress();
+    let body = r#"{"event_id":"e","twin":{"t":{"expected":{"value":"1"},"expected_version":{"cloud":9,"edge":9}}}}"#;
+    for (body, event_id) in [(body, "e"), ("{", "")] {
+        ingress.arrived("$hw/events/device/lamp/twin/cloud_updated", body.as_bytes());
+        let (topic, answer) = world.published();
+        assert_eq!((topic.as_str(), &answer["code"]), ("$hw/events/device/lamp/twin/update/result", &400.into()));
+        assert_eq!(answer["event_id"], event_id);
+        assert!(answer["reason"].as_str().unwrap().contains("twin/update"), "{answer}");
+    }
+    assert!(world.twin.try_next().is_none());
+}
+
+#[test]
+fn the_id_at_the_embedded_broker_cannot_be_guessed_and_the_one_at_another_stays() {
+    let ids = || {
+        let config = Config::new(&settings(1, "tcp://127.0.0.1:1".into()), node()).unwrap();
+        let ids: Vec<String> = config.endpoints.iter().map(|endpoint| endpoint.client_id.clone()).collect();
+        ids
+    };
+    let (first, second) = (ids(), ids());
+    assert_ne!(first[0], second[0]);
+    assert_eq!((first[1].as_str(), second[1].as_str()), ("skep-edge-edge-1", "skep-edge-edge-1"));
 }
 
 #[test]

@@ -132,10 +132,10 @@ fn apply(
                             log::info!(device:% = device, property:% = refusal.name, reason:% = refusal.reason; "cloud change not taken");
                         }
                         tell_change(effects, device, event_id, now, &outcome, &working.twin);
-                        effects.extend(acknowledge(device, frame));
+                        effects.push(acknowledge(device, frame));
                     }
                     // The merge refuses single properties of the cloud; a message as a whole never.
-                    Err(error) => effects.extend(refuse(device, frame, &error.to_string())),
+                    Err(error) => effects.push(refuse(device, frame, &error.to_string())),
                 }
             }
         }
@@ -167,7 +167,7 @@ fn get_result(device: &DeviceId, event_id: &str, now: Timestamp, twin: &model::T
 fn unknown_device(message: &TwinMessage, now: Timestamp) -> Vec<Effect> {
     let mut effects = vec![error(message, &unknown(message), now)];
     if let TwinMessage::CloudSync { device, frame, .. } = message {
-        effects.extend(refuse(device, frame, "the device is not a member of this node"));
+        effects.push(refuse(device, frame, "the device is not a member of this node"));
     }
     effects
 }
@@ -182,10 +182,8 @@ fn unknown(message: &TwinMessage) -> Fault {
 /// After a failed transaction: a device hears 500; the cloud hears nothing and sends again.
 fn give_up(message: &TwinMessage, failed: &StoreError, now: Timestamp) -> Option<Effect> {
     match message {
-        TwinMessage::Update { .. } | TwinMessage::Get { .. } | TwinMessage::CloudSync { frame: None, .. } => {
-            Some(error(message, &Fault::Internal(failed.to_string()), now))
-        }
-        TwinMessage::CloudSync { frame: Some(_), .. } => None,
+        TwinMessage::Update { .. } | TwinMessage::Get { .. } => Some(error(message, &Fault::Internal(failed.to_string()), now)),
+        TwinMessage::CloudSync { .. } => None,
     }
 }
 
@@ -199,12 +197,10 @@ fn error(message: &TwinMessage, fault: &Fault, now: Timestamp) -> Effect {
     Effect::Publish { topic, payload: answer::error_result(event_id, now, fault) }
 }
 
-fn acknowledge(device: &DeviceId, frame: &Option<MsgId>) -> Option<Effect> {
-    let resource = Resource::TwinCloudUpdated(device.clone());
-    frame.clone().map(|frame| Effect::Acknowledge { frame, resource })
+fn acknowledge(device: &DeviceId, frame: &MsgId) -> Effect {
+    Effect::Acknowledge { frame: frame.clone(), resource: Resource::TwinCloudUpdated(device.clone()) }
 }
 
-fn refuse(device: &DeviceId, frame: &Option<MsgId>, reason: &str) -> Option<Effect> {
-    let resource = Resource::TwinCloudUpdated(device.clone());
-    frame.clone().map(|frame| Effect::Refuse { frame, resource, reason: reason.to_owned() })
+fn refuse(device: &DeviceId, frame: &MsgId, reason: &str) -> Effect {
+    Effect::Refuse { frame: frame.clone(), resource: Resource::TwinCloudUpdated(device.clone()), reason: reason.to_owned() }
 }

@@ -22,7 +22,7 @@ pub enum TwinMessage {
         /// Echoed in the answer.
         event_id: String,
     },
-    /// From EdgeHub, or from EventBus (MQTT `twin/cloud_updated`): the cloud changes a twin.
+    /// From EdgeHub alone: the cloud changes a twin.
     /// Followed by document and delta, by an acknowledgement of the frame, and by a report of the
     /// properties that are newer here.
     CloudSync {
@@ -30,8 +30,8 @@ pub enum TwinMessage {
         device: DeviceId,
         /// What is to change; names and values are valid.
         request: TwinUpdate,
-        /// The frame that is acknowledged after the commit; none when it came by MQTT.
-        frame: Option<MsgId>,
+        /// The frame that is acknowledged after the commit.
+        frame: MsgId,
     },
 }
 

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | EventBus | [`TwinMessage::Update`] | `…/twin/update/result`, `/document`, `/delta`; report to the cloud |
 //! | EventBus | [`TwinMessage::Get`] | `…/twin/get/result` |
-//! | EdgeHub, EventBus | [`TwinMessage::CloudSync`] | `/document`, `/delta`; acknowledgement; report of what is newer here |
+//! | EdgeHub | [`TwinMessage::CloudSync`] | `/document`, `/delta`; acknowledgement; report of what is newer here |
 //!
 //! Invariant: nothing is told before it is durable; what the cloud must hear is written with the change.
 //! Invariant: no twin is kept in memory between two batches.

@@ -28,7 +28,7 @@ fn update(device: &str, twin: &str) -> TwinMessage {
 }
 
 fn sync(device: &str, twin: &str) -> TwinMessage {
-    TwinMessage::CloudSync { device: id(device), request: request(twin), frame: Some(frame("f")) }
+    TwinMessage::CloudSync { device: id(device), request: request(twin), frame: frame("f") }
 }
 
 fn get(device: &str) -> TwinMessage {

@@ -42,7 +42,7 @@ impl Get {
     }
 }
 
-/// Body of `twin/update` (from MQTT) and `twin/cloud_updated` (from either).
+/// Body of `twin/update` (from MQTT) and `twin/cloud_updated` (from the cloud).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TwinUpdate {
     /// Echoed in result and document; may be empty.
