@@ -3,9 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::{Extensions, ServerHandle};
-use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use rustls::ServerConfig;
 use tokio::sync::watch;
@@ -13,8 +11,8 @@ use tokio::sync::watch;
 use super::api::Api;
 use super::status_error::StatusError;
 use super::store::Store;
-use super::tls::Identity;
 use super::{EmbeddedError, controllers};
+use crate::pki::{self, Identity};
 
 /// HTTP worker threads.
 const WORKERS: usize = 2;
@@ -85,17 +83,16 @@ async fn stop_when_told(mut stopped: watch::Receiver<bool>, server: ServerHandle
 }
 
 fn remember_identity(connection: &dyn std::any::Any, extensions: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() else { return };
-    let certificates = stream.get_ref().1.peer_certificates();
-    if let Some(identity) = certificates.and_then(|chain| chain.first()).and_then(Identity::of) {
+    if let Some(identity) = pki::of_connection(connection) {
         extensions.insert(identity);
     }
 }
 
+/// Only administrators are let in: edge nodes speak to CloudHub only.
 async fn handle(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, StatusError> {
     match request.conn_data::<Identity>() {
         Some(identity) if identity.is_administrator() => api.answer(&request, payload).await,
-        Some(identity) => Err(StatusError::forbidden(format!("User {:?} cannot use this API: it serves administrators only", identity.name))),
-        None => Err(StatusError::forbidden("the client certificate names nobody")),
+        Some(identity) => Err(StatusError::forbidden(format!("User {:?} cannot use this API: it serves administrators only", identity.common_name))),
+        None => Err(StatusError::forbidden("the client certificate cannot be read")),
     }
 }

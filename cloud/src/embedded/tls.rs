@@ -1,4 +1,4 @@
-//! TLS of the embedded API: every client shows a certificate, and only administrators are let in.
+//! TLS of the embedded API: every client shows a certificate of our authority.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,36 +11,6 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::EmbeddedError;
-
-/// The group of administrators, as in every Kubernetes cluster.
-const ADMINISTRATORS: &str = "system:masters";
-/// The name in the certificate that `skep-cloud` makes for its own controllers and for kubectl.
-const ADMINISTRATOR: &str = "skep:admin";
-
-/// Who is on the other side of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The certificate's common name.
-    pub name: String,
-    /// The certificate's organisations.
-    pub groups: Vec<String>,
-}
-
-impl Identity {
-    /// Reads name and groups from a verified certificate; `None` when it has no common name.
-    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let subject = certificate.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let groups = subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
-        Some(Self { name, groups })
-    }
-
-    /// Whether this client may use the API. Edge nodes may not: they speak to the CloudHub only.
-    pub fn is_administrator(&self) -> bool {
-        self.name == ADMINISTRATOR || self.groups.iter().any(|group| group == ADMINISTRATORS)
-    }
-}
 
 /// Builds the server's TLS configuration from PEM files.
 ///

@@ -13,6 +13,7 @@ use wire::identity;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::{PkiError, SignError};
+use super::identity::ADMINISTRATORS;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Life of the authority.
@@ -77,7 +78,7 @@ impl Authority {
                 params
             }
             Leaf::Admin => {
-                let mut params = parameters(subject("skep-admin", "system:masters"), now, until);
+                let mut params = parameters(subject("skep-admin", ADMINISTRATORS), now, until);
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
                 params
             }

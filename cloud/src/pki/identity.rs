@@ -5,6 +5,9 @@ use actix_web::rt::net::TcpStream;
 use model::NodeName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+/// The group of administrators, as in every Kubernetes cluster.
+pub const ADMINISTRATORS: &str = "system:masters";
+
 /// Subject of a verified client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -26,6 +29,11 @@ impl Identity {
             common_name: if common_names.len() == 1 { common_names.into_iter().next().unwrap_or_default() } else { String::new() },
             organizations: subject.iter_organization().filter_map(text).collect(),
         })
+    }
+
+    /// Whether this is an administrator: O `system:masters`.
+    pub fn is_administrator(&self) -> bool {
+        self.organizations.iter().any(|organization| organization == ADMINISTRATORS)
     }
 
     /// The node's name, if this is a node: O `system:nodes` and CN `system:node:<name>`.
