@@ -7,9 +7,10 @@ use actix_rt::Arbiter;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
+use crate::cell::{Ward, lock};
 use crate::lease::Lease;
 use crate::mail::Mail;
-use crate::mailbox::{Handle, Ward, lock};
+use crate::mailbox::Handle;
 use crate::panic;
 use crate::pump::Pump;
 use crate::supervisor::Command;

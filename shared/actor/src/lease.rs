@@ -12,9 +12,9 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::time::Instant;
 
+use crate::cell::{Blame, Cell};
 use crate::chain::chain;
 use crate::mail::{Entry, Mail, Meta};
-use crate::mailbox::{Blame, Cell};
 use crate::panic;
 
 /// What the pump waits for before it takes the next batch.

@@ -57,6 +57,7 @@
 #[cfg(panic = "abort")]
 compile_error!("Skep restarts actors after a panic: build with panic = \"unwind\"");
 
+mod cell;
 mod chain;
 mod child;
 mod health;
@@ -74,12 +75,13 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use cell::Quarantined;
 pub use chain::chain;
 pub use child::ChildSpec;
 pub use health::Health;
 pub use lease::{Fence, Lease, Work};
 pub use mail::{Mail, Meta, MsgId, Ticket};
-pub use mailbox::{Group, Handle, Quarantined, Room, SendError, mailbox, mailbox_with_bytes};
+pub use mailbox::{Group, Handle, Room, SendError, mailbox, mailbox_with_bytes};
 pub use panic::install_panic_hook;
 pub use registry::{Event, EventKind, Observable, Registry, State, View};
 pub use reply::{AskError, Reply};

@@ -11,9 +11,9 @@ use std::task::{Context as TaskContext, Poll};
 use actix::dev::MessageResponse;
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 
+use crate::cell::{Cell, Take};
 use crate::lease::{Lease, Parking};
 use crate::mail::Mail;
-use crate::mailbox::{Cell, Take};
 use crate::panic;
 
 /// Batches handled in one poll before the arbiter's other futures get their turn.

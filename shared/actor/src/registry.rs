@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use crate::Health;
-use crate::mailbox::{Quarantined, lock};
+use crate::cell::{Quarantined, lock};
 
 /// Events that are remembered; the oldest goes first.
 const EVENTS_MAX: usize = 256;

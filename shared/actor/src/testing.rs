@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cell::{Blame, Take, Ward};
 use crate::lease::{Lease, Parking};
 use crate::mail::{Entry, Mail, Meta};
-use crate::mailbox::{Blame, Handle, Take, Ward, mailbox};
+use crate::mailbox::{Handle, mailbox};
 
 /// A mailbox whose messages a test takes out itself.
 pub struct Probe<M: Mail> {
