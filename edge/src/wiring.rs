@@ -58,6 +58,7 @@ async fn serve(config: EdgeConfig) -> Result<(), Exit> {
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     prepare_directory(&config.data_dir)?;
     let identity = identity(&config)?;
+    engine_at_first_start(&config).await?;
     let store = Store::open(config.database()).map_err(|error| database_unusable(&config.database(), &chain(&error)))?;
     store.end_process_when_stuck(STUCK_AFTER).map_err(|error| Exit::State(format!("cannot start the store's watch: {error}")))?;
 
@@ -162,10 +163,24 @@ fn open_engine(config: &EdgeConfig, mail: &Mailboxes) -> Result<Option<Engine>, 
     if !config.runs(Module::Edged) {
         return Ok(None);
     }
-    Engine::open(config, mail.edged.clone()).map(Some).map_err(|error| match error {
-        EngineError::Address(_) => Exit::Configuration(chain(&error)),
-        EngineError::Directory { .. } => Exit::State(chain(&error)),
-    })
+    Engine::open(config, mail.edged.clone()).map(Some).map_err(|error| engine_unusable(&error))
+}
+
+fn engine_unusable(error: &EngineError) -> Exit {
+    match error {
+        EngineError::Address(_) => Exit::Configuration(chain(error)),
+        EngineError::Directory { .. } => Exit::State(chain(error)),
+        EngineError::NoAnswer { .. } => Exit::Unavailable(chain(error)),
+    }
+}
+
+/// An engine that does not answer is a mistake in the configuration when a machine starts for the first time, and ends the
+/// daemon before anything is written. Later it is an outage: devices are served, the node is not Ready and says why.
+async fn engine_at_first_start(config: &EdgeConfig) -> Result<(), Exit> {
+    if !config.runs(Module::Edged) || config.database().exists() {
+        return Ok(());
+    }
+    Engine::answers(config).await.map_err(|error| engine_unusable(&error))
 }
 
 /// The actors, in start order: who takes effects before who makes them.

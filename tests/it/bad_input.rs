@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use harness::daemon::End;
-use harness::{CloudOptions, CloudUnderTest, EdgeOptions, EdgeUnderTest, eventually, sqlite};
+use harness::{CloudOptions, CloudUnderTest, Cut, EdgeOptions, EdgeUnderTest, docker, eventually, sqlite};
 
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
@@ -124,14 +124,32 @@ fn an_occupied_port_is_named_with_its_key() {
 }
 
 #[test]
-fn an_unreachable_docker_socket_is_said_and_devices_are_served() {
+fn a_docker_socket_that_does_not_answer_ends_the_first_start_and_nothing_is_written() {
     let cloud = CloudUnderTest::start();
     let options = EdgeOptions { docker_socket: "/nonexistent/docker.sock".into(), ..EdgeOptions::default() };
-    let mut edge = EdgeUnderTest::start_with(&cloud, options);
+    let mut edge = EdgeUnderTest::prepare(options);
+    edge.join(&cloud);
+    ended(&edge.ends(), UNAVAILABLE, &["/nonexistent/docker.sock", "edged.docker-address"]);
+    assert!(!edge.database().exists());
+}
+
+#[test]
+fn a_docker_socket_that_is_gone_later_is_said_and_devices_are_served() {
+    if !docker::required() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let wire = Cut::unix(&dir.path().join("docker.sock"), Path::new("/var/run/docker.sock"));
+    let cloud = CloudUnderTest::start();
+    let mut edge = EdgeUnderTest::start_with(&cloud, EdgeOptions { docker_socket: wire.path().to_owned(), ..EdgeOptions::default() });
+    edge.stop();
+    wire.cut();
+    edge.run();
+    edge.answers();
     // Docker may come back, so it is no reason to end; the log and the node say what is wrong.
     eventually!(20, "the log names the socket", {
         let output = edge.daemon().output();
-        let said = output.lines().any(|line| line.contains("/nonexistent/docker.sock") && (line.contains("WARN") || line.contains("ERROR")));
+        let said = output.lines().any(|line| line.contains("docker.sock") && (line.contains("WARN") || line.contains("ERROR")));
         if said { Ok(()) } else { Err(output) }
     });
     harness::mqtt::publish(edge.mqtt_port, "any/topic", "x").unwrap();

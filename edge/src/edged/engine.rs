@@ -20,6 +20,16 @@ pub enum EngineError {
     /// `edged.docker-address` is of another form.
     #[error("edged.docker-address cannot be used")]
     Address(#[source] RuntimeError),
+    /// Nobody answers there.
+    #[error(
+        "the container engine at `{address}` does not answer ({reason}): start Docker, correct `edged.docker-address`, or leave `edged` out of `modules.enabled`"
+    )]
+    NoAnswer {
+        /// `edged.docker-address`.
+        address: String,
+        /// What happened instead.
+        reason: String,
+    },
     /// The directory of the pods.
     #[error("cannot make the pods' directory below `{data_dir}`")]
     Directory {
@@ -40,7 +50,25 @@ pub struct Engine {
     own: Handle<EdgedMessage>,
 }
 
+/// How long the engine may take to answer at the first start.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
 impl Engine {
+    /// Asks the engine for its version, once.
+    ///
+    /// # Errors
+    /// `Address` and `NoAnswer`.
+    pub async fn answers(config: &EdgeConfig) -> Result<(), EngineError> {
+        let address = &config.edged.docker_address;
+        let runtime = DockerRuntime::new(address).map_err(EngineError::Address)?;
+        let reason = match tokio::time::timeout(ANSWERS_WITHIN, runtime.version()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("nothing within {} s", ANSWERS_WITHIN.as_secs()),
+        };
+        Err(EngineError::NoAnswer { address: address.clone(), reason })
+    }
+
     /// Prepares everything; the engine itself need not be there yet.
     ///
     /// # Errors
