@@ -1,0 +1,82 @@
+//! What the types cannot say: values that are well-formed and still cannot work.
+
+use model::{Namespace, NodeName};
+
+use super::EdgeConfig;
+
+/// A key whose value cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` is {value}: {advice}")]
+pub struct Invalid {
+    /// The key, dotted.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What to write instead.
+    pub advice: String,
+}
+
+impl EdgeConfig {
+    /// The first value that cannot work.
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        let invalid = |key, value: &dyn std::fmt::Display, advice: &str| Err(Invalid { key, value: format!("`{value}`"), advice: advice.to_owned() });
+        let node = &self.edgehub.controller.node_id;
+        if let Err(e) = NodeName::try_from(node.as_str()) {
+            return invalid("edgehub.controller.node-id", node, &format!("set the node's name as Kubernetes writes it ({e})"));
+        }
+        if !self.edged.hostname_override.is_empty() && self.edged.hostname_override != *node {
+            return invalid("edged.hostname-override", &self.edged.hostname_override, "it must be the same as edgehub.controller.node-id, or empty");
+        }
+        if let Err(e) = Namespace::try_from(self.edged.register_node_namespace.as_str()) {
+            return invalid("edged.register-node-namespace", &self.edged.register_node_namespace, &format!("write a namespace ({e})"));
+        }
+        if self.mqtt.mode > 2 {
+            return invalid("mqtt.mode", &self.mqtt.mode, "write 0 (embedded broker), 1 (both) or 2 (external broker)");
+        }
+        if self.mqtt.qos > 2 {
+            return invalid("mqtt.qos", &self.mqtt.qos, "write 0, 1 or 2");
+        }
+        if self.mqtt.session_queue_size == 0 {
+            return invalid("mqtt.session-queue-size", &0, "write a number above 0");
+        }
+        if !self.edgehub.websocket.url.starts_with("wss://") {
+            return invalid("edgehub.websocket.url", &self.edgehub.websocket.url, "write wss://HOST:PORT");
+        }
+        if self.edgehub.controller.placement && !self.edgehub.controller.placement_url.starts_with("https://") {
+            return invalid("edgehub.controller.placement-url", &self.edgehub.controller.placement_url, "write https://… or set placement: false");
+        }
+        for (key, seconds) in [
+            ("edgehub.controller.heartbeat", self.edgehub.controller.heartbeat),
+            ("edgehub.websocket.handshake-timeout", self.edgehub.websocket.handshake_timeout),
+            ("edgehub.websocket.write-deadline", self.edgehub.websocket.write_deadline),
+            ("edged.node-status-update-frequency", self.edged.node_status_update_frequency),
+            ("meta.sync.podstatus.interval", self.meta.sync.podstatus.interval),
+        ] {
+            if seconds == 0 || seconds > 86_400 {
+                return invalid(key, &seconds, "write seconds between 1 and 86400");
+            }
+        }
+        if !self.edged.docker_address.starts_with("unix:///") {
+            return invalid("edged.docker-address", &self.edged.docker_address, "write unix:///path/of/the.sock");
+        }
+        if !matches!(self.database.driver.as_str(), "" | "sqlite3") {
+            return invalid("database.driver", &self.database.driver, "sqlite3 is the only one");
+        }
+        for (key, on) in
+            [("edged.device-plugin-enabled", self.edged.device_plugin_enabled), ("edged.gpu-plugin-enabled", self.edged.gpu_plugin_enabled)]
+        {
+            if on {
+                return invalid(key, &on, "there is no such plugin in this version; write false");
+            }
+        }
+        for (key, address) in [("admin.address", self.admin.address), ("edged.read-only-address", self.edged.read_only_address)] {
+            if !address.is_loopback() {
+                return invalid(key, &address, "this endpoint has no authentication; write a loopback address such as 127.0.0.1");
+            }
+        }
+        if !self.data_dir.is_absolute() && self.data_dir.as_os_str().is_empty() {
+            return invalid("data-dir", &self.data_dir.display(), "name a directory");
+        }
+        Ok(())
+    }
+}

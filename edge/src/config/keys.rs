@@ -1,0 +1,316 @@
+//! The keys: types, meanings, units, defaults.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The edge daemon's settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct EdgeConfig {
+    /// Directory of everything that this node keeps.
+    pub data_dir: PathBuf,
+    /// MQTT: broker and clients.
+    pub mqtt: Mqtt,
+    /// The connection to the cloud.
+    pub edgehub: EdgeHub,
+    /// Pods and the node object.
+    pub edged: Edged,
+    /// MetaManager.
+    pub meta: Meta,
+    /// The database file.
+    pub database: Database,
+    /// Which modules run.
+    pub modules: Modules,
+    /// The admin page.
+    pub admin: Admin,
+    /// Logging.
+    pub log: Log,
+}
+
+/// MQTT settings (manual ch. 14.4).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Mqtt {
+    /// URL of the external broker.
+    pub server: String,
+    /// URL on which the embedded broker listens.
+    pub internal_server: String,
+    /// 0: embedded broker only; 1: both; 2: external broker only.
+    pub mode: u8,
+    /// QoS of what is published through the embedded broker: 0, 1 or 2.
+    pub qos: u8,
+    /// Whether what is published through the embedded broker is retained.
+    pub retain: bool,
+    /// Messages kept for an absent client with a persistent session.
+    pub session_queue_size: usize,
+}
+
+/// The connection to the cloud (manual ch. 9).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct EdgeHub {
+    /// The WebSocket.
+    pub websocket: WebSocket,
+    /// Identity and placement.
+    pub controller: Controller,
+}
+
+/// The WebSocket to CloudHub.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct WebSocket {
+    /// `wss://host:port`, to which `/{project-id}/{node-id}/events` is added, or a whole URL, taken as it is.
+    pub url: String,
+    /// Certificate authority of the cloud; `<data-dir>/pki/ca.crt` if empty.
+    pub cafile: PathBuf,
+    /// Certificate of this node; `<data-dir>/pki/edge.crt` if empty.
+    pub certfile: PathBuf,
+    /// Its key; `<data-dir>/pki/edge.key` if empty.
+    pub keyfile: PathBuf,
+    /// Seconds for the TLS and WebSocket handshake.
+    pub handshake_timeout: u64,
+    /// Seconds for writing one frame.
+    pub write_deadline: u64,
+    /// Seconds without a frame after which the connection is given up; at least two heartbeats are waited.
+    pub read_deadline: u64,
+}
+
+/// Identity of the node and where its cloud is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Controller {
+    /// Ask the placement server for the URL.
+    pub placement: bool,
+    /// URL of the placement server.
+    pub placement_url: String,
+    /// Seconds between keepalives.
+    pub heartbeat: u64,
+    /// First segment of CloudHub's path.
+    pub project_id: String,
+    /// Name of this node; its host name if empty.
+    pub node_id: String,
+    /// Of older KubeEdge; accepted and without effect.
+    pub refresh_ak_sk_interval: Option<u64>,
+    /// Of older KubeEdge; accepted and without effect.
+    pub auth_info_files_path: Option<String>,
+}
+
+/// Pods and the node object (manual ch. 5.2, 14.8).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Edged {
+    /// Namespace in the resource of the node's messages.
+    pub register_node_namespace: String,
+    /// Must be the node's name if set (KubeEdge has both keys).
+    pub hostname_override: String,
+    /// Network interface whose address is the node's; found by the default route if empty.
+    pub interface_name: String,
+    /// Seconds between two reports of the node's status that did not change.
+    pub node_status_update_frequency: u64,
+    /// The engine's socket.
+    pub docker_address: String,
+    /// Address of the read-only pods endpoint, a loopback address.
+    pub read_only_address: IpAddr,
+    /// Its port; 0: none.
+    pub read_only_port: u16,
+    /// Reported as the node's version; the program's own if empty.
+    pub version: String,
+    /// Of KubeEdge; images are not collected yet.
+    pub image_gc_high_threshold: u8,
+    /// Of KubeEdge; images are not collected yet.
+    pub image_gc_low_threshold: u8,
+    /// Dead containers kept per container.
+    pub maximum_dead_containers_per_container: u32,
+    /// Of KubeEdge; only `false` is possible.
+    pub device_plugin_enabled: bool,
+    /// Of KubeEdge; only `false` is possible.
+    pub gpu_plugin_enabled: bool,
+}
+
+/// MetaManager's settings (manual ch. 8.8).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Meta {
+    /// Synchronisation.
+    pub sync: Sync,
+}
+
+/// Synchronisation of pod statuses.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Sync {
+    /// Of pod statuses.
+    pub podstatus: PodStatusSync,
+}
+
+/// Period of the synchronisation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct PodStatusSync {
+    /// Seconds between two reports of all pod statuses.
+    pub interval: u64,
+}
+
+/// The database.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Database {
+    /// `sqlite3`, KubeEdge's only one, or empty.
+    pub driver: String,
+    /// Of KubeEdge; without effect.
+    pub name: String,
+    /// The file; `<data-dir>/edge.db` if empty.
+    pub source: PathBuf,
+}
+
+/// Which modules run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Modules {
+    /// KubeEdge's names: `eventbus`, `websocket`, `metaManager`, `edged`, `twin`.
+    pub enabled: Vec<Module>,
+}
+
+/// A module that can be left out (manual ch. 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Module {
+    /// MQTT.
+    #[serde(rename = "eventbus")]
+    EventBus,
+    /// EdgeHub.
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// MetaManager; always runs, because others store through it.
+    #[serde(rename = "metaManager")]
+    MetaManager,
+    /// Pods.
+    #[serde(rename = "edged")]
+    Edged,
+    /// Membership, Twin, Device and Communication; always run.
+    #[serde(rename = "twin")]
+    Twin,
+    /// KubeEdge's test module; without effect.
+    #[serde(rename = "dbTest")]
+    DbTest,
+}
+
+/// The admin page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Admin {
+    /// A loopback address.
+    pub address: IpAddr,
+    /// Its port; 0 lets the system choose.
+    pub port: u16,
+}
+
+/// Logging.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or env_logger's `module=level,…`. `RUST_LOG` wins.
+    pub level: String,
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/skep".into(),
+            mqtt: Mqtt::default(),
+            edgehub: EdgeHub::default(),
+            edged: Edged::default(),
+            meta: Meta::default(),
+            database: Database::default(),
+            modules: Modules::default(),
+            admin: Admin::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            server: "tcp://127.0.0.1:1883".into(),
+            internal_server: "tcp://127.0.0.1:1884".into(),
+            mode: 0,
+            qos: 0,
+            retain: false,
+            session_queue_size: 100,
+        }
+    }
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            url: "wss://127.0.0.1:10000".into(),
+            cafile: PathBuf::new(),
+            certfile: PathBuf::new(),
+            keyfile: PathBuf::new(),
+            handshake_timeout: 30,
+            write_deadline: 15,
+            read_deadline: 15,
+        }
+    }
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        Self {
+            placement: false,
+            placement_url: String::new(),
+            heartbeat: 15,
+            project_id: "e632aba927ea4ac2b575ec1603d56f10".into(),
+            node_id: String::new(),
+            refresh_ak_sk_interval: None,
+            auth_info_files_path: None,
+        }
+    }
+}
+
+impl Default for Edged {
+    fn default() -> Self {
+        Self {
+            register_node_namespace: "default".into(),
+            hostname_override: String::new(),
+            interface_name: String::new(),
+            node_status_update_frequency: 10,
+            docker_address: "unix:///var/run/docker.sock".into(),
+            read_only_address: Ipv4Addr::LOCALHOST.into(),
+            read_only_port: 10255,
+            version: String::new(),
+            image_gc_high_threshold: 80,
+            image_gc_low_threshold: 40,
+            maximum_dead_containers_per_container: 1,
+            device_plugin_enabled: false,
+            gpu_plugin_enabled: false,
+        }
+    }
+}
+
+impl Default for PodStatusSync {
+    fn default() -> Self {
+        Self { interval: 60 }
+    }
+}
+
+impl Default for Modules {
+    fn default() -> Self {
+        Self { enabled: vec![Module::EventBus, Module::WebSocket, Module::MetaManager, Module::Edged, Module::Twin] }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: Ipv4Addr::LOCALHOST.into(), port: 10360 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into() }
+    }
+}
