@@ -14,6 +14,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `pod`, `check`, `quantity`, `env`, `objects` | reading what is wanted, and refusing what cannot be |
+//! | `container` | what the engine is told to make (pure) |
 //! | `observed`, `plan`, `status` | what is there → what to do, what to say (pure) |
 //! | `volume` | files of a pod on the machine |
 //! | `runtime` | the engine behind a trait |
@@ -24,6 +25,7 @@
 //! Invariant: at most one pass over a pod at a time; containers of another node or of nobody are never touched.
 
 mod check;
+mod container;
 mod engine;
 pub mod env;
 mod handlers;
