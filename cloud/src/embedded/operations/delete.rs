@@ -65,6 +65,9 @@ impl DeleteOptions {
     }
 }
 
+/// Longest time that a pod gets to stop, in seconds: a year. The end of a longer one may be after the end of all times.
+const GRACE_SECS_MAX: i64 = 365 * 86_400;
+
 /// What a delete did.
 #[derive(Debug)]
 pub enum Deleted {
@@ -133,7 +136,7 @@ fn grace(key: &Key, old: &Object, options: &DeleteOptions) -> i64 {
         return 0;
     }
     let own = old.value().pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
-    options.grace_secs.or(own).unwrap_or(30).max(0)
+    options.grace_secs.or(own).unwrap_or(30).clamp(0, GRACE_SECS_MAX)
 }
 
 fn orphan_dependents(tx: &mut Tx<'_>, uid: &str) -> Result<(), JobError> {

@@ -114,6 +114,17 @@ fn a_bound_pod_waits_for_its_node_and_an_unbound_one_goes_at_once() {
 }
 
 #[test]
+fn a_pod_with_an_endless_grace_can_still_be_deleted() {
+    let fixture = fixture();
+    let key = fixture.pod("p", Some("edge-1"));
+    let endless = DeleteOptions { grace_secs: Some(i64::MAX), ..DeleteOptions::default() };
+    assert!(matches!(fixture.delete(&key, endless), Ok(Deleted::Marked(_))));
+    let spec = json!({"nodeName": "edge-1", "terminationGracePeriodSeconds": i64::MAX, "containers": [{"name": "a", "image": "x:1"}]});
+    fixture.create(&kind::PODS, "default", json!({"metadata": {"name": "q"}, "spec": spec})).unwrap();
+    assert!(matches!(fixture.delete(&Key::new(&kind::PODS, "default", "q"), DeleteOptions::default()), Ok(Deleted::Marked(_))));
+}
+
+#[test]
 fn preconditions_protect_another_incarnation() {
     let fixture = fixture();
     let key = fixture.pod("p", None);
