@@ -23,6 +23,32 @@ const WAKE_MAX: Duration = Duration::from_secs(600);
 /// Pause before the node registers again after a refusal.
 const REGISTER_AGAIN: Duration = Duration::from_secs(10);
 
+/// Whom a change of an object concerns here.
+enum Concern {
+    Pod,
+    /// The pods that read it.
+    Readers,
+    Nobody,
+}
+
+fn concern(kind: ResourceKind) -> Concern {
+    match kind {
+        ResourceKind::Pod => Concern::Pod,
+        ResourceKind::ConfigMap | ResourceKind::Secret => Concern::Readers,
+        ResourceKind::Node
+        | ResourceKind::PodList
+        | ResourceKind::PodStatus
+        | ResourceKind::NodeStatus
+        | ResourceKind::PodPatch
+        | ResourceKind::NodePatch
+        | ResourceKind::Lease
+        | ResourceKind::Event
+        | ResourceKind::ServiceAccountToken
+        | ResourceKind::Device
+        | ResourceKind::DeviceModel => Concern::Nobody,
+    }
+}
+
 impl Actor for Edged {
     type Context = Context<Self>;
 
@@ -87,8 +113,8 @@ impl Edged {
     }
 
     fn object_changed(&mut self, key: &ResourceKey) {
-        match key.kind {
-            ResourceKind::Pod => {
+        match concern(key.kind) {
+            Concern::Pod => {
                 let uid = match self.stored_uid(key) {
                     Ok(uid) => uid,
                     Err(error) => return log::error!(error = error.to_string().as_str(); "a pod cannot be read from the store"),
@@ -102,20 +128,20 @@ impl Edged {
                     self.pass(&uid);
                 }
             }
-            ResourceKind::ConfigMap | ResourceKind::Secret => self.pass_readers(key),
-            _ => {}
+            Concern::Readers => self.pass_readers(key),
+            Concern::Nobody => {}
         }
     }
 
     fn object_deleted(&mut self, key: &ResourceKey) {
-        match key.kind {
-            ResourceKind::Pod => {
+        match concern(key.kind) {
+            Concern::Pod => {
                 if let Some(uid) = self.uids.get(key).cloned() {
                     self.forget_key(&uid);
                 }
             }
-            ResourceKind::ConfigMap | ResourceKind::Secret => self.pass_readers(key),
-            _ => {}
+            Concern::Readers => self.pass_readers(key),
+            Concern::Nobody => {}
         }
     }
 

@@ -91,7 +91,18 @@ impl Mail for EdgedMessage {
         match self {
             Self::Listed(Ok(list)) => 256 + 1024 * list.len(),
             Self::Passed(_) => 4096,
-            _ => 256,
+            Self::ObjectChanged { .. }
+            | Self::ObjectDeleted { .. }
+            | Self::CloudConnected
+            | Self::CloudDisconnected
+            | Self::RegistrationRefused { .. }
+            | Self::RegisterDue
+            | Self::Runtime(_)
+            | Self::ReconcileDue
+            | Self::Listed(Err(_))
+            | Self::StatusDue
+            | Self::PodDue { .. }
+            | Self::Pulled { .. } => 256,
         }
     }
 }

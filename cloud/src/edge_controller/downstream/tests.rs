@@ -12,7 +12,7 @@ use super::{
 use crate::{edge_controller::resource::observed::Observed, watching::Change};
 
 fn read(kind: ResourceKind, object: Value) -> Observed {
-    Observed::read(watch::kind(kind), kind, serde_json::from_value(object).unwrap()).unwrap()
+    Observed::read(watch::kind(kind).unwrap(), kind, serde_json::from_value(object).unwrap()).unwrap()
 }
 
 fn node(name: &str) -> NodeName {

@@ -17,8 +17,8 @@ use crate::{
 pub fn start(cluster: &Cluster, namespace: &str, to: &Handle<DownstreamMessage>, generation: Generation) -> Vec<Watch> {
     WATCHED
         .iter()
-        .map(|&as_kind| {
-            let kind = kind(as_kind);
+        .filter_map(|&as_kind| Some((as_kind, kind(as_kind)?)))
+        .map(|(as_kind, kind)| {
             let resource = kind.resource();
             let (api, settings): (Api<DynamicObject>, watcher::Config) = if as_kind == ResourceKind::Node {
                 (Api::all_with(cluster.client(), &resource), settings().labels(EDGE_LABEL))
@@ -35,13 +35,22 @@ pub fn start(cluster: &Cluster, namespace: &str, to: &Handle<DownstreamMessage>,
         .collect()
 }
 
-/// Where objects of a kind that goes to the edge live in the API.
-pub fn kind(as_kind: ResourceKind) -> &'static Kind {
+/// Where objects of a kind that goes to the edge live in the API; `None` for a kind that does not go there.
+pub fn kind(as_kind: ResourceKind) -> Option<&'static Kind> {
     match as_kind {
-        ResourceKind::ConfigMap => &cluster::CONFIG_MAP,
-        ResourceKind::Secret => &cluster::SECRET,
-        ResourceKind::Node => &cluster::NODE,
-        // The callers ask for what is in `WATCHED` only.
-        _ => &cluster::POD,
+        ResourceKind::Pod => Some(&cluster::POD),
+        ResourceKind::ConfigMap => Some(&cluster::CONFIG_MAP),
+        ResourceKind::Secret => Some(&cluster::SECRET),
+        ResourceKind::Node => Some(&cluster::NODE),
+        ResourceKind::PodList
+        | ResourceKind::PodStatus
+        | ResourceKind::NodeStatus
+        | ResourceKind::PodPatch
+        | ResourceKind::NodePatch
+        | ResourceKind::Lease
+        | ResourceKind::Event
+        | ResourceKind::ServiceAccountToken
+        | ResourceKind::Device
+        | ResourceKind::DeviceModel => None,
     }
 }

@@ -252,14 +252,23 @@ impl Scribe {
             ResourceKind::Node => name.as_str() == node.as_str(),
             // Decided when the pod is there.
             ResourceKind::Pod => true,
-            _ => false,
+            ResourceKind::PodList
+            | ResourceKind::PodStatus
+            | ResourceKind::NodeStatus
+            | ResourceKind::PodPatch
+            | ResourceKind::NodePatch
+            | ResourceKind::Lease
+            | ResourceKind::Event
+            | ResourceKind::ServiceAccountToken
+            | ResourceKind::Device
+            | ResourceKind::DeviceModel => false,
         };
-        if !allowed {
+        let Some(kind) = watch::kind(key.kind).filter(|_| allowed) else {
             log::warn!(node = node.as_str(), key = key.to_string().as_str(); "query of a node refused");
             return Verdict::Answered { key: key.clone(), result: Err(format!("`{key}` is not for node `{node}`: none of its pods names it")) };
-        }
+        };
         let scope = (key.kind != ResourceKind::Node).then(|| key.namespace.as_str());
-        match self.cluster.get(watch::kind(key.kind), scope, name.as_str()).await {
+        match self.cluster.get(kind, scope, name.as_str()).await {
             Ok(object) if key.kind == ResourceKind::Pod && object["spec"]["nodeName"] != node.as_str() => {
                 Verdict::Answered { key: key.clone(), result: Err(format!("the pod `{key}` is not bound to node `{node}`")) }
             }
