@@ -1,4 +1,26 @@
 //! The edge daemon: pods on Docker, MQTT devices and their twins, autonomous.
+//!
+//! Eight actors, each in a folder with the same rooms: `mod` (duty, who sends what), `message`, `state`, `handlers`, `tests`.
+//!
+//! | actor | duty | beside it, on threads of their own |
+//! |---|---|---|
+//! | [`event_bus`] | publishes and subscribes; `ingress` gives what arrives its meaning | embedded broker, MQTT client |
+//! | [`membership`] | which devices belong to this node | |
+//! | [`twin`] | expected and actual values | |
+//! | [`device`] | state and attributes | |
+//! | [`communication`] | what follows from their commits: publications, reports to the cloud | |
+//! | [`edge_hub`] | the connection to the cloud; gives what arrives its meaning | WebSocket |
+//! | [`meta_manager`] | what the cloud says of objects, and the pods' statuses | |
+//! | [`edged`] | pods on the container engine, the node's status | event stream, one pass for each pod |
+//!
+//! | the rest | is |
+//! |---|---|
+//! | [`wiring`] | the one place where mailboxes meet: capacities, peers, start order, orderly stop |
+//! | [`store`] | SQLite: the only place that knows Diesel |
+//! | [`config`] | the settings, checked before anything is opened |
+//! | [`join`], [`tls`] | how the node gets its certificate, and reads it |
+//! | [`figures`], [`systemd`] | what `/metrics` and systemd are told |
+//! | `backoff` | when to connect again |
 
 mod backoff;
 pub mod communication;

@@ -39,7 +39,7 @@ use crate::twin::{self, Twin, TwinMessage};
 
 /// Messages that fit into one mailbox.
 const CAPACITY: usize = 1024;
-/// Messages that are committed as one transaction (DESIGN: group commit).
+/// Messages that are committed as one transaction (group commit: one sync of the disk for all of them).
 const BATCH: usize = 512;
 
 /// Runs the daemon until SIGTERM or SIGINT.

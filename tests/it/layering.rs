@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tests", &["model", "wire", "skep-edge", "skep-cloud", "actor", "admin"]),
 ];
 
-/// Crates that one package must not have, with the reason in DESIGN's words.
+/// Crates that one package must not have, with the reason.
 const NEVER: &[(&str, &[&str])] = &[
     ("shared/model", &["actix", "tokio", "diesel", "kube", "reqwest"]),
     ("shared/wire", &["actix", "tokio", "diesel", "kube", "tokio-tungstenite"]),

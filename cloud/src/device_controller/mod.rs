@@ -5,6 +5,7 @@
 //! | own watches | [`DeviceControllerMessage::Device`], [`Model`](DeviceControllerMessage::Model) | CloudHub: membership, wanted properties |
 //! | CloudHub | [`FromEdge`](DeviceControllerMessage::FromEdge) `MembershipGet` | CloudHub: all devices of the node |
 //! | CloudHub | [`FromEdge`](DeviceControllerMessage::FromEdge) `TwinReport`, `DeviceStateReport` | API server, then CloudHub: confirmation |
+//! | CloudHub | [`NodeConnected`](DeviceControllerMessage::NodeConnected), [`NodeDisconnected`](DeviceControllerMessage::NodeDisconnected) | – |
 //!
 //! Invariant: nothing is confirmed that the API server has not stored.
 //! Invariant: a node hears of its own devices only, and reports on them only.

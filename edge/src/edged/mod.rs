@@ -5,8 +5,11 @@
 //! | MetaManager | [`EdgedMessage::ObjectChanged`], [`EdgedMessage::ObjectDeleted`] | a pass over the pods that it concerns |
 //! | engine | [`EdgedMessage::Runtime`] | a pass over that pod; the node's condition |
 //! | own timers | [`EdgedMessage::ReconcileDue`], [`EdgedMessage::PodDue`] | comparison of everything; a pass |
+//! | own timers | [`EdgedMessage::StatusDue`], [`EdgedMessage::RegisterDue`] | status, registration of the node to MetaManager |
 //! | own workers | [`EdgedMessage::Passed`], [`EdgedMessage::Pulled`], [`EdgedMessage::Listed`] | status to MetaManager, the next step |
 //! | EdgeHub | [`EdgedMessage::CloudConnected`] | registration and status of the node to MetaManager |
+//! | EdgeHub | [`EdgedMessage::CloudDisconnected`] | – |
+//! | MetaManager | [`EdgedMessage::RegistrationRefused`] | registration again after a pause |
 //!
 //! What shall be is read from the store, what is from the engine by labels, at each pass; a message is only a reason to
 //! look. So a restart of this module or of the daemon touches no running container, and a lost hint costs time, not truth.

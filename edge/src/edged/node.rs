@@ -1,4 +1,4 @@
-//! The Node object of this machine and its status (storage facts §4.7; manual ch. 5.2).
+//! The Node object of this machine and its status (manual ch. 5.2).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};

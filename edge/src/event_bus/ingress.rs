@@ -54,7 +54,7 @@ pub struct ErrorResult {
 pub enum Ignored {
     /// The topic is none that a request can have.
     Topic,
-    /// A state that KubeEdge passes over without an answer (mqtt.md §5).
+    /// A state that KubeEdge passes over without an answer.
     State,
 }
 
@@ -100,7 +100,7 @@ pub fn classify(node: &NodeName, topic: Topic, text: &str, payload: &[u8]) -> In
         },
         Topic::Upload(_) | Topic::UploadRecords | Topic::User(_) => upload(text, payload),
         // A topic of ours that is no request: an answer of our own that came back, or a word that KubeEdge has no action
-        // for either (mqtt.md §8). Everything else arrives because the cloud subscribed it.
+        // for either. Everything else arrives because the cloud subscribed it.
         Topic::Custom(_) if !text.starts_with("$hw/events/device/") && !text.starts_with("$hw/events/node/") => upload(text, payload),
         Topic::Custom(_)
         | Topic::MembershipGetResult(_)

@@ -6,10 +6,13 @@
 //! | Edged | [`MetaManagerMessage::PodStatus`] | stored; then `podstatus` to the cloud, if it says anything new |
 //! | Edged | [`MetaManagerMessage::Query`] | answer from the store; a ConfigMap or Secret that is not here is asked from the cloud |
 //! | Edged | [`MetaManagerMessage::NodeStatus`], [`MetaManagerMessage::NodeRegister`] | to the cloud, if it is there |
+//! | EdgeHub | [`MetaManagerMessage::LateAnswer`] | an object is stored; an error is logged, of a registration told to Edged |
+//! | EdgeHub | [`MetaManagerMessage::Confirmed`], [`MetaManagerMessage::Refused`] | those statuses are not sent again before they change |
 //! | EdgeHub | [`MetaManagerMessage::NodeConnection`] | the status of every pod to the cloud |
+//! | itself | [`MetaManagerMessage::RemoteAnswered`] | stored; the answer to whoever asked |
 //! | own timer | [`MetaManagerMessage::SyncDue`] | what the cloud has not confirmed, again |
 //!
-//! Where the manual and KubeEdge's code disagree (facts: storage §2, §5) this one does: an object replaces the one that has
+//! Where the manual (ch. 8) and KubeEdge's code disagree, this is done: an object replaces the one that has
 //! its key, also on `insert`; one that equals the stored one is neither written nor passed on, and still answered; statuses
 //! are sent in their own namespace; an object or a list of one is taken.
 //!

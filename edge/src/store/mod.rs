@@ -8,7 +8,7 @@
 //! Invariant: an actor that was replaced commits nothing: its fence is read right before COMMIT.
 //! Invariant: a transaction that lasts [`STUCK_AFTER`] ends the process, for nobody else can write meanwhile.
 //!
-//! The columns that KubeEdge has stand first and in its order (facts: `SELECT *` is read by position).
+//! The columns that KubeEdge has stand first and in its order (tools read `SELECT *` by position).
 
 pub mod attribute;
 mod batch;

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | own watches | [`DownstreamMessage::Watch`] | CloudHub: the object, to each node that needs it |
 //! | CloudHub | [`DownstreamMessage::NodeConnected`] | CloudHub: everything for that node |
+//! | CloudHub | [`DownstreamMessage::NodeDisconnected`] | – |
 //! | Upstream | [`DownstreamMessage::MayRead`] | the answer |
 //!
 //! Invariant: a ConfigMap or Secret that a pod needs goes out before the pod.

@@ -5,6 +5,7 @@
 //! | CloudHub | [`FromEdge`](UpstreamMessage::FromEdge) `NodeRegister`, `NodeStatus`, `PodStatus` | API server, then CloudHub: confirmation or refusal |
 //! | CloudHub | [`FromEdge`](UpstreamMessage::FromEdge) `Query` | API server, then CloudHub: the object |
 //! | CloudHub | [`NodeConnected`](UpstreamMessage::NodeConnected), [`NodeDisconnected`](UpstreamMessage::NodeDisconnected) | own task: leases |
+//! | own timer, own task | [`RenewDue`](UpstreamMessage::RenewDue), [`Renewed`](UpstreamMessage::Renewed) | API server: leases |
 //!
 //! Invariant: nothing is confirmed that the API server has not stored; what it cannot store now is not answered, and the
 //! edge repeats it.

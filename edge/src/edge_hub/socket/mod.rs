@@ -66,7 +66,7 @@ pub trait Events: Send + Sync + 'static {
     fn received(&self, session: u64, text: String) -> impl Future<Output = ()> + Send;
     /// Cloud and edge do not trust each other's certificate. Told once per attempt; attempts go on.
     fn untrusted(&self, why: &str);
-    /// The next keepalive frame (wire.md §7; the first right after the upgrade).
+    /// The next keepalive frame (KubeEdge `edgehub/process.go`; the first right after the upgrade).
     fn keepalive(&self) -> String;
 }
 

@@ -1,7 +1,7 @@
 //! The part of a Pod that this edge runs.
 //!
 //! Our own subset of the Kubernetes type: smaller than the generated one, and every field that it does not know is kept
-//! in `rest`, so that [`Pod::check`](super::check) can refuse what would be wrong to ignore (a probe, an init container, a volume kind)
+//! in `rest`, so that [`Pod::check`] can refuse what would be wrong to ignore (a probe, an init container, a volume kind)
 //! and let pass what only a scheduler or a cluster reads (tolerations, priorities).
 
 mod object;

@@ -74,7 +74,7 @@ pub enum TransportError {
         /// What was asked for.
         filter: String,
     },
-    /// [`EXTRA_FILTERS_MAX`] are subscribed already.
+    /// So many are subscribed already.
     #[error("{EXTRA_FILTERS_MAX} further topic filters are subscribed already; `{filter}` was not added")]
     TooManyFilters {
         /// What was asked for.
