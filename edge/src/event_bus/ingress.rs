@@ -81,11 +81,13 @@ pub fn classify(node: &NodeName, topic: Topic, text: &str, payload: &[u8]) -> In
             Ok(request) => Inward::Twin(TwinMessage::Update { device, request }),
             Err(rejection) => refused(Topic::TwinUpdateResult(device), rejection),
         },
-        // KubeEdge takes it, and with it whoever reaches the broker for the cloud: versions, deletions and all.
-        Topic::TwinCloudUpdated(device) => {
-            let event_id = TwinUpdate::parse(payload).map_or_else(|rejection| rejection.event_id, |request| request.event_id);
-            refused(Topic::TwinUpdateResult(device), Rejection { event_id, fault: Fault::CloudOnly })
-        }
+        // A mapper's wish to have these properties reported, and no more: only the cloud speaks for the cloud.
+        Topic::TwinCloudUpdated(device) => match TwinUpdate::parse(payload) {
+            Ok(TwinUpdate { event_id, change, .. }) => {
+                Inward::Twin(TwinMessage::Report { device, event_id, names: change.properties.into_keys().collect() })
+            }
+            Err(rejection) => refused(Topic::TwinUpdateResult(device), rejection),
+        },
         Topic::TwinGet(device) => match Get::parse_twin(payload) {
             Ok(Get { event_id, .. }) => Inward::Twin(TwinMessage::Get { device, event_id }),
             Err(rejection) => refused(Topic::TwinGetResult(device), rejection),
@@ -154,6 +156,7 @@ impl Ingress {
         let Some(message) = full(&self.peers.twin, self.behind_membership(), message) else { return };
         match message {
             TwinMessage::Update { device, request } => self.say_busy(Topic::TwinUpdateResult(device), request.event_id),
+            TwinMessage::Report { device, event_id, .. } => self.say_busy(Topic::TwinUpdateResult(device), event_id),
             // The border makes none.
             TwinMessage::CloudSync { .. } => self.drop_one("twin"),
             TwinMessage::Get { device, event_id } => self.say_busy(Topic::TwinGetResult(device), event_id),

@@ -70,7 +70,7 @@ impl Twin {
             .iter()
             .map(|(meta, message)| match message {
                 TwinMessage::Get { device, event_id } if self.peers.membership.reached(meta.after) => Some((device, event_id)),
-                TwinMessage::Get { .. } | TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => None,
+                TwinMessage::Get { .. } | TwinMessage::Report { .. } | TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => None,
             })
             .collect();
         let gets = gets?;
@@ -111,6 +111,7 @@ fn apply(
         let from = effects.len();
         match message {
             TwinMessage::Get { device, event_id } => effects.push(get_result(device, event_id, now, &working.twin)),
+            TwinMessage::Report { names, .. } => working.report_again(names),
             TwinMessage::Update { device, request: TwinUpdate { event_id, change, .. } } => {
                 let topic = Topic::TwinUpdateResult(device.clone());
                 match working.merge(change, Origin::Device, now) {
@@ -154,7 +155,7 @@ fn apply(
 impl TwinMessage {
     pub(super) fn device(&self) -> &DeviceId {
         match self {
-            Self::Update { device, .. } | Self::Get { device, .. } | Self::CloudSync { device, .. } => device,
+            Self::Update { device, .. } | Self::Get { device, .. } | Self::Report { device, .. } | Self::CloudSync { device, .. } => device,
         }
     }
 }
@@ -175,14 +176,16 @@ fn unknown_device(message: &TwinMessage, now: Timestamp) -> Vec<Effect> {
 fn unknown(message: &TwinMessage) -> Fault {
     match message {
         TwinMessage::Get { device, .. } => Fault::GetOfUnknownDevice { device: device.clone() },
-        TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => Fault::UpdateOfUnknownDevice,
+        TwinMessage::Update { .. } | TwinMessage::Report { .. } | TwinMessage::CloudSync { .. } => Fault::UpdateOfUnknownDevice,
     }
 }
 
 /// After a failed transaction: a device hears 500; the cloud hears nothing and sends again.
 fn give_up(message: &TwinMessage, failed: &StoreError, now: Timestamp) -> Option<Effect> {
     match message {
-        TwinMessage::Update { .. } | TwinMessage::Get { .. } => Some(error(message, &Fault::Internal(failed.to_string()), now)),
+        TwinMessage::Update { .. } | TwinMessage::Get { .. } | TwinMessage::Report { .. } => {
+            Some(error(message, &Fault::Internal(failed.to_string()), now))
+        }
         TwinMessage::CloudSync { .. } => None,
     }
 }
@@ -190,6 +193,7 @@ fn give_up(message: &TwinMessage, failed: &StoreError, now: Timestamp) -> Option
 fn error(message: &TwinMessage, fault: &Fault, now: Timestamp) -> Effect {
     let (topic, event_id) = match message {
         TwinMessage::Get { device, event_id } => (Topic::TwinGetResult(device.clone()), event_id),
+        TwinMessage::Report { device, event_id, .. } => (Topic::TwinUpdateResult(device.clone()), event_id),
         TwinMessage::Update { device, request } | TwinMessage::CloudSync { device, request, .. } => {
             (Topic::TwinUpdateResult(device.clone()), &request.event_id)
         }

@@ -1,7 +1,7 @@
 //! What Twin is told.
 
 use actor::Mail;
-use model::{DeviceId, PropertyChange, TwinChange};
+use model::{DeviceId, PropertyChange, PropertyName, TwinChange};
 use wire::{hub::MsgId, mqtt::payload::TwinUpdate};
 
 /// Everything that can make Twin act.
@@ -22,6 +22,17 @@ pub enum TwinMessage {
         /// Echoed in the answer.
         event_id: String,
     },
+    /// From EventBus: a mapper wants the cloud to hear of these properties (MQTT `twin/cloud_updated`; KubeEdge's mappers call
+    /// it `syncToCloud` and send no versions, which KubeEdge answers by reporting its own values). Nothing changes here,
+    /// whatever values and versions are in the message: only the cloud speaks for the cloud. Followed by a report.
+    Report {
+        /// Whose twin.
+        device: DeviceId,
+        /// Echoed in the answer to a device that is unknown.
+        event_id: String,
+        /// Which properties; those that the device has not are passed over.
+        names: Vec<PropertyName>,
+    },
     /// From EdgeHub alone: the cloud changes a twin.
     /// Followed by document and delta, by an acknowledgement of the frame, and by a report of the
     /// properties that are newer here.
@@ -40,6 +51,7 @@ impl Mail for TwinMessage {
         match self {
             Self::Update { .. } => "Update",
             Self::Get { .. } => "Get",
+            Self::Report { .. } => "Report",
             Self::CloudSync { .. } => "CloudSync",
         }
     }
@@ -51,6 +63,7 @@ impl Mail for TwinMessage {
                 format!("{} of `{device}`: {}", self.kind(), names.join(" "))
             }
             Self::Get { device, .. } => format!("Get of `{device}`"),
+            Self::Report { device, names, .. } => format!("Report of `{device}`: {} properties", names.len()),
         }
     }
 
@@ -58,6 +71,7 @@ impl Mail for TwinMessage {
         match self {
             Self::Update { request, .. } | Self::CloudSync { request, .. } => 256 + request.event_id.len() + change_bytes(&request.change),
             Self::Get { event_id, .. } => 256 + event_id.len(),
+            Self::Report { event_id, names, .. } => 256 + event_id.len() + names.iter().map(|name| 32 + name.as_str().len()).sum::<usize>(),
         }
     }
 }

@@ -58,6 +58,11 @@ impl Working {
         Ok(outcome)
     }
 
+    /// Remembers properties of which the cloud shall hear though they did not change.
+    pub(crate) fn report_again(&mut self, names: &[PropertyName]) {
+        self.report.extend(names.iter().filter(|name| self.twin.properties.contains_key(*name)).cloned());
+    }
+
     /// Writes what changed; tells whether the cloud must hear of it.
     pub(crate) fn write(&self, tx: &mut Tx<'_>, id: &DeviceId, now: Timestamp) -> Result<bool, StoreError> {
         for name in &self.dirty {

@@ -11,11 +11,11 @@ use wire::mqtt::Topic;
 use super::{Config, Peers, Twin, TwinMessage};
 use crate::{
     communication::{
-        CommunicationMessage,
+        CommunicationMessage, Effect,
         testing::{Workbench, body, frame, id, kinds, request, told},
     },
     membership::MembershipMessage,
-    store::testing::tamper,
+    store::{pending_report, testing::tamper},
 };
 
 fn twin(bench: &Workbench) -> Twin {
@@ -286,5 +286,28 @@ fn effects_of_one_batch_have_a_limit_and_the_rest_of_the_batch_comes_next() {
         assert!(bytes < 2 * super::super::communication::EFFECTS_BYTES_MAX, "{bytes}");
         assert!(matches!(&*told[0], CommunicationMessage::Effects(effects) if effects.len() < 50));
         assert!(probe.next(Duration::from_secs(1)).await.is_some());
+    });
+}
+
+#[test]
+fn a_mappers_wish_for_a_report_changes_nothing_and_the_cloud_hears_the_stored_value() {
+    actix_rt::System::new().block_on(async {
+        let bench = Workbench::with(&["lamp"]);
+        let mut twin = twin(&bench);
+        settle(&mut twin, vec![update("lamp", r#"{"t":{"actual":{"value":"1"}}}"#)]);
+        bench.effects();
+        let before = property(&bench, "lamp", "t");
+        bench.write(|tx| {
+            let seqs: Vec<_> = pending_report::of_device(tx, &id("lamp"))?.properties.iter().map(|(_, seq)| *seq).collect();
+            pending_report::settle(tx, &seqs)
+        });
+        let names = || ["t", "not-there"].map(|name| PropertyName::new(name).unwrap()).to_vec();
+        let wish = |device: &str| TwinMessage::Report { device: id(device), event_id: "e".into(), names: names() };
+        settle(&mut twin, vec![wish("lamp")]);
+        assert_eq!(property(&bench, "lamp", "t"), before);
+        assert_eq!(bench.pending("lamp"), ["t"]);
+        assert!(matches!(&bench.effects()[..], [Effect::ReportsPending]));
+        settle(&mut twin, vec![wish("nobody")]);
+        assert_eq!(told(&bench.effects())[0].1["code"], 404);
     });
 }

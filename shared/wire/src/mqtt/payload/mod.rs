@@ -87,9 +87,6 @@ pub enum Fault {
     /// A report that is not JSON of the right shape (cloud side).
     #[error("Unmarshal report failed, please check the request")]
     ReportBody,
-    /// `twin/cloud_updated` by MQTT.
-    #[error("twin/cloud_updated comes from the cloud alone; use twin/update")]
-    CloudOnly,
     /// `twin/update` for a device that is not a member of this node.
     #[error("update rejected due to the device is not existed")]
     UpdateOfUnknownDevice,
@@ -126,7 +123,6 @@ impl Fault {
             | Self::State
             | Self::MembershipBody
             | Self::ReportBody
-            | Self::CloudOnly
             | Self::Twin(_) => 400,
         }
     }

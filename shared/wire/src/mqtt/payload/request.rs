@@ -42,7 +42,7 @@ impl Get {
     }
 }
 
-/// Body of `twin/update` (from MQTT) and `twin/cloud_updated` (from the cloud).
+/// Body of `twin/update` (from MQTT) and `twin/cloud_updated` (from the cloud; from MQTT only its names count).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TwinUpdate {
     /// Echoed in result and document; may be empty.
