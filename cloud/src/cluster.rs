@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use kube::{
-    Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{ApiResource, Request, request},
-};
+use kube::Client;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{ApiResource, Request, request};
 use serde_json::Value;
 
 /// How long one request may take. An edge repeats what was not confirmed, so giving up is safe.

@@ -1,6 +1,7 @@
 //! `skep-cloud`: reads arguments and configuration, sets up the log, runs, and ends with a stated exit code.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use actor::chain;
 use admin::exit::{self, Exit};

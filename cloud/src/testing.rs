@@ -3,31 +3,26 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // a failed step is the test's failure
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use actor::{ChildSpec, Handle, Policy, Running, Supervisor, mailbox, testing::Probe};
+use actor::testing::Probe;
+use actor::{ChildSpec, Handle, Policy, Running, Supervisor, mailbox};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::{NodeName, SystemClock, Timestamp};
 use serde_json::Value;
 use tempfile::TempDir;
 use wire::hub::{Downstream as Body, Frame, MsgId, OutboxKey, Upstream as Said};
 
-use crate::{
-    cloud_hub::CloudHubMessage,
-    cluster::{Cluster, ClusterError, Kind},
-    device_controller::{self, DeviceController, DeviceControllerMessage},
-    edge_controller::{
-        downstream::{self, Downstream, DownstreamMessage},
-        upstream::{self, Upstream, UpstreamMessage},
-    },
-    embedded::{self, EmbeddedApi, EmbeddedConfig},
-    pki::{self, Pki},
-};
+use crate::cloud_hub::CloudHubMessage;
+use crate::cluster::{Cluster, ClusterError, Kind};
+use crate::device_controller::{self, DeviceController, DeviceControllerMessage};
+use crate::edge_controller::downstream::{self, Downstream, DownstreamMessage};
+use crate::edge_controller::upstream::{self, Upstream, UpstreamMessage};
+use crate::embedded::{self, EmbeddedApi, EmbeddedConfig};
+use crate::pki::{self, Pki};
 
 /// How long anything may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);

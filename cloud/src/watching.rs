@@ -1,18 +1,15 @@
 //! A watch of one kind of object that tells an actor what it sees, survives the API server's absences, and ends with
 //! its actor.
 
-use std::{
-    fmt::Debug,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use actor::{Handle, Mail};
 use futures_util::{StreamExt, pin_mut};
-use kube::{
-    Api, Resource, ResourceExt,
-    runtime::{WatchStreamExt, utils::Backoff, watcher},
-};
+use kube::runtime::utils::Backoff;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 /// One step of a watch. After `Begin` every object that exists is `Listed`, then `Complete`: what was known before and

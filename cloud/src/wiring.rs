@@ -11,37 +11,27 @@
 //! | upstream | 4096 | 32 | the session that has a message for it is not read |
 //! | device_controller | 4096 | 32 | the same; its watches wait |
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use actor::{ChildSpec, Policy, Supervisor, chain, mailbox_with_bytes};
 use admin::{Exit, Metric};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::{Clock, SystemClock};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
-use crate::{
-    cloud_hub::{self, CloudHub, Hub, Totals},
-    cluster::Cluster,
-    config::{ApiSource, CloudConfig},
-    device_controller::{self, DeviceController},
-    edge_controller::{
-        downstream::{self, Downstream},
-        upstream::{self, Upstream},
-    },
-    embedded::{self, EmbeddedApi, EmbeddedConfig, EmbeddedError},
-    limits,
-    pki::{self, ClientCertificates, Pki},
-};
+use crate::cloud_hub::{self, CloudHub, Hub, Totals};
+use crate::cluster::Cluster;
+use crate::config::{ApiSource, CloudConfig};
+use crate::device_controller::{self, DeviceController};
+use crate::edge_controller::downstream::{self, Downstream};
+use crate::edge_controller::upstream::{self, Upstream};
+use crate::embedded::{self, EmbeddedApi, EmbeddedConfig, EmbeddedError};
+use crate::limits;
+use crate::pki::{self, ClientCertificates, Pki};
 
 const MIB: usize = 1 << 20;
 

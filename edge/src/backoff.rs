@@ -61,7 +61,8 @@ impl Default for Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::{SeedableRng as _, rngs::StdRng};
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
 
     #[test]
     fn the_first_attempt_is_made_at_once() {

@@ -11,7 +11,8 @@ use wire::hub::{Downstream, Frame, OutboxKey};
 use super::nodes::{Answer, Change};
 use super::{CloudHubMessage, Hub};
 use crate::device_controller::DeviceControllerMessage;
-use crate::edge_controller::{downstream::DownstreamMessage, upstream::UpstreamMessage};
+use crate::edge_controller::downstream::DownstreamMessage;
+use crate::edge_controller::upstream::UpstreamMessage;
 
 const SOURCE: &str = "cloud_hub";
 

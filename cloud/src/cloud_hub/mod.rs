@@ -47,7 +47,8 @@ pub use message::{CloudHubMessage, SessionId};
 pub use nodes::{Nodes, Totals};
 
 use crate::device_controller::DeviceControllerMessage;
-use crate::edge_controller::{downstream::DownstreamMessage, upstream::UpstreamMessage};
+use crate::edge_controller::downstream::DownstreamMessage;
+use crate::edge_controller::upstream::UpstreamMessage;
 
 /// What the operator decides.
 #[derive(Debug, Clone)]

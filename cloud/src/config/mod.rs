@@ -2,10 +2,8 @@
 //!
 //! Keys are KubeEdge's where it has them (`cloudhub.*`, `controller.kube.*`); all durations are seconds.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 

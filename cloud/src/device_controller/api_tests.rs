@@ -4,16 +4,12 @@
 
 use model::{DeviceId, DeviceState, PropertyName, Timestamp, TwinProperty, TwinType, TwinValue, TwinVersion};
 use serde_json::{Value, json};
-use wire::{
-    hub::{Downstream as Body, Frame, OutboxKey, Upstream as Said},
-    mqtt::payload::{DeviceStateReport, TwinReport},
-};
+use wire::hub::{Downstream as Body, Frame, OutboxKey, Upstream as Said};
+use wire::mqtt::payload::{DeviceStateReport, TwinReport};
 
 use super::DeviceControllerMessage;
-use crate::{
-    cluster::{self, Part},
-    testing::{World, node, said},
-};
+use crate::cluster::{self, Part};
+use crate::testing::{World, node, said};
 
 fn lamp() -> DeviceId {
     DeviceId::new("lamp").unwrap()

@@ -6,18 +6,15 @@ use actix::{ActorFutureExt as _, Context, Handler, WrapFuture as _};
 use actor::{Lease, Work};
 use futures_util::{StreamExt as _, stream};
 use model::{DeviceId, NodeName};
-use wire::{
-    hub::{Downstream, Frame, MsgId, OutboxKey, Upstream},
-    mqtt::payload::{MembershipDetail, MembershipUpdate, TwinUpdate},
-};
+use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Upstream};
+use wire::mqtt::payload::{MembershipDetail, MembershipUpdate, TwinUpdate};
 
-use super::{
-    DeviceController, DeviceControllerMessage, WRITES_MAX,
-    state::{Effect, Refused},
-    status::Pending,
-    watch,
-};
-use crate::{cloud_hub::CloudHubMessage, cluster::ClusterError, watching::Change};
+use super::state::{Effect, Refused};
+use super::status::Pending;
+use super::{DeviceController, DeviceControllerMessage, WRITES_MAX, watch};
+use crate::cloud_hub::CloudHubMessage;
+use crate::cluster::ClusterError;
+use crate::watching::Change;
 
 /// What a batch of messages leads to.
 #[derive(Default)]

@@ -5,10 +5,8 @@ use model::NodeName;
 use wire::hub::{Frame, Upstream};
 
 use super::crd::{Device, DeviceModel};
-use crate::{
-    cloud_hub::Credit,
-    watching::{Change, Generation},
-};
+use crate::cloud_hub::Credit;
+use crate::watching::{Change, Generation};
 
 /// Everything that can make the device controller act.
 #[derive(Debug)]

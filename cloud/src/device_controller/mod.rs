@@ -33,11 +33,9 @@ use model::Clock;
 use early::Early;
 pub use message::DeviceControllerMessage;
 
-use crate::{
-    cloud_hub::CloudHubMessage,
-    cluster::Cluster,
-    watching::{Generation, Watch},
-};
+use crate::cloud_hub::CloudHubMessage;
+use crate::cluster::Cluster;
+use crate::watching::{Generation, Watch};
 
 /// DeviceStatus objects that are written at the same time.
 pub const WRITES_MAX: usize = 16;

@@ -7,16 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use model::{
-    DeviceEntry, DeviceId, NodeName, PropertyChange, PropertyName, PropertySet, SideChange, TwinChange, TwinType, TwinVersion,
-    twin::{PROPERTIES_MAX, RequestedType, is_value},
-};
+use model::twin::{PROPERTIES_MAX, RequestedType, is_value};
+use model::{DeviceEntry, DeviceId, NodeName, PropertyChange, PropertyName, PropertySet, SideChange, TwinChange, TwinType, TwinVersion};
 use wire::mqtt::payload::TwinReport;
 
-use super::{
-    crd::{Device, DeviceModel},
-    status::TwinUpdate,
-};
+use super::crd::{Device, DeviceModel};
+use super::status::TwinUpdate;
 use crate::watching::Change;
 
 /// How often one wanted value is sent again because the edge was ahead. Each time takes a change by the device in

@@ -1,18 +1,14 @@
 //! DeviceStatus objects: what of a report goes into one, and how it is written.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use model::{DeviceId, PropertyName, Timestamp, TwinProperty, TwinValue as Side};
 use serde_json::{Value, json};
 use wire::mqtt::payload::DeviceStateReport;
 
-use super::{
-    crd::{TwinStatus, TwinValue},
-    state::Owner,
-};
+use super::crd::{TwinStatus, TwinValue};
+use super::state::Owner;
 use crate::cluster::{self, Cluster, ClusterError, Part};
 
 /// How often a write is tried when somebody else changed the object meanwhile.

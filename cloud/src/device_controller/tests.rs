@@ -1,16 +1,15 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a failed step is the test's failure
 
+use model::twin::Origin;
 use model::{
     DeviceEntry, DeviceId, NodeName, PropertyChange, PropertyName, PropertySet, Timestamp, Twin, TwinChange, TwinProperty, TwinType, TwinValue,
-    TwinVersion, merge, twin::Origin,
+    TwinVersion, merge,
 };
 use serde_json::{Value, json};
 use wire::mqtt::payload::TwinReport;
 
-use super::{
-    state::{Devices, Effect, Owner, RESENDS_MAX, Refused, type_of},
-    status::{Pending, TwinUpdate},
-};
+use super::state::{Devices, Effect, Owner, RESENDS_MAX, Refused, type_of};
+use super::status::{Pending, TwinUpdate};
 use crate::watching::Change;
 
 fn node(name: &str) -> NodeName {

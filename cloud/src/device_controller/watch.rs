@@ -1,13 +1,12 @@
 //! The watches of the device controller.
 
 use actor::Handle;
-use kube::{Api, api::DynamicObject};
+use kube::Api;
+use kube::api::DynamicObject;
 
 use super::DeviceControllerMessage;
-use crate::{
-    cluster::{self, Cluster, Kind},
-    watching::{Generation, Watch, settings, watch},
-};
+use crate::cluster::{self, Cluster, Kind};
+use crate::watching::{Generation, Watch, settings, watch};
 
 /// Starts the watches of Devices and DeviceModels; their messages carry `generation`. `namespace`: empty for all.
 pub fn start(cluster: &Cluster, namespace: &str, to: &Handle<DeviceControllerMessage>, generation: Generation) -> Vec<Watch> {

@@ -4,16 +4,14 @@
 
 use model::{Namespace, ObjectName, ResourceKey};
 use serde_json::{Value, json};
-use wire::{
-    RawJson,
-    hub::{Downstream as Body, Frame, ObjectOperation, OutboxKey, PodStatusReport, Upstream as Said},
-};
+use wire::RawJson;
+use wire::hub::{Downstream as Body, Frame, ObjectOperation, OutboxKey, PodStatusReport, Upstream as Said};
 
-use super::{downstream::DownstreamMessage, resource::node::EDGE_LABEL, upstream::UpstreamMessage};
-use crate::{
-    cluster::{self, Part},
-    testing::{World, node, said},
-};
+use super::downstream::DownstreamMessage;
+use super::resource::node::EDGE_LABEL;
+use super::upstream::UpstreamMessage;
+use crate::cluster::{self, Part};
+use crate::testing::{World, node, said};
 
 fn raw(value: Value) -> RawJson {
     RawJson::from_value(&value).unwrap()

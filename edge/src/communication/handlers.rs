@@ -1,21 +1,19 @@
 //! What Communication does with each message.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
-};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use actor::{Lease, SendError, Work};
 use wire::hub::{Frame, MsgId, Upstream};
 
-use super::{CommunicationMessage, Effect, Figures, state::Communication};
-use crate::{
-    edge_hub::EdgeHubMessage,
-    event_bus::EventBusMessage,
-    store::pending_report::{self, Seq},
-    twin::fresh_event_id,
-};
+use super::state::Communication;
+use super::{CommunicationMessage, Effect, Figures};
+use crate::edge_hub::EdgeHubMessage;
+use crate::event_bus::EventBusMessage;
+use crate::store::pending_report::{self, Seq};
+use crate::twin::fresh_event_id;
 
 impl Actor for Communication {
     type Context = Context<Self>;

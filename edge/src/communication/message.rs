@@ -2,10 +2,8 @@
 
 use actor::Mail;
 use bytes::Bytes;
-use wire::{
-    hub::{MsgId, Resource},
-    mqtt::Topic,
-};
+use wire::hub::{MsgId, Resource};
+use wire::mqtt::Topic;
 
 /// Everything that can make Communication act.
 #[derive(Debug)]

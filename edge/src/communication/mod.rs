@@ -26,18 +26,15 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
 
 use actor::Handle;
 use model::{Clock, NodeName, SystemClock};
 
-use crate::{edge_hub::EdgeHubMessage, event_bus::EventBusMessage};
+use crate::edge_hub::EdgeHubMessage;
+use crate::event_bus::EventBusMessage;
 
 pub use message::{CommunicationMessage, Effect};
 pub use state::Communication;

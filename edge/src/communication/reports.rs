@@ -1,25 +1,19 @@
 //! Reports to the cloud: from rows of `pending_report` to frames.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use actor::SendError;
 use model::{DeviceId, Timestamp};
-use wire::{
-    hub::{Frame, MsgId, Upstream},
-    mqtt::payload::{DeviceStateReport, TwinReport},
-};
+use wire::hub::{Frame, MsgId, Upstream};
+use wire::mqtt::payload::{DeviceStateReport, TwinReport};
 
 use super::state::Communication;
-use crate::{
-    edge_hub::EdgeHubMessage,
-    store::{
-        Read, StoreError, device,
-        pending_report::{self, Seq},
-        twin,
-    },
-    twin::fresh_event_id,
-};
+use crate::edge_hub::EdgeHubMessage;
+use crate::store::pending_report::{self, Seq};
+use crate::store::{Read, StoreError, device, twin};
+use crate::twin::fresh_event_id;
 
 /// One report that is ready to be sent.
 struct Report {

@@ -1,17 +1,16 @@
 //! What Communication knows: which reports are on their way, and what waits for the cloud.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant},
-};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::DeviceId;
 use wire::hub::MsgId;
 
 use super::{Config, Peers, Shared, UPLOADS_BYTES_MAX, UPLOADS_MAX};
-use crate::store::{Store, pending_report::Seq};
+use crate::store::Store;
+use crate::store::pending_report::Seq;
 
 /// Overdue frames whose late confirmation is still understood.
 const OVERDUE_MAX: usize = 1024;

@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use actor::{Fence, testing::Probe};
+use actor::Fence;
+use actor::testing::Probe;
 use model::{Device, DeviceId, ManualClock, Timestamp};
 use serde_json::Value;
 use tempfile::TempDir;
-use wire::{
-    hub::MsgId,
-    mqtt::{Topic, payload::TwinUpdate},
-};
+use wire::hub::MsgId;
+use wire::mqtt::Topic;
+use wire::mqtt::payload::TwinUpdate;
 
 use super::{CommunicationMessage, Effect};
-use crate::{
-    membership::MembershipMessage,
-    store::{Read, Store, StoreError, Tx, device, pending_report},
-};
+use crate::membership::MembershipMessage;
+use crate::store::{Read, Store, StoreError, Tx, device, pending_report};
 
 /// When the tests take place.
 pub(crate) const NOW: Timestamp = Timestamp(1_552_989_600_000);

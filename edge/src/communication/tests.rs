@@ -1,24 +1,21 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::{future::Future, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::future::Future;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use actor::{ChildSpec, Handle, Policy, Running, Supervisor, eventually, mailbox, testing::Probe};
+use actor::testing::Probe;
+use actor::{ChildSpec, Handle, Policy, Running, Supervisor, eventually, mailbox};
 use bytes::Bytes;
 use model::{DeviceState, NodeName, PropertyName, TwinProperty, TwinValue};
-use wire::{
-    hub::{Frame, MsgId, Resource, Upstream},
-    mqtt::Topic,
-};
+use wire::hub::{Frame, MsgId, Resource, Upstream};
+use wire::mqtt::Topic;
 
-use super::{
-    Communication, CommunicationMessage, Config, Effect, Peers, Shared,
-    testing::{NOW, Workbench, frame, id},
-};
-use crate::{
-    edge_hub::EdgeHubMessage,
-    event_bus::EventBusMessage,
-    store::{device, pending_report, twin},
-};
+use super::testing::{NOW, Workbench, frame, id};
+use super::{Communication, CommunicationMessage, Config, Effect, Peers, Shared};
+use crate::edge_hub::EdgeHubMessage;
+use crate::event_bus::EventBusMessage;
+use crate::store::{device, pending_report, twin};
 
 const SOON: Duration = Duration::from_secs(10);
 

@@ -2,28 +2,20 @@
 
 use actix::{Actor, Context, Handler};
 use actor::{Handle, Lease, Meta};
-use model::{
-    DeviceId, DeviceState, Timestamp,
-    membership::{AttributeOrigin, merge_attributes},
-};
-use wire::{
-    hub::{MsgId, Resource},
-    mqtt::{
-        Topic,
-        payload::{AttributesUpdate, DeviceStateReport, answer},
-    },
-};
+use model::membership::{AttributeOrigin, merge_attributes};
+use model::{DeviceId, DeviceState, Timestamp};
+use wire::hub::{MsgId, Resource};
+use wire::mqtt::Topic;
+use wire::mqtt::payload::{AttributesUpdate, DeviceStateReport, answer};
 
-use super::{DeviceMessage, state::Device};
-use crate::{
-    communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
-    membership::{
-        MembershipMessage, next_ticket,
-        state::{tell_attributes, write_attributes},
-    },
-    store::{Batch, StoreError, Tx, attribute, device, device::StoredDevice, pending_report},
-    twin::fresh_event_id,
-};
+use super::DeviceMessage;
+use super::state::Device;
+use crate::communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
+use crate::membership::state::{tell_attributes, write_attributes};
+use crate::membership::{MembershipMessage, next_ticket};
+use crate::store::device::StoredDevice;
+use crate::store::{Batch, StoreError, Tx, attribute, device, pending_report};
+use crate::twin::fresh_event_id;
 
 impl Actor for Device {
     type Context = Context<Self>;

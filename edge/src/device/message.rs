@@ -2,7 +2,8 @@
 
 use actor::Mail;
 use model::{DeviceId, DeviceState};
-use wire::{hub::MsgId, mqtt::payload::AttributesUpdate};
+use wire::hub::MsgId;
+use wire::mqtt::payload::AttributesUpdate;
 
 /// Everything that can make Device act.
 #[derive(Debug)]

@@ -2,26 +2,16 @@
 
 use actix::{Actor, Context, Handler};
 use actor::{Lease, Meta};
-use model::{
-    Timestamp,
-    membership::{plan_detail, plan_update},
-};
-use wire::{
-    hub::Resource,
-    mqtt::{
-        Topic,
-        payload::{Fault, answer},
-    },
-};
+use model::Timestamp;
+use model::membership::{plan_detail, plan_update};
+use wire::hub::Resource;
+use wire::mqtt::Topic;
+use wire::mqtt::payload::{Fault, answer};
 
-use super::{
-    Config, MembershipMessage,
-    state::{Membership, carry_out},
-};
-use crate::{
-    communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
-    store::{Batch, StoreError, Tx, device},
-};
+use super::state::{Membership, carry_out};
+use super::{Config, MembershipMessage};
+use crate::communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
+use crate::store::{Batch, StoreError, Tx, device};
 
 impl Actor for Membership {
     type Context = Context<Self>;

@@ -1,10 +1,8 @@
 //! What Membership is told.
 
 use actor::Mail;
-use wire::{
-    hub::MsgId,
-    mqtt::payload::{MembershipDetail, MembershipUpdate},
-};
+use wire::hub::MsgId;
+use wire::mqtt::payload::{MembershipDetail, MembershipUpdate};
 
 /// Everything that can make Membership act.
 #[derive(Debug)]

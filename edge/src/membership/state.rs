@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use model::{
-    Device, DeviceEntry, DeviceId, Origin, Timestamp,
-    membership::{AttributeOrigin, AttributeOutcome, Plan, merge_attributes},
-};
-use wire::mqtt::{Topic, payload::answer};
+use model::membership::{AttributeOrigin, AttributeOutcome, Plan, merge_attributes};
+use model::{Device, DeviceEntry, DeviceId, Origin, Timestamp};
+use wire::mqtt::Topic;
+use wire::mqtt::payload::answer;
 
 use super::{Config, Peers};
-use crate::{
-    communication::Effect,
-    store::{Store, StoreError, Tx, attribute, device, device::Incarnation},
-    twin::{Working, fresh_event_id, tell_change},
-};
+use crate::communication::Effect;
+use crate::store::device::Incarnation;
+use crate::store::{Store, StoreError, Tx, attribute, device};
+use crate::twin::{Working, fresh_event_id, tell_change};
 
 /// The actor.
 pub struct Membership {

@@ -3,10 +3,8 @@
 use actor::testing::lease;
 use model::{AttributeName, NodeName, PropertyName, TwinVersion};
 use serde_json::json;
-use wire::mqtt::{
-    Topic,
-    payload::{MembershipDetail, MembershipUpdate},
-};
+use wire::mqtt::Topic;
+use wire::mqtt::payload::{MembershipDetail, MembershipUpdate};
 
 use super::{Config, Membership, MembershipMessage, Peers};
 use crate::communication::testing::{Workbench, body, frame, kinds, told};

@@ -3,11 +3,9 @@
 use diesel::prelude::*;
 use model::{Attribute, AttributeName, Attributes, DeviceId};
 
-use super::{
-    Read, StoreError, Tx,
-    error::{damaged, query},
-    schema::device_attr::{self, dsl},
-};
+use super::error::{damaged, query};
+use super::schema::device_attr::{self, dsl};
+use super::{Read, StoreError, Tx};
 
 const TABLE: &str = "device_attr";
 

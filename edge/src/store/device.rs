@@ -5,12 +5,9 @@ use std::collections::BTreeSet;
 use diesel::prelude::*;
 use model::{Device, DeviceId, DeviceState};
 
-use super::{
-    Read, StoreError, Tx, attribute,
-    error::{damaged, query},
-    schema::{counter, device, device_attr, device_twin},
-    twin,
-};
+use super::error::{damaged, query};
+use super::schema::{counter, device, device_attr, device_twin};
+use super::{Read, StoreError, Tx, attribute, twin};
 
 const TABLE: &str = "device";
 

@@ -1,6 +1,7 @@
 //! What can go wrong between a module and the database.
 
-use std::{error::Error, path::PathBuf};
+use std::error::Error;
+use std::path::PathBuf;
 
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 

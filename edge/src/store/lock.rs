@@ -3,10 +3,8 @@
 //! Five actors write through one connection. `std`'s mutex lets whoever runs take it again, so a
 //! busy Twin could keep Membership waiting without bound; here each waits for those before it.
 
-use std::{
-    ops::{Deref, DerefMut},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Holds one value for one thread at a time, first come, first served.
 ///
@@ -88,7 +86,9 @@ impl<T> Drop for Held<'_, T> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-    use std::{panic::AssertUnwindSafe, sync::Arc, thread};
+    use std::panic::AssertUnwindSafe;
+    use std::sync::Arc;
+    use std::thread;
 
     use super::*;
 

@@ -3,11 +3,9 @@
 use diesel::prelude::*;
 use model::{Namespace, ResourceKey, ResourceKind, Timestamp};
 
-use super::{
-    Read, StoreError, Tx,
-    error::{damaged, query},
-    schema::meta::{self, dsl},
-};
+use super::error::{damaged, query};
+use super::schema::meta::{self, dsl};
+use super::{Read, StoreError, Tx};
 
 const TABLE: &str = "meta";
 

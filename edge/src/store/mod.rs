@@ -26,12 +26,10 @@ mod tests;
 pub mod twin;
 mod watch;
 
-use std::{
-    ops::{Deref, DerefMut},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actor::Fence;
 use diesel::SqliteConnection;

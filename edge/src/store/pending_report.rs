@@ -7,15 +7,14 @@
 
 use std::collections::HashSet;
 
-use diesel::{connection::DefaultLoadingMode, prelude::*};
+use diesel::connection::DefaultLoadingMode;
+use diesel::prelude::*;
 use model::{DeviceId, PropertyName, Timestamp};
 
-use super::{
-    Read, StoreError, Tx,
-    device::Incarnation,
-    error::{damaged, query},
-    schema::pending_report::{self, dsl},
-};
+use super::device::Incarnation;
+use super::error::{damaged, query};
+use super::schema::pending_report::{self, dsl};
+use super::{Read, StoreError, Tx};
 
 const TABLE: &str = "pending_report";
 

@@ -4,11 +4,9 @@ use diesel::prelude::*;
 use model::{DeviceId, PropertyName, Timestamp, Twin, TwinProperty, TwinType, TwinValue, TwinVersion};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Read, StoreError, Tx,
-    error::{damaged, query},
-    schema::device_twin::{self, dsl},
-};
+use super::error::{damaged, query};
+use super::schema::device_twin::{self, dsl};
+use super::{Read, StoreError, Tx};
 
 const TABLE: &str = "device_twin";
 

@@ -1,13 +1,10 @@
 //! What the store measures of itself, and the watcher that ends a process whose commit hangs.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How long a transaction may hold the write connection before the process is ended.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);

@@ -3,23 +3,15 @@
 use actix::{Actor, Context, Handler};
 use actor::{Handle, Lease, Meta};
 use model::{DeviceId, Origin, Timestamp};
-use wire::{
-    hub::{MsgId, Resource},
-    mqtt::{
-        Topic,
-        payload::{Fault, TwinUpdate, answer},
-    },
-};
+use wire::hub::{MsgId, Resource};
+use wire::mqtt::Topic;
+use wire::mqtt::payload::{Fault, TwinUpdate, answer};
 
-use super::{
-    TwinMessage,
-    state::{Twin, WorkingSet, tell_change},
-};
-use crate::{
-    communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect},
-    membership::{MembershipMessage, next_ticket},
-    store::{Batch, StoreError, Tx},
-};
+use super::TwinMessage;
+use super::state::{Twin, WorkingSet, tell_change};
+use crate::communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
+use crate::membership::{MembershipMessage, next_ticket};
+use crate::store::{Batch, StoreError, Tx};
 
 impl Actor for Twin {
     type Context = Context<Self>;

@@ -2,7 +2,8 @@
 
 use actor::Mail;
 use model::{DeviceId, PropertyChange, PropertyName, TwinChange};
-use wire::{hub::MsgId, mqtt::payload::TwinUpdate};
+use wire::hub::MsgId;
+use wire::mqtt::payload::TwinUpdate;
 
 /// Everything that can make Twin act.
 #[derive(Debug)]

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use actor::Handle;
 use model::{Clock, SystemClock};
 
-use crate::{communication::CommunicationMessage, membership::MembershipMessage};
+use crate::communication::CommunicationMessage;
+use crate::membership::MembershipMessage;
 
 pub use message::TwinMessage;
 pub use state::Twin;

@@ -3,17 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 
 use actor::MsgId;
-use model::{
-    DeviceId, Origin, PropertyName, Timestamp, TwinChange, merge,
-    twin::{Outcome, TwinError},
-};
-use wire::mqtt::{Topic, payload::answer};
+use model::twin::{Outcome, TwinError};
+use model::{DeviceId, Origin, PropertyName, Timestamp, TwinChange, merge};
+use wire::mqtt::Topic;
+use wire::mqtt::payload::answer;
 
 use super::{Config, Peers};
-use crate::{
-    communication::Effect,
-    store::{Read, Store, StoreError, Tx, device, device::Incarnation, pending_report, twin},
-};
+use crate::communication::Effect;
+use crate::store::device::Incarnation;
+use crate::store::{Read, Store, StoreError, Tx, device, pending_report, twin};
 
 /// The actor.
 pub struct Twin {

@@ -9,14 +9,11 @@ use serde_json::json;
 use wire::mqtt::Topic;
 
 use super::{Config, Peers, Twin, TwinMessage};
-use crate::{
-    communication::{
-        CommunicationMessage, Effect,
-        testing::{Workbench, body, frame, id, kinds, request, told},
-    },
-    membership::MembershipMessage,
-    store::{pending_report, testing::tamper},
-};
+use crate::communication::testing::{Workbench, body, frame, id, kinds, request, told};
+use crate::communication::{CommunicationMessage, Effect};
+use crate::membership::MembershipMessage;
+use crate::store::pending_report;
+use crate::store::testing::tamper;
 
 fn twin(bench: &Workbench) -> Twin {
     let peers = Peers { communication: bench.communication.handle(), membership: bench.membership.handle() };

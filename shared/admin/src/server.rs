@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix_web::dev::ServerHandle;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data};
-use actix_web::{App, Error, HttpResponse, HttpServer, body::MessageBody, dev::ServiceRequest, dev::ServiceResponse};
+use actix_web::{App, Error, HttpResponse, HttpServer};
 use actor::{Health, Registry};
 
 use crate::metrics::{self, Metric};

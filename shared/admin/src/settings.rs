@@ -13,7 +13,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Largest configuration file that is read, in bytes. A real one has less than ten thousand.

@@ -21,7 +21,8 @@ use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, OutboxKey, RawJson, U
 
 use crate::cloud_hub::{CloudHub, CloudHubMessage, Config, Hub, Peers, listener};
 use crate::device_controller::DeviceControllerMessage;
-use crate::edge_controller::{downstream::DownstreamMessage, upstream::UpstreamMessage};
+use crate::edge_controller::downstream::DownstreamMessage;
+use crate::edge_controller::upstream::UpstreamMessage;
 use crate::pki::{ClientCertificates, Pki, testing};
 
 /// Long enough for anything on a busy machine.

@@ -16,7 +16,8 @@ use super::fixture::*;
 use crate::cloud_hub::Config;
 use crate::cloud_hub::state::{End, Vitals, verdict};
 use crate::device_controller::DeviceControllerMessage;
-use crate::edge_controller::{downstream::DownstreamMessage, upstream::UpstreamMessage};
+use crate::edge_controller::downstream::DownstreamMessage;
+use crate::edge_controller::upstream::UpstreamMessage;
 
 const SHORT: Duration = Duration::from_millis(400);
 

@@ -4,7 +4,8 @@ use actix::{ActorFutureExt as _, Context, Handler, WrapFuture as _};
 use actor::{Lease, Work};
 use wire::hub::{Downstream as Body, Frame, MsgId, OutboxKey};
 
-use super::{Downstream, DownstreamMessage, state::Outgoing, watch};
+use super::state::Outgoing;
+use super::{Downstream, DownstreamMessage, watch};
 use crate::cloud_hub::CloudHubMessage;
 
 impl actix::Actor for Downstream {

@@ -4,10 +4,8 @@ use actor::{Mail, Reply};
 use model::{NodeName, ResourceKey, ResourceKind};
 
 use super::state::Permission;
-use crate::{
-    edge_controller::resource::observed::Observed,
-    watching::{Change, Generation},
-};
+use crate::edge_controller::resource::observed::Observed;
+use crate::watching::{Change, Generation};
 
 /// Everything that can make the downstream half of EdgeController act.
 #[derive(Debug)]

@@ -28,11 +28,9 @@ pub use message::DownstreamMessage;
 use state::Desired;
 pub use state::Permission;
 
-use crate::{
-    cloud_hub::CloudHubMessage,
-    cluster::Cluster,
-    watching::{Generation, Watch},
-};
+use crate::cloud_hub::CloudHubMessage;
+use crate::cluster::Cluster;
+use crate::watching::{Generation, Watch};
 
 /// What the operator decides.
 #[derive(Clone, Debug, Default)]

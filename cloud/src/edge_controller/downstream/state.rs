@@ -1,20 +1,15 @@
 //! What the edges should have: every object that matters, and which node needs it. Pure.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use model::{NodeName, ResourceKey, ResourceKind};
-use wire::{RawJson, hub::ObjectOperation};
+use wire::RawJson;
+use wire::hub::ObjectOperation;
 
-use crate::{
-    edge_controller::{
-        location::{Locations, Moved},
-        resource::observed::{Detail, Observed},
-    },
-    watching::Change,
-};
+use crate::edge_controller::location::{Locations, Moved};
+use crate::edge_controller::resource::observed::{Detail, Observed};
+use crate::watching::Change;
 
 /// Kinds that the downstream half watches.
 pub const WATCHED: [ResourceKind; 4] = [ResourceKind::Node, ResourceKind::ConfigMap, ResourceKind::Secret, ResourceKind::Pod];

@@ -4,12 +4,10 @@ use model::{NodeName, ResourceKey, ResourceKind};
 use serde_json::{Value, json};
 use wire::hub::ObjectOperation::{self, Delete, Insert, Update};
 
-use super::{
-    Permission,
-    state::{Desired, Outgoing, WATCHED},
-    watch,
-};
-use crate::{edge_controller::resource::observed::Observed, watching::Change};
+use super::state::{Desired, Outgoing, WATCHED};
+use super::{Permission, watch};
+use crate::edge_controller::resource::observed::Observed;
+use crate::watching::Change;
 
 fn read(kind: ResourceKind, object: Value) -> Observed {
     Observed::read(watch::kind(kind).unwrap(), kind, serde_json::from_value(object).unwrap()).unwrap()

@@ -1,15 +1,17 @@
 //! The watches of the downstream half.
 
 use actor::Handle;
-use kube::{Api, api::DynamicObject, runtime::watcher};
+use kube::Api;
+use kube::api::DynamicObject;
+use kube::runtime::watcher;
 use model::ResourceKind;
 
-use super::{DownstreamMessage, state::WATCHED};
-use crate::{
-    cluster::{self, Cluster, Kind},
-    edge_controller::resource::{node::EDGE_LABEL, observed::Observed},
-    watching::{Generation, Watch, settings, watch},
-};
+use super::DownstreamMessage;
+use super::state::WATCHED;
+use crate::cluster::{self, Cluster, Kind};
+use crate::edge_controller::resource::node::EDGE_LABEL;
+use crate::edge_controller::resource::observed::Observed;
+use crate::watching::{Generation, Watch, settings, watch};
 
 /// Starts one watch for each kind in [`WATCHED`]; their messages carry `generation`.
 ///

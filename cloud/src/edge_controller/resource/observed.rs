@@ -1,9 +1,7 @@
 //! What the downstream half keeps of an object that the API server showed it.
 
-use std::{
-    collections::BTreeSet,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kube::api::{DynamicObject, TypeMeta};
 use model::{Namespace, NodeName, ObjectName, ResourceKey, ResourceKind};
@@ -11,7 +9,8 @@ use serde_json::{Value, json};
 use wire::RawJson;
 
 use super::node::EDGE_LABEL;
-use crate::{cluster::Kind, edge_controller::location};
+use crate::cluster::Kind;
+use crate::edge_controller::location;
 
 /// One object, as far as the downstream half needs to understand it; the rest is text that passes through.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! One exhaustive match; then the nodes of a batch are served side by side.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use actor::{Lease, Work};

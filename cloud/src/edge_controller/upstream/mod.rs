@@ -28,7 +28,8 @@ pub use message::UpstreamMessage;
 pub use scribe::{Scribe, Verdict};
 
 use super::downstream::DownstreamMessage;
-use crate::{cloud_hub::CloudHubMessage, cluster::Cluster};
+use crate::cloud_hub::CloudHubMessage;
+use crate::cluster::Cluster;
 
 /// Nodes that are served at the same time; the messages of one node keep their order.
 pub const NODES_MAX: usize = 32;

@@ -1,23 +1,18 @@
 //! Writes what one node says into the API, and answers it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use actor::Handle;
 use model::{Clock, Namespace, NodeName, ObjectName, ResourceKey, ResourceKind, Timestamp};
 use serde_json::Value;
-use wire::{
-    RawJson,
-    hub::{Downstream, Frame, MsgId, ObjectOperation, OutboxKey, PodStatusReport, Upstream},
-};
+use wire::RawJson;
+use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, OutboxKey, PodStatusReport, Upstream};
 
-use crate::{
-    cloud_hub::CloudHubMessage,
-    cluster::{self, Cluster, ClusterError, Part},
-    edge_controller::{
-        downstream::{DownstreamMessage, Permission, watch},
-        resource::{node, observed, pod},
-    },
-};
+use crate::cloud_hub::CloudHubMessage;
+use crate::cluster::{self, Cluster, ClusterError, Part};
+use crate::edge_controller::downstream::{DownstreamMessage, Permission, watch};
+use crate::edge_controller::resource::{node, observed, pod};
 
 /// How long the downstream half may take to say what a node may read.
 const PERMISSION_WITHIN: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
-use actor::{Lease, Mail, Meta, testing::lease};
+use actor::testing::lease;
+use actor::{Lease, Mail, Meta};
 
 use super::*;
 

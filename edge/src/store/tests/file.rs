@@ -1,4 +1,5 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use diesel_migrations::MigrationHarness;
 

@@ -6,7 +6,9 @@ mod tables;
 mod transaction;
 
 use actor::Fence;
-use diesel::{connection::SimpleConnection, prelude::*, sql_types::Text};
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
 use model::{Device, DeviceId, PropertyName, TwinProperty, TwinType, TwinValue, TwinVersion};
 use tempfile::TempDir;
 

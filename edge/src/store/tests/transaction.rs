@@ -1,14 +1,10 @@
-use std::{
-    panic::AssertUnwindSafe,
-    process::Command,
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use std::panic::AssertUnwindSafe;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use actor::{
-    Mail,
-    testing::{Probe, lease},
-};
+use actor::Mail;
+use actor::testing::{Probe, lease};
 use model::Timestamp;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! What the edge reports to the cloud about devices.
 
-use model::{DeviceState, Timestamp, TwinProperty, TwinType, TwinValue, TwinVersion};
-use model::{PropertyName, twin::RequestedType};
+use model::twin::RequestedType;
+use model::{DeviceState, PropertyName, Timestamp, TwinProperty, TwinType, TwinValue, TwinVersion};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
