@@ -264,17 +264,16 @@ fn admin_settings(config: &CloudConfig, hub: Arc<Hub>, ready: Arc<AtomicBool>) -
 }
 
 fn metrics(totals: &Totals) -> Vec<Metric> {
-    let metric = |name, help, kind, value: u64| Metric { name, help, kind, labels: Vec::new(), value: value as f64 };
     vec![
-        metric("nodes_connected", "Nodes connected.", "gauge", totals.connected),
-        metric("outbox_frames", "Frames that nodes have not acknowledged.", "gauge", totals.waiting),
-        metric("outbox_bytes", "Bytes of them.", "gauge", totals.waiting_bytes),
-        metric("outbox_parked", "Objects whose last form a node refused.", "gauge", totals.parked),
-        metric("sessions_total", "Sessions that began.", "counter", totals.sessions),
-        metric("frames_received_total", "Frames that nodes sent.", "counter", totals.frames_in),
-        metric("frames_sent_total", "Frames sent to nodes.", "counter", totals.frames_out),
-        metric("frames_acknowledged_total", "Frames that nodes acknowledged.", "counter", totals.acknowledged),
-        metric("frames_refused_total", "Frames that nodes refused.", "counter", totals.refusals),
-        metric("answers_dropped_total", "Answers dropped because too many waited.", "counter", totals.answers_dropped),
+        Metric::gauge("nodes_connected", "Nodes connected.", totals.connected as f64),
+        Metric::gauge("outbox_frames", "Frames that nodes have not acknowledged.", totals.waiting as f64),
+        Metric::gauge("outbox_bytes", "Bytes of them.", totals.waiting_bytes as f64),
+        Metric::gauge("outbox_parked", "Objects whose last form a node refused.", totals.parked as f64),
+        Metric::counter("sessions_total", "Sessions that began.", totals.sessions),
+        Metric::counter("frames_received_total", "Frames that nodes sent.", totals.frames_in),
+        Metric::counter("frames_sent_total", "Frames sent to nodes.", totals.frames_out),
+        Metric::counter("frames_acknowledged_total", "Frames that nodes acknowledged.", totals.acknowledged),
+        Metric::counter("frames_refused_total", "Frames that nodes refused.", totals.refusals),
+        Metric::counter("answers_dropped_total", "Answers dropped because too many waited.", totals.answers_dropped),
     ]
 }

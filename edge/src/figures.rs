@@ -30,9 +30,9 @@ impl Sources {
         self.report_figures(&mut all);
         if let Some(link) = self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             let f = link.figures();
-            all.push(gauge("cloud_connected", "1 while a session with the cloud stands.", f64::from(u8::from(f.connected))));
-            all.push(counter("cloud_frames_sent_total", "Frames given to the socket.", f.sent));
-            all.push(counter("cloud_frames_received_total", "Frames that arrived from the cloud.", f.received));
+            all.push(Metric::gauge("cloud_connected", "1 while a session with the cloud stands.", f64::from(u8::from(f.connected))));
+            all.push(Metric::counter("cloud_frames_sent_total", "Frames given to the socket.", f.sent));
+            all.push(Metric::counter("cloud_frames_received_total", "Frames that arrived from the cloud.", f.received));
             for (reason, count) in [
                 ("away", f.dropped_away),
                 ("full", f.dropped_full),
@@ -64,13 +64,16 @@ impl Sources {
 
     fn store_figures(&self, all: &mut Vec<Metric>) {
         let (stats, size) = (self.store.stats(), self.store.size());
-        all.push(counter("store_commits_total", "Transactions that became durable.", stats.commits));
-        all.push(counter("store_rollbacks_total", "Transactions that were rolled back.", stats.rollbacks));
-        all.push(counter("store_fenced_total", "Transactions of a replaced actor that were rolled back.", stats.fenced));
-        all.push(Metric { kind: "counter", ..gauge("store_commit_seconds_total", "Time spent in COMMIT.", stats.commit_total_us as f64 / 1e6) });
-        all.push(gauge("store_commit_seconds_max", "Longest COMMIT.", stats.commit_max_us as f64 / 1e6));
-        all.push(gauge("store_database_bytes", "Size of the database file.", size.database_bytes as f64));
-        all.push(gauge("store_wal_bytes", "Size of the write-ahead log.", size.wal_bytes as f64));
+        all.push(Metric::counter("store_commits_total", "Transactions that became durable.", stats.commits));
+        all.push(Metric::counter("store_rollbacks_total", "Transactions that were rolled back.", stats.rollbacks));
+        all.push(Metric::counter("store_fenced_total", "Transactions of a replaced actor that were rolled back.", stats.fenced));
+        all.push(Metric {
+            kind: "counter",
+            ..Metric::gauge("store_commit_seconds_total", "Time spent in COMMIT.", stats.commit_total_us as f64 / 1e6)
+        });
+        all.push(Metric::gauge("store_commit_seconds_max", "Longest COMMIT.", stats.commit_max_us as f64 / 1e6));
+        all.push(Metric::gauge("store_database_bytes", "Size of the database file.", size.database_bytes as f64));
+        all.push(Metric::gauge("store_wal_bytes", "Size of the write-ahead log.", size.wal_bytes as f64));
     }
 
     fn report_figures(&self, all: &mut Vec<Metric>) {
@@ -83,7 +86,7 @@ impl Sources {
             ("publications_dropped_total", "Publications for which EventBus had no room.", &f.publications_dropped),
             ("uploads_dropped_total", "Uploads overwritten while the cloud was away.", &f.uploads_dropped),
         ] {
-            all.push(counter(name, help, AtomicU64::load(count, Ordering::Relaxed)));
+            all.push(Metric::counter(name, help, AtomicU64::load(count, Ordering::Relaxed)));
         }
     }
 
@@ -96,15 +99,7 @@ impl Sources {
     }
 }
 
-const fn gauge(name: &'static str, help: &'static str, value: f64) -> Metric {
-    Metric { name, help, kind: "gauge", labels: Vec::new(), value }
-}
-
-fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
-    Metric { kind: "counter", ..gauge(name, help, value as f64) }
-}
-
-fn labelled(name: &'static str, help: &'static str, label: (&'static str, &'static str), value: u64) -> Metric {
-    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-    Metric { labels: vec![label], kind, ..gauge(name, help, value as f64) }
+fn labelled(name: &'static str, help: &'static str, (label, of): (&'static str, &'static str), value: u64) -> Metric {
+    let metric = if name.ends_with("_total") { Metric::counter(name, help, value) } else { Metric::gauge(name, help, value as f64) };
+    metric.of(label, of)
 }

@@ -19,6 +19,27 @@ pub struct Metric {
     pub value: f64,
 }
 
+impl Metric {
+    /// A value that goes up and down.
+    #[must_use]
+    pub const fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { name, help, kind: "gauge", labels: Vec::new(), value }
+    }
+
+    /// A count since the start of the process.
+    #[must_use]
+    pub const fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self { name, help, kind: "counter", labels: Vec::new(), value: value as f64 }
+    }
+
+    /// The same with a label.
+    #[must_use]
+    pub fn of(mut self, label: &'static str, value: &'static str) -> Self {
+        self.labels.push((label, value));
+        self
+    }
+}
+
 type Column = (&'static str, &'static str, &'static str, fn(&View) -> f64);
 
 const COLUMNS: &[Column] = &[

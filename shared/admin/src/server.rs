@@ -209,7 +209,7 @@ mod tests {
             listen: vec![listen.parse().unwrap()],
             title: "skep-test <node>".into(),
             prefix: "skep_test",
-            extra: Arc::new(|| vec![Metric { name: "nodes", help: "Nodes.", kind: "gauge", labels: vec![("state", "up")], value: 3.0 }]),
+            extra: Arc::new(|| vec![Metric::gauge("nodes", "Nodes.", 3.0).of("state", "up")]),
             not_ready: Arc::new(|| Some("waits for the database".into())),
             routes: |_| {},
             data: Arc::new(|_| {}),
