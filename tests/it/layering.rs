@@ -97,6 +97,20 @@ fn no_module_reads_another_modules_state() {
     }
 }
 
+/// Nested, `use crate::{twin::{state::X}}`, a path would be found by no search, and by no test above.
+#[test]
+fn a_use_names_one_module() {
+    for dir in ["edge/src", "cloud/src", "shared", "tests"] {
+        for source in rust_files(dir) {
+            for (at, _) in source.code.match_indices("use ").filter(|(at, _)| *at == 0 || source.code[..*at].ends_with(['\n', ' '])) {
+                let statement = source.code[at..].split(';').next().unwrap_or_default();
+                let nested = statement.split_once('{').is_some_and(|(path, names)| path.ends_with("::") && names.contains("::"));
+                assert!(!nested, "{}: {statement}", source.path.display());
+            }
+        }
+    }
+}
+
 fn modules_with_state(daemon: &str) -> Vec<String> {
     let mut modules: BTreeMap<String, ()> = BTreeMap::new();
     for source in rust_files(daemon) {

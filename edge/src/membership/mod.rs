@@ -13,9 +13,10 @@
 //! Invariant: Membership waits for nobody. Every message to Twin and Device carries a ticket of this mailbox, drawn where it
 //! came in, and is held back until Membership has committed what came before it: binding, removal and binding again alike.
 
+mod attributes;
 mod handlers;
 mod message;
-pub(crate) mod state;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use model::{Clock, NodeName, SystemClock};
 
 use crate::communication::CommunicationMessage;
 
+pub(crate) use attributes::{tell_attributes, write_attributes};
 pub use message::MembershipMessage;
 pub use state::Membership;
 

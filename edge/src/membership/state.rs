@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use model::membership::{AttributeOrigin, AttributeOutcome, Plan, merge_attributes};
-use model::{Device, DeviceEntry, DeviceId, Origin, Timestamp};
+use model::membership::{AttributeOrigin, Plan, merge_attributes};
+use model::{Device, DeviceEntry, Origin, Timestamp};
 use wire::mqtt::Topic;
 use wire::mqtt::payload::answer;
 
+use super::attributes::{tell_attributes, write_attributes};
 use super::{Config, Peers};
 use crate::communication::Effect;
 use crate::store::device::Incarnation;
-use crate::store::{Store, StoreError, Tx, attribute, device};
+use crate::store::{Store, StoreError, Tx, device};
 use crate::twin::{Working, fresh_event_id, tell_change};
 
 /// The actor.
@@ -95,21 +96,4 @@ fn refresh(
         effects.extend(tell_attributes(&device.id, "", now, &outcome));
     }
     Ok(reports)
-}
-
-/// Writes the attributes that changed.
-pub(crate) fn write_attributes(tx: &mut Tx<'_>, id: &DeviceId, outcome: &AttributeOutcome) -> Result<(), StoreError> {
-    for (name, attribute) in outcome {
-        match attribute {
-            Some(attribute) => attribute::put(tx, id, name, attribute)?,
-            None => attribute::delete(tx, id, name)?,
-        }
-    }
-    Ok(())
-}
-
-/// `…/updated`, if any attribute changed.
-pub(crate) fn tell_attributes(id: &DeviceId, event_id: &str, now: Timestamp, outcome: &AttributeOutcome) -> Option<Effect> {
-    (!outcome.is_empty())
-        .then(|| Effect::Publish { topic: Topic::DeviceUpdated(id.clone()), payload: answer::device_updated(event_id, now, outcome) })
 }
