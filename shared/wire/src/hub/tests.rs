@@ -1,14 +1,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use proptest::prelude::*;
-
 use model::{DeviceId, ResourceKey, Timestamp};
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::codec::{FRAME_BYTES_MAX, decode, encode};
 use super::*;
 use crate::fixtures;
 use crate::json::DEPTH_MAX;
+use crate::mqtt::payload::{MembershipDetail, MembershipUpdate};
 
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -247,7 +247,13 @@ proptest! {
         if let Ok(frame) = decode::<Upstream>(&text) {
             prop_assert_eq!(decode::<Upstream>(&encode(&frame).unwrap()).unwrap(), frame);
         }
-        if let Ok(frame) = decode::<Downstream>(&text) {
+        if let Ok(mut frame) = decode::<Downstream>(&text) {
+            // What was passed over is for the log; it does not travel.
+            if let Downstream::MembershipDetail(MembershipDetail { skipped, .. }) | Downstream::MembershipUpdate(MembershipUpdate { skipped, .. }) =
+                &mut frame.body
+            {
+                skipped.clear();
+            }
             prop_assert_eq!(decode::<Downstream>(&encode(&frame).unwrap()).unwrap(), frame);
         }
     }
