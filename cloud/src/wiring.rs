@@ -68,6 +68,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     // First, so that a signal during start-up is not lost.
     let mut terminate = listen_for(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = listen_for(SignalKind::interrupt(), "SIGINT")?;
+    admin::outlive_hangup()?;
 
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
     let source = config.api_source(in_cluster).map_err(unsettled)?;
@@ -76,10 +77,22 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
         ApiSource::Embedded => None,
         ApiSource::Kubeconfig(_) | ApiSource::InCluster => Some(kube_config(&config, &source).await?),
     };
+    let orphaned = configured.is_none() && config.database().exists() && !config.pki_dir().exists();
     let certificates = Arc::new(Pki::open(pki_settings(&config)).map_err(|error| Exit::from(&error))?);
-    let (api, kube) = match configured {
-        Some(kube) => (None, kube),
-        None => (Some(start_embedded(&config, &certificates).await?), kube_config(&config, &source).await?),
+    if orphaned {
+        log::warn!(
+            lost:% = config.pki_dir().display(), database:% = config.database().display();
+            "the certificates were gone while the database is there: edges that joined before trust the old authority and stay away; \
+             put the old directory back, or join them again"
+        );
+    }
+    let (_claim, api, kube) = match configured {
+        Some(kube) => (None, None, kube),
+        None => {
+            // Only the embedded API has a database; replicas beside a cluster share nothing.
+            let claim = admin::claim(&config.database())?;
+            (Some(claim), Some(start_embedded(&config, &certificates).await?), kube_config(&config, &source).await?)
+        }
     };
 
     limits::raise_open_files(config.cloudhub.node_limit);

@@ -56,9 +56,11 @@ pub fn run(config: EdgeConfig) -> Result<(), Exit> {
 async fn serve(config: EdgeConfig) -> Result<(), Exit> {
     // First, so that a signal during start-up is not lost.
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    admin::outlive_hangup()?;
     prepare_directory(&config.data_dir)?;
     let identity = identity(&config)?;
     engine_at_first_start(&config).await?;
+    let _claim = admin::claim(&config.database())?;
     let store = Store::open(config.database()).map_err(|error| database_unusable(&config.database(), &chain(&error)))?;
     store.end_process_when_stuck(STUCK_AFTER).map_err(|error| Exit::State(format!("cannot start the store's watch: {error}")))?;
 

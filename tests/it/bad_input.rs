@@ -194,7 +194,9 @@ fn a_state_directory_of_another_user_is_named() {
                     chown(&copy, Some(65534), Some(65534)).unwrap();
                 }
             }
-            fs::write(&config, format!("data-dir: {}\nedgehub: {{controller: {{node-id: {}}}}}\n", data.display(), joined.node)).unwrap();
+            // Without pods: that user may not talk to Docker either, which would be said first.
+            let modules = "modules: {enabled: [eventbus, websocket, metaManager, twin]}";
+            fs::write(&config, format!("data-dir: {}\nedgehub: {{controller: {{node-id: {}}}}}\n{modules}\n", data.display(), joined.node)).unwrap();
         }
         let before = files(&data);
         for (path, mode) in [(dir.path(), 0o755), (&program, 0o755), (&data, 0o555), (&config, 0o644)] {
@@ -306,4 +308,36 @@ fn a_join_that_is_refused_leaves_no_certificate() {
 fn an_edge_that_never_joined_says_how_to() {
     let mut edge = EdgeUnderTest::prepare(EdgeOptions::default());
     ended(&edge.ends(), CERTIFICATE, &["skep-edge join"]);
+}
+
+/// The second configuration with the first one's state: other ports, the same database.
+fn share_state(first: &Path, second_config: &Path, second_data: &Path) {
+    let text = fs::read_to_string(second_config).unwrap();
+    let (own, shared) = (format!("data-dir: {}", second_data.display()), format!("data-dir: {}", first.display()));
+    assert!(text.contains(&own), "{text}");
+    fs::write(second_config, text.replace(&own, &shared)).unwrap();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_database_is_refused_and_the_first_works_on() {
+    let (mut cloud, mut edge) = joined();
+    edge.run();
+    edge.answers();
+    let mut second = EdgeUnderTest::prepare(EdgeOptions { node: edge.node.clone(), hub_port: cloud.hub_port, ..EdgeOptions::default() });
+    share_state(&edge.data(), &second.config(), &second.data());
+    let pid = edge.daemon().pid().to_string();
+    ended(&second.ends(), IO, &[&edge.database().display().to_string(), &pid, "data-dir"]);
+    harness::mqtt::publish(edge.mqtt_port, "any/topic", "x").unwrap();
+    edge.daemon().must_run().unwrap();
+
+    let mut second = CloudUnderTest::prepare(CloudOptions::default());
+    share_state(&cloud.data(), &second.config(), &second.data());
+    let pid = cloud.daemon().pid().to_string();
+    ended(&second.ends(), IO, &[&cloud.database().display().to_string(), &pid, "data-dir"]);
+    cloud.kubectl().run(&["get", "nodes"]).unwrap();
+
+    // Only a living process counts.
+    edge.kill();
+    edge.run();
+    edge.answers();
 }

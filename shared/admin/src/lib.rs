@@ -1,5 +1,5 @@
 //! What an administrator of a daemon touches: the page over the actor registry, metrics, health endpoints, settings,
-//! exit codes.
+//! exit codes, and what every daemon owes him: one process per database, and no sudden end by SIGHUP.
 //!
 //! | endpoint | answers |
 //! |---|---|
@@ -12,12 +12,16 @@
 //! floods. It listens on loopback addresses only, and refuses a request whose `Host` is no loopback name (DNS
 //! rebinding). Nothing here changes anything.
 
+mod claim;
 pub mod exit;
+mod hangup;
 mod metrics;
 mod page;
 mod server;
 pub mod settings;
 
+pub use claim::{Claim, claim};
 pub use exit::Exit;
+pub use hangup::outlive_hangup;
 pub use metrics::Metric;
 pub use server::{AdminConfig, AdminError, AdminServer, serve};

@@ -85,3 +85,19 @@ fn with_mode_2_devices_are_served_through_an_external_mosquitto() {
     edge.twin_is(&device, "temperature", "actual", &value).unwrap();
     assert!(std::net::TcpStream::connect(("127.0.0.1", edge.mqtt_port)).is_err(), "the embedded broker must not run in mode 2");
 }
+
+#[test]
+fn a_hangup_ends_neither_daemon_and_is_logged() {
+    let mut cloud = CloudUnderTest::start();
+    let mut edge = EdgeUnderTest::start(&cloud);
+    for daemon in [edge.daemon(), cloud.daemon()] {
+        let sent = std::process::Command::new("kill").args(["-HUP", &daemon.pid().to_string()]).status().unwrap();
+        assert!(sent.success());
+        eventually!(10, "the log says what a SIGHUP does", {
+            daemon.must_run()?;
+            let output = daemon.output();
+            if output.contains("SIGHUP") { Ok(()) } else { Err(output) }
+        });
+    }
+    publish(edge.mqtt_port, "any/topic", "x").unwrap();
+}
