@@ -92,6 +92,32 @@ pub(crate) struct Stats {
     pub(crate) state: AtomicU32,
     pub(crate) took: Histogram,
     pub(crate) last_words: Mutex<String>,
+    pub(crate) complaint: Mutex<Complaint>,
+}
+
+/// ms between two log lines of an error that goes on.
+const COMPLAINT_PERIOD: u64 = 10_000;
+
+/// The error that a handler reported last, so that one that goes on does not fill the log.
+#[derive(Default)]
+pub(crate) struct Complaint {
+    text: String,
+    /// ms after `born` of its last line.
+    said: u64,
+    unsaid: u64,
+}
+
+impl Complaint {
+    /// Is this error worth a line? Then with how many of the same went without one since the last.
+    pub(crate) fn heard(&mut self, text: &str, now: u64) -> Option<u64> {
+        if self.text == text && now.saturating_sub(self.said) < COMPLAINT_PERIOD {
+            self.unsaid += 1;
+            return None;
+        }
+        let unsaid = if self.text == text { self.unsaid } else { 0 };
+        *self = Self { text: text.to_owned(), said: now, unsaid: 0 };
+        Some(unsaid)
+    }
 }
 
 impl Default for Stats {
@@ -113,6 +139,7 @@ impl Default for Stats {
             state: AtomicU32::new(State::Down as u32),
             took: Histogram::default(),
             last_words: Mutex::new(String::new()),
+            complaint: Mutex::default(),
         }
     }
 }
@@ -408,5 +435,20 @@ impl<M: Mail> Observable for Cell<M> {
 
     fn quarantine(&self) -> Vec<Quarantined> {
         lock(&self.quarantine).iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_goes_on_gets_one_line_in_ten_seconds_and_another_error_gets_its_own() {
+        let mut complaint = Complaint::default();
+        assert_eq!(complaint.heard("disk full", 5), Some(0));
+        assert_eq!((6..1_000).filter_map(|now| complaint.heard("disk full", now)).count(), 0);
+        assert_eq!(complaint.heard("disk full", 10_005), Some(994));
+        assert_eq!(complaint.heard("another", 10_006), Some(0));
+        assert_eq!(complaint.heard("disk full", 10_007), Some(0));
     }
 }

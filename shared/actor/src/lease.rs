@@ -12,7 +12,7 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::time::Instant;
 
-use crate::cell::{Blame, Cell};
+use crate::cell::{Blame, Cell, lock};
 use crate::chain::chain;
 use crate::mail::{Entry, Mail, Meta};
 use crate::panic;
@@ -69,12 +69,16 @@ impl<M: Mail> Lease<M> {
         self.done();
     }
 
-    /// Counts an error against the actor and logs it once, with its chain. The message is settled with the rest.
+    /// Counts an error against the actor and logs it with its chain; the message is settled with the rest. While the
+    /// same error goes on (a full disk fails every message) one line in ten seconds says how often it came.
     pub fn fail(&self, index: usize, error: &dyn std::error::Error) {
         self.cell.stats.failed.fetch_add(1, Ordering::Relaxed);
         let text = chain(error);
         let (id, kind) = self.batch.get(self.settled + index).map_or((String::new(), "?"), |e| (e.meta.id.to_string(), e.message.kind()));
-        log::warn!(actor = self.cell.name, kind = kind, id = id.as_str(), error = text.as_str(); "message failed");
+        let now = self.cell.stats.now();
+        if let Some(unsaid) = lock(&self.cell.stats.complaint).heard(&text, now) {
+            log::warn!(actor = self.cell.name, kind = kind, id = id.as_str(), error = text.as_str(), unsaid = unsaid; "message failed");
+        }
     }
 
     /// Settles the first `index` messages and puts the rest back to the front, unblamed; the mailbox rests until `until`
