@@ -18,8 +18,9 @@ use crate::embedded::store::{JobError, Key, Store, StoreError, Tx};
 
 /// Where nodes keep their leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+const READY: &str = "Ready";
 /// The conditions that nobody vouches for when a node is silent.
-const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+const CONDITIONS: [&str; 4] = [READY, "MemoryPressure", "DiskPressure", "PIDPressure"];
 
 struct Health {
     lease: String,
@@ -130,8 +131,10 @@ fn mark(tx: &mut Tx<'_>, key: &Key) -> Result<(), JobError> {
                 condition["lastTransitionTime"] = Value::from(at.as_str());
                 condition
             }
+            // A condition that the node does not post when it is well would stay `Unknown` for ever.
+            None if kind != READY => continue,
             None => json!({
-                "type": kind, "status": "Unknown", "reason": "NodeStatusNeverUpdated",
+                "type": READY, "status": "Unknown", "reason": "NodeStatusNeverUpdated",
                 "message": "Kubelet never posted node status.", "lastHeartbeatTime": old.meta_str("creationTimestamp"),
                 "lastTransitionTime": at,
             }),

@@ -94,6 +94,7 @@ fn a_silent_node_becomes_unknown_and_ready_again_with_its_next_status() {
         let ready = conditions.iter().find(|one| one.type_ == "Ready").unwrap();
         assert_eq!(ready.reason.as_deref(), Some("NodeStatusUnknown"));
         assert_eq!(ready.message.as_deref(), Some("Kubelet stopped posting node status."));
+        assert_eq!(conditions.len(), 1, "a condition that the node never posts would stay unknown for ever: {conditions:?}");
         let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:10Z"}]}});
         nodes.patch_status("edge-1", &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
         becomes(&nodes, "edge-1", ready_is("True")).await;
