@@ -43,6 +43,11 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// Sets another upper limit for all further waits; what was counted stays.
+    pub fn set_longest(&mut self, longest: Duration) {
+        self.longest = longest;
+    }
+
     /// Upper end of the next wait: zero for the first attempt, then doubling up to the longest.
     pub fn ceiling(&self) -> Duration {
         match self.failures {
@@ -92,6 +97,15 @@ mod tests {
         backoff.failures = u32::MAX;
         assert!(backoff.next_wait(&mut random) <= LONGEST_WAIT);
         assert_eq!(backoff.failures, u32::MAX);
+    }
+
+    #[test]
+    fn another_longest_wait_holds_at_once_and_in_both_directions() {
+        let mut backoff = Backoff { failures: 100, ..Backoff::default() };
+        backoff.set_longest(Duration::from_secs(2));
+        assert_eq!(backoff.ceiling(), Duration::from_secs(2));
+        backoff.set_longest(LONGEST_WAIT);
+        assert_eq!(backoff.ceiling(), LONGEST_WAIT);
     }
 
     #[test]

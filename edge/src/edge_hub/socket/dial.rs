@@ -1,5 +1,6 @@
 //! One attempt to connect: TCP, TLS, the upgrade, and why it failed.
 
+use std::io::ErrorKind;
 #[cfg(test)]
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
@@ -79,9 +81,20 @@ pub enum SocketError {
     /// The peer closed the connection.
     #[error("the cloud closed the connection")]
     Closed,
+    /// The connection ended without a goodbye: the cloud died, or something between cut it.
+    #[error("the connection was cut: the cloud or the network between ended it without a goodbye")]
+    Cut,
     /// The peer broke the WebSocket protocol or a limit.
     #[error("WebSocket: {0}")]
     Protocol(Box<tungstenite::Error>),
+}
+
+impl SocketError {
+    /// Nobody listens at the cloud's address, which its machine says at once and without work: another attempt costs
+    /// nobody anything, so the cloud's return need not be waited for long.
+    pub(super) fn is_nobody_there(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == ErrorKind::ConnectionRefused)
+    }
 }
 
 impl From<tungstenite::Error> for SocketError {
@@ -89,6 +102,12 @@ impl From<tungstenite::Error> for SocketError {
         match error {
             tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Self::Closed,
             tungstenite::Error::Http(response) => Self::Refused { status: response.status().as_u16() },
+            tungstenite::Error::Io(error)
+                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
+            {
+                Self::Cut
+            }
+            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Cut,
             other => Self::Protocol(Box::new(other)),
         }
     }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, LONGEST_WAIT};
 
 pub use dial::SocketError;
 use dial::connect;
@@ -34,6 +34,11 @@ pub const FRAME_BYTES_MAX: usize = 16 << 20;
 pub const WAITING_MAX: usize = 512;
 /// Bytes that may wait to be written; one frame is always taken.
 pub const WAITING_BYTES_MAX: usize = 32 << 20;
+/// The longest pause while the cloud's machine answers that nobody listens there: so soon after its return a cloud that
+/// was away for hours has this edge again. A machine that does not answer at all, or a cloud that refuses, is spared
+/// with the full back-off.
+const LONGEST_WAIT_FOR_LISTENER: Duration = Duration::from_secs(2);
+
 /// What the socket needs to know. All durations are wall-clock.
 #[derive(Clone)]
 pub struct Config {
@@ -197,6 +202,7 @@ impl Socket {
                 }
                 Err(why) => {
                     let complaint = why.to_string();
+                    backoff.set_longest(if why.is_nobody_there() { LONGEST_WAIT_FOR_LISTENER } else { LONGEST_WAIT });
                     if matches!(why, SocketError::Untrusted { .. }) {
                         events.untrusted(&complaint);
                     }
