@@ -83,6 +83,7 @@ async fn what_a_device_reports_is_in_its_status_before_it_is_confirmed() {
     let state = DeviceStateReport {
         event_id: "e".into(),
         timestamp: Timestamp(1),
+        uid: String::new(),
         name: "lamp".into(),
         state: DeviceState::new("online").unwrap(),
         last_online: "2026-01-01T00:00:00Z".into(),

@@ -142,7 +142,7 @@ impl DeviceController {
                 }
                 Err(refused) => self.refuse_report(node, frame, &refused, outcome),
             },
-            Upstream::DeviceStateReport { device, report } => match self.devices.owned_by(node, device) {
+            Upstream::DeviceStateReport { device, report } => match self.devices.owned_by(node, device, &report.uid) {
                 Ok(owner) => {
                     let (pending, answers) = outcome.write.entry(device.clone()).or_insert_with(|| (Pending::new(owner), Vec::new()));
                     pending.state = Some(report.clone());
@@ -166,7 +166,7 @@ impl DeviceController {
     fn refuse_report(&self, node: &NodeName, frame: &Frame<Upstream>, refused: &Refused, outcome: &mut Outcome) {
         match refused {
             Refused::NotYet => {}
-            Refused::Unknown(_) | Refused::Elsewhere(_) => self.refuse(node, frame, &refused.to_string(), outcome),
+            Refused::Unknown(_) | Refused::Elsewhere(_) | Refused::Earlier(_) => self.refuse(node, frame, &refused.to_string(), outcome),
         }
     }
 

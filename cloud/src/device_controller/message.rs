@@ -10,6 +10,7 @@ use crate::watching::{Change, Generation};
 
 /// Everything that can make the device controller act.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most messages are frames; a box for each would save nothing")]
 pub enum DeviceControllerMessage {
     /// CloudHub: a node said something about devices ([`Upstream::MembershipGet`], [`Upstream::TwinReport`],
     /// [`Upstream::DeviceStateReport`]). The DeviceStatus is written, then the node is answered.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use model::membership::is_another;
 use model::twin::{PROPERTIES_MAX, RequestedType, is_value};
 use model::{DeviceEntry, DeviceId, NodeName, PropertyChange, PropertyName, PropertySet, SideChange, TwinChange, TwinType, TwinVersion};
 use wire::mqtt::payload::TwinReport;
@@ -45,6 +46,9 @@ pub enum Refused {
     /// It is bound to another node, or to none.
     #[error("the Device `{0}` is not bound to this node")]
     Elsewhere(DeviceId),
+    /// It is of an object that is gone, and another has its name now.
+    #[error("the Device `{0}` was created again since")]
+    Earlier(DeviceId),
 }
 
 /// The object behind a device id.
@@ -178,17 +182,20 @@ impl Devices {
         of_node.map(|(id, known)| known.entry(id, models)).collect()
     }
 
-    /// The object behind a device that is bound to `node`.
+    /// The object behind a device that is bound to `node`; `uid` says which creation of it is meant, or is empty.
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn owned_by(&self, node: &NodeName, device: &DeviceId) -> Result<Owner, Refused> {
+    pub fn owned_by(&self, node: &NodeName, device: &DeviceId, uid: &str) -> Result<Owner, Refused> {
         if !self.is_complete() {
             return Err(Refused::NotYet);
         }
         let known = self.devices.get(device).ok_or_else(|| Refused::Unknown(device.clone()))?;
         if known.node.as_ref() != Some(node) {
             return Err(Refused::Elsewhere(device.clone()));
+        }
+        if is_another(&known.owner.uid, uid) {
+            return Err(Refused::Earlier(device.clone()));
         }
         Ok(known.owner.clone())
     }
@@ -198,7 +205,7 @@ impl Devices {
     /// # Errors
     /// See [`Refused`].
     pub fn reported(&mut self, node: &NodeName, device: &DeviceId, report: &TwinReport) -> Result<Report, Refused> {
-        let owner = self.owned_by(node, device)?;
+        let owner = self.owned_by(node, device, &report.uid)?;
         let models = &self.models;
         let known = self.devices.get_mut(device).ok_or_else(|| Refused::Unknown(device.clone()))?;
         let types = known.model.as_ref().and_then(|key| models.get(key));
@@ -319,7 +326,7 @@ impl Known {
     }
 
     fn named(&self, id: &DeviceId) -> DeviceEntry {
-        DeviceEntry { description: self.description.clone(), ..DeviceEntry::named(id.clone()) }
+        DeviceEntry { uid: self.owner.uid.clone(), description: self.description.clone(), ..DeviceEntry::named(id.clone()) }
     }
 
     fn entry(&mut self, id: &DeviceId, models: &HashMap<ModelKey, BTreeMap<PropertyName, TwinType>>) -> DeviceEntry {

@@ -94,7 +94,7 @@ impl Edge {
 
     fn report<'a>(&self, names: impl Iterator<Item = &'a PropertyName>) -> TwinReport {
         let properties = names.map(|name| (name.clone(), self.0.properties[name].clone())).collect();
-        TwinReport { event_id: "e".into(), timestamp: Timestamp(7), properties }
+        TwinReport { event_id: "e".into(), timestamp: Timestamp(7), properties, ..TwinReport::default() }
     }
 
     fn expected(&self, name: &str) -> &str {
@@ -199,6 +199,18 @@ fn a_restart_of_the_cloud_does_not_undo_what_the_device_changed_meanwhile() {
     let report = edge.cloud(&devices.of_node(&node("n1"))[0].twin).expect("refused, the edge is ahead");
     assert_eq!(devices.reported(&node("n1"), &id("lamp"), &report).unwrap().again, None);
     assert_eq!(edge.expected("temp"), "25");
+}
+
+#[test]
+fn a_report_of_an_earlier_creation_of_a_device_is_refused_and_one_that_does_not_say_is_taken() {
+    let mut devices = fixture();
+    let effects = apply(&mut devices, device("lamp", "n1", 7, &[("temp", None)]));
+    let uid = only_added(&effects).uid.clone();
+    assert!(!uid.is_empty(), "the edge is told which creation it is");
+    let mut of = |uid: &str| devices.reported(&node("n1"), &id("lamp"), &TwinReport { uid: uid.into(), ..TwinReport::default() });
+    assert_eq!(of("an earlier one").unwrap_err(), Refused::Earlier(id("lamp")));
+    assert!(of("").is_ok() && of(&uid).is_ok());
+    assert_eq!(devices.owned_by(&node("n1"), &id("lamp"), "an earlier one").unwrap_err(), Refused::Earlier(id("lamp")));
 }
 
 #[test]

@@ -67,6 +67,9 @@ impl Communication {
 /// The frames that tell the cloud what it must hear of one device: its twin, its state, or both.
 fn reports_of(read: &mut Read<'_>, device: DeviceId, now: Timestamp) -> Result<Vec<Report>, StoreError> {
     let pending = pending_report::of_device(read, &device)?;
+    // No row, no pending report: they go with it.
+    let Some(row) = device::row(read, &device)? else { return Ok(Vec::new()) };
+    let uid = row.uid;
     let mut reports = Vec::new();
     let mut report = |body: Upstream, seqs| {
         reports.push(Report { device: device.clone(), frame: Frame::new(MsgId::random(), now, body), seqs });
@@ -79,15 +82,14 @@ fn reports_of(read: &mut Read<'_>, device: DeviceId, now: Timestamp) -> Result<V
             properties.extend(stored.remove_entry(&name));
             seqs.push(seq);
         }
-        let content = TwinReport { event_id: fresh_event_id(), timestamp: now, properties };
+        let content = TwinReport { event_id: fresh_event_id(), timestamp: now, uid: uid.clone(), properties };
         report(Upstream::TwinReport { device: device.clone(), report: content }, seqs);
     }
     if let Some(seq) = pending.state
-        && let Some(row) = device::row(read, &device)?
         && let Some(state) = row.device.state
     {
         let content =
-            DeviceStateReport { event_id: fresh_event_id(), timestamp: now, name: row.device.name, state, last_online: row.device.last_online };
+            DeviceStateReport { event_id: fresh_event_id(), timestamp: now, uid, name: row.device.name, state, last_online: row.device.last_online };
         report(Upstream::DeviceStateReport { device: device.clone(), report: content }, vec![seq]);
     }
     Ok(reports)

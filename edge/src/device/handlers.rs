@@ -108,11 +108,13 @@ impl DeviceMessage {
 /// Stores a state. `last_online` moves with `online` and `ok` only; with the others it says when
 /// the device was last seen (newer KubeEdge empties it there, and that knowledge is lost).
 fn set_state(tx: &mut Tx<'_>, stored: StoredDevice, state: &DeviceState, now: Timestamp) -> Result<Effect, StoreError> {
-    let StoredDevice { device: row, incarnation } = stored;
+    let StoredDevice { device: row, incarnation, .. } = stored;
     let last_online = if state.is_online() { now.rfc3339() } else { row.last_online };
     device::set_state(tx, &row.id, state, &last_online)?;
     pending_report::state(tx, &row.id, incarnation, now)?;
-    let report = DeviceStateReport { event_id: fresh_event_id(), timestamp: now, name: row.name, state: state.clone(), last_online };
+    // For mappers, in KubeEdge's form: no uid.
+    let report =
+        DeviceStateReport { event_id: fresh_event_id(), timestamp: now, uid: String::new(), name: row.name, state: state.clone(), last_online };
     Ok(Effect::Publish { topic: Topic::DeviceStateUpdateResult(row.id), payload: answer::state_update_result(&report) })
 }
 

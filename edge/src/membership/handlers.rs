@@ -66,14 +66,14 @@ fn apply(
             }
             MembershipMessage::Detail { detail, frame } => {
                 log_skipped(&detail.skipped);
-                let known = device::ids(tx)?;
+                let known = device::known(tx)?;
                 carry_out(tx, plan_detail(&known, &detail.devices), config, now, effects)?;
                 effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::MembershipDetail });
                 effects.push(Effect::MembershipReceived);
             }
             MembershipMessage::Update { update, frame } => {
                 log_skipped(&update.skipped);
-                let known = device::ids(tx)?;
+                let known = device::known(tx)?;
                 carry_out(tx, plan_update(&known, &update.added, &update.removed), config, now, effects)?;
                 effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Membership });
             }

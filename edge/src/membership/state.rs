@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::membership::{AttributeOrigin, Plan, merge_attributes};
-use model::{Device, DeviceEntry, Origin, Timestamp};
+use model::{Device, DeviceEntry, DeviceId, Origin, Timestamp};
 use wire::mqtt::Topic;
 use wire::mqtt::payload::answer;
 
@@ -28,36 +28,27 @@ impl Membership {
     }
 }
 
-/// Carries a plan out: create, refresh, remove.
+/// Carries a plan out: create, replace, refresh, remove.
 pub(super) fn carry_out(tx: &mut Tx<'_>, plan: Plan<'_>, config: &Config, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
     let mut reports = false;
     let updated = Topic::MembershipUpdated(config.node.clone());
     for entry in plan.create {
-        let mut new = Device {
-            id: entry.id.clone(),
-            name: entry.name.clone(),
-            description: entry.description.clone(),
-            state: entry.state.clone(),
-            last_online: String::new(),
-            attributes: Default::default(),
-            twin: Default::default(),
-        };
-        let incarnation = device::insert(tx, &new)?;
-        reports |= refresh(tx, &mut new, incarnation, entry, now, effects)?;
-        let payload = answer::membership_added(&fresh_event_id(), now, &new);
-        effects.push(Effect::Publish { topic: updated.clone(), payload });
-        log::info!(device:% = new.id; "device bound");
+        reports |= bind(tx, entry, &updated, now, effects)?;
+    }
+    for entry in plan.replace {
+        unbind(tx, &entry.id, None, &updated, now, effects)?;
+        reports |= bind(tx, entry, &updated, now, effects)?;
     }
     for entry in plan.refresh {
         if let Some(mut stored) = device::load(tx, &entry.id)? {
+            if stored.uid.is_empty() && !entry.uid.is_empty() {
+                device::set_uid(tx, &entry.id, &entry.uid)?;
+            }
             reports |= refresh(tx, &mut stored.device, stored.incarnation, entry, now, effects)?;
         }
     }
     for (id, entry) in plan.remove {
-        device::remove(tx, &id)?;
-        let payload = answer::membership_removed(&fresh_event_id(), now, &id, entry);
-        effects.push(Effect::Publish { topic: updated.clone(), payload });
-        log::info!(device:% = id; "device unbound");
+        unbind(tx, &id, entry, &updated, now, effects)?;
     }
     for id in plan.unknown {
         log::debug!(device:% = id; "device to be unbound is unknown");
@@ -65,6 +56,42 @@ pub(super) fn carry_out(tx: &mut Tx<'_>, plan: Plan<'_>, config: &Config, now: T
     if reports {
         effects.push(Effect::ReportsPending);
     }
+    Ok(())
+}
+
+/// Inserts a device with all that the list says of it, and says so. Tells whether the cloud must hear of anything.
+fn bind(tx: &mut Tx<'_>, entry: &DeviceEntry, updated: &Topic, now: Timestamp, effects: &mut Vec<Effect>) -> Result<bool, StoreError> {
+    let mut new = Device {
+        id: entry.id.clone(),
+        name: entry.name.clone(),
+        description: entry.description.clone(),
+        state: entry.state.clone(),
+        last_online: String::new(),
+        attributes: Default::default(),
+        twin: Default::default(),
+    };
+    let incarnation = device::insert(tx, &new)?;
+    device::set_uid(tx, &entry.id, &entry.uid)?;
+    let reports = refresh(tx, &mut new, incarnation, entry, now, effects)?;
+    let payload = answer::membership_added(&fresh_event_id(), now, &new);
+    effects.push(Effect::Publish { topic: updated.clone(), payload });
+    log::info!(device:% = new.id; "device bound");
+    Ok(reports)
+}
+
+/// Removes a device with all its rows and says so.
+fn unbind(
+    tx: &mut Tx<'_>,
+    id: &DeviceId,
+    entry: Option<&DeviceEntry>,
+    updated: &Topic,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) -> Result<(), StoreError> {
+    device::remove(tx, id)?;
+    let payload = answer::membership_removed(&fresh_event_id(), now, id, entry);
+    effects.push(Effect::Publish { topic: updated.clone(), payload });
+    log::info!(device:% = id; "device unbound");
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use actor::testing::lease;
-use model::{AttributeName, NodeName, PropertyName, TwinVersion};
+use model::{AttributeName, DeviceId, NodeName, PropertyName, TwinVersion};
 use serde_json::json;
 use wire::mqtt::Topic;
 use wire::mqtt::payload::{MembershipDetail, MembershipUpdate};
 
 use super::{Config, Membership, MembershipMessage, Peers};
 use crate::communication::testing::{Workbench, body, frame, kinds, told};
+use crate::store::{device, pending_report};
 
 fn membership(bench: &Workbench) -> Membership {
     let node = NodeName::new("edge-1").unwrap();
@@ -23,6 +24,10 @@ fn detail(devices: &str) -> MembershipMessage {
 fn update(added: &str, removed: &str) -> MembershipMessage {
     let text = format!(r#"{{"event_id":"x","timestamp":1,"added_devices":{added},"removed_devices":{removed}}}"#);
     MembershipMessage::Update { update: MembershipUpdate::parse(text.as_bytes()).unwrap(), frame: frame("f") }
+}
+
+fn lamp_id() -> DeviceId {
+    DeviceId::new("lamp").unwrap()
 }
 
 fn settle(membership: &mut Membership, messages: Vec<MembershipMessage>) {
@@ -74,6 +79,28 @@ fn devices_that_a_full_list_leaves_out_go_with_their_rows() {
     let told = told(&bench.effects());
     assert_eq!(told.len(), 3, "{told:?}");
     assert_eq!(told[0].1["removed_devices"], json!([{"id":"old"}]));
+}
+
+#[test]
+fn a_device_that_was_created_again_starts_without_the_values_and_reports_of_its_predecessor() {
+    let bench = Workbench::with(&[]);
+    let mut membership = membership(&bench);
+    settle(&mut membership, vec![detail(&format!("[{}]", LAMP.replacen('{', r#"{"uid":"first","#, 1)))]);
+    let before = bench.store.read(|read| device::incarnation(read, &lamp_id())).unwrap();
+    bench.effects();
+    // The same object again, and a cloud that does not say which: nothing changes.
+    settle(&mut membership, vec![detail(r#"[{"id":"lamp","uid":"first"}]"#), detail(r#"[{"id":"lamp"}]"#)]);
+    assert_eq!(bench.store.read(|read| device::incarnation(read, &lamp_id())).unwrap(), before);
+
+    settle(&mut membership, vec![detail(r#"[{"id":"lamp","uid":"second","twin":{"p":{"metadata":{"type":"int"}}}}]"#)]);
+    let lamp = bench.stored("lamp").unwrap();
+    let properties: Vec<String> = lamp.twin.properties.keys().map(ToString::to_string).collect();
+    assert_eq!((properties, lamp.attributes.len()), (vec!["p".to_owned()], 0));
+    assert_ne!(bench.store.read(|read| device::incarnation(read, &lamp_id())).unwrap(), before);
+    let told = kinds(&bench.effects());
+    let memberships = told.iter().filter(|kind| *kind == "node/edge-1/membership/updated").count();
+    assert_eq!(memberships, 2, "its leaving and its coming: {told:?}");
+    assert!(bench.store.read(|read| pending_report::of_device(read, &lamp_id())).unwrap().properties.is_empty());
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Table `device`: which devices belong to this node, and their state.
 
-use std::collections::BTreeSet;
-
 use diesel::prelude::*;
+use model::membership::Known;
 use model::{Device, DeviceId, DeviceState};
 
 use super::error::{damaged, query};
@@ -18,6 +17,8 @@ pub struct StoredDevice {
     pub device: Device,
     /// Which creation of this id it is.
     pub incarnation: Incarnation,
+    /// uid of its object in the cloud, or empty.
+    pub uid: String,
 }
 
 /// Which creation of a device id a row or a report belongs to; a number is never used twice.
@@ -33,6 +34,7 @@ struct DeviceRow {
     state: Option<String>,
     last_online: Option<String>,
     incarnation: i64,
+    uid: String,
 }
 
 impl DeviceRow {
@@ -52,17 +54,27 @@ impl DeviceRow {
                 twin: Default::default(),
             },
             incarnation: Incarnation(self.incarnation),
+            uid: self.uid,
         })
     }
 }
 
-/// The ids of all devices.
+/// All devices, each with the uid of its object in the cloud, or an empty one.
 ///
 /// # Errors
 /// [`StoreError::Query`]; [`StoreError::Damaged`] for a row that is no device id.
-pub fn ids(read: &mut Read<'_>) -> Result<BTreeSet<DeviceId>, StoreError> {
-    let ids: Vec<String> = device::table.select(device::id).load(read.connection).map_err(query("list", TABLE))?;
-    ids.iter().map(|id| DeviceId::new(id).map_err(|error| damaged(TABLE, id, error))).collect()
+pub fn known(read: &mut Read<'_>) -> Result<Known, StoreError> {
+    let rows: Vec<(String, String)> = device::table.select((device::id, device::uid)).load(read.connection).map_err(query("list", TABLE))?;
+    rows.into_iter().map(|(id, uid)| Ok((DeviceId::new(&id).map_err(|error| damaged(TABLE, &id, error))?, uid))).collect()
+}
+
+/// Notes which object in the cloud a device belongs to.
+///
+/// # Errors
+/// [`StoreError::Query`].
+pub fn set_uid(tx: &mut Tx<'_>, id: &DeviceId, uid: &str) -> Result<(), StoreError> {
+    diesel::update(device::table.find(id.as_str())).set(device::uid.eq(uid)).execute(tx.connection).map_err(query("note the uid", TABLE))?;
+    Ok(())
 }
 
 /// Which creation of `id` there is; `None` if the device is unknown.

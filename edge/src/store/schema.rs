@@ -17,6 +17,7 @@ diesel::table! {
         state -> Nullable<Text>,
         last_online -> Nullable<Text>,
         incarnation -> BigInt,
+        uid -> Text,
     }
 }
 

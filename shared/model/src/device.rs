@@ -150,6 +150,9 @@ pub struct Device {
 pub struct DeviceEntry {
     /// Identity.
     pub id: DeviceId,
+    /// `metadata.uid` of its object in the cloud, which tells one creation of a name from the next. Empty where the
+    /// sender does not say (KubeEdge).
+    pub uid: String,
     /// Name for people.
     pub name: String,
     /// Description for people.
@@ -168,7 +171,16 @@ impl DeviceEntry {
     /// An entry that names the device and says nothing else.
     pub fn named(id: DeviceId) -> Self {
         let name = id.name().to_owned();
-        Self { id, name, description: String::new(), state: None, last_online: String::new(), attributes: None, twin: TwinChange::default() }
+        Self {
+            id,
+            uid: String::new(),
+            name,
+            description: String::new(),
+            state: None,
+            last_online: String::new(),
+            attributes: None,
+            twin: TwinChange::default(),
+        }
     }
 }
 

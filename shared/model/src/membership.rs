@@ -11,11 +11,14 @@ use crate::id::{AttributeName, DeviceId};
 /// Type of an attribute for which none is given.
 pub const ATTRIBUTE_KIND_DEFAULT: &str = "string";
 
-/// What a membership message asks for, in the order in which it is to be done: create, refresh, remove.
+/// What a membership message asks for, in the order in which it is to be done: create, replace, refresh, remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
     /// New devices: a row, then twin, then attributes, then `membership/updated`.
     pub create: Vec<&'a DeviceEntry>,
+    /// Devices of which another creation is known: the old one goes with all its rows, as in `remove`, then the new one
+    /// comes, as in `create`.
+    pub replace: Vec<&'a DeviceEntry>,
     /// Known devices: attributes and twin are merged; name, description and state stay; nothing is published
     /// on `membership/updated`.
     pub refresh: Vec<&'a DeviceEntry>,
@@ -26,10 +29,13 @@ pub struct Plan<'a> {
     pub unknown: Vec<DeviceId>,
 }
 
+/// The devices that are known, each with the uid of its object, or an empty one.
+pub type Known = BTreeMap<DeviceId, String>;
+
 /// Plans a `membership/detail`: all listed devices are added, all known devices that are not listed are removed.
 ///
 /// A device that is listed twice is created by its first entry and refreshed by the others.
-pub fn plan_detail<'a>(known: &BTreeSet<DeviceId>, listed: &'a [DeviceEntry]) -> Plan<'a> {
+pub fn plan_detail<'a>(known: &Known, listed: &'a [DeviceEntry]) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut present = known.clone();
     let mut named = BTreeSet::new();
@@ -37,19 +43,21 @@ pub fn plan_detail<'a>(known: &BTreeSet<DeviceId>, listed: &'a [DeviceEntry]) ->
         add(&mut plan, &mut present, entry);
         named.insert(&entry.id);
     }
-    plan.remove = known.iter().filter(|id| !named.contains(id)).map(|id| (id.clone(), None)).collect();
+    plan.remove = known.keys().filter(|id| !named.contains(id)).map(|id| (id.clone(), None)).collect();
     plan
 }
 
-/// Plans a `membership` update: `added` first, then `removed`.
-pub fn plan_update<'a>(known: &BTreeSet<DeviceId>, added: &'a [DeviceEntry], removed: &'a [DeviceEntry]) -> Plan<'a> {
+/// Plans a `membership` update: `added` first, then `removed`. A removal of another creation than the one that is known
+/// comes too late and removes nothing.
+pub fn plan_update<'a>(known: &Known, added: &'a [DeviceEntry], removed: &'a [DeviceEntry]) -> Plan<'a> {
     let mut plan = Plan::default();
     let mut present = known.clone();
     for entry in added {
         add(&mut plan, &mut present, entry);
     }
     for entry in removed {
-        if present.remove(&entry.id) {
+        if present.get(&entry.id).is_some_and(|uid| !is_another(uid, &entry.uid)) {
+            present.remove(&entry.id);
             plan.remove.push((entry.id.clone(), Some(entry)));
         } else {
             plan.unknown.push(entry.id.clone());
@@ -58,11 +66,27 @@ pub fn plan_update<'a>(known: &BTreeSet<DeviceId>, added: &'a [DeviceEntry], rem
     plan
 }
 
-fn add<'a>(plan: &mut Plan<'a>, present: &mut BTreeSet<DeviceId>, entry: &'a DeviceEntry) {
-    if present.insert(entry.id.clone()) {
-        plan.create.push(entry);
-    } else {
-        plan.refresh.push(entry);
+/// Are these the uids of two creations of a device? Who does not say which one it means, means the one that is there.
+pub fn is_another(known: &str, named: &str) -> bool {
+    !known.is_empty() && !named.is_empty() && known != named
+}
+
+fn add<'a>(plan: &mut Plan<'a>, present: &mut Known, entry: &'a DeviceEntry) {
+    match present.get_mut(&entry.id) {
+        None => {
+            present.insert(entry.id.clone(), entry.uid.clone());
+            plan.create.push(entry);
+        }
+        Some(uid) if is_another(uid, &entry.uid) => {
+            uid.clone_from(&entry.uid);
+            plan.replace.push(entry);
+        }
+        Some(uid) => {
+            if uid.is_empty() {
+                uid.clone_from(&entry.uid);
+            }
+            plan.refresh.push(entry);
+        }
     }
 }
 
@@ -151,8 +175,12 @@ mod tests {
         DeviceEntry::named(id(text))
     }
 
-    fn known(ids: &[&str]) -> BTreeSet<DeviceId> {
-        ids.iter().map(|text| id(text)).collect()
+    fn known(ids: &[&str]) -> Known {
+        ids.iter().map(|text| (id(text), String::new())).collect()
+    }
+
+    fn created(text: &str, uid: &str) -> DeviceEntry {
+        DeviceEntry { uid: uid.into(), ..entry(text) }
     }
 
     fn name(text: &str) -> AttributeName {
@@ -175,6 +203,28 @@ mod tests {
         assert_eq!(plan.create, [&listed[0]]);
         assert_eq!(plan.refresh, [&listed[1], &listed[2]]);
         assert_eq!(plan.remove, [(id("gone"), None)]);
+    }
+
+    #[test]
+    fn another_creation_of_a_known_device_replaces_it_and_one_without_uid_is_the_one_that_is_there() {
+        let known = Known::from([(id("a"), "1".into()), (id("b"), "1".into()), (id("c"), String::new()), (id("d"), "1".into())]);
+        let listed = [created("a", "2"), created("b", "1"), created("c", "1"), entry("d"), created("a", "2")];
+        let plan = plan_detail(&known, &listed);
+        assert_eq!(plan.replace, [&listed[0]]);
+        assert_eq!(plan.refresh, [&listed[1], &listed[2], &listed[3], &listed[4]]);
+        assert!(plan.create.is_empty() && plan.remove.is_empty());
+    }
+
+    #[test]
+    fn a_late_removal_of_an_earlier_creation_removes_nothing() {
+        let known = Known::from([(id("a"), "2".into())]);
+        let late = [created("a", "1")];
+        assert_eq!(plan_update(&known, &[], &late), Plan { unknown: vec![id("a")], ..Plan::default() });
+        // Both in one message.
+        let new = [created("a", "3")];
+        let gone = [created("a", "2")];
+        let plan = plan_update(&known, &new, &gone);
+        assert_eq!((plan.replace, plan.remove.len()), (vec![&new[0]], 0));
     }
 
     #[test]

@@ -42,3 +42,30 @@ fn a_device_deleted_while_the_edge_was_away_goes_with_its_rows_when_it_connects(
         if rows == "0/0" { Ok(()) } else { Err(format!("devices/twins: {rows}")) }
     });
 }
+
+#[test]
+fn a_device_created_again_while_the_edge_was_away_gets_nothing_of_its_predecessor() {
+    let mut world = World::start();
+    let device = world.thermometer.device.clone();
+    world.bind_device();
+    let value = names::reading(10);
+    world.edge.report(&device, "temperature", &value);
+    eventually!(10, "the value is in the cloud", world.reported_is(&value));
+    // One more value that the cloud has not heard when the device it is of goes.
+    world.cloud.stop();
+    let unheard = names::reading(40);
+    world.edge.report(&device, "temperature", &unheard);
+    eventually!(10, "the unheard value is stored", world.edge.twin_is(&device, "temperature", "actual", &unheard));
+    world.edge.stop();
+    world.cloud.run();
+    world.cloud.answers();
+    world.kubectl.run(&["delete", "device", &device]).unwrap();
+    world.kubectl.apply(&world.thermometer.device());
+    world.edge.run();
+    world.edge.answers();
+    eventually!(30, "the old value is gone", world.edge.twin_is(&device, "temperature", "actual", ""));
+    assert!(world.kubectl.reported(&device, "temperature").is_err_and(|words| words.contains("NotFound")), "the new device has a status already");
+    let fresh = names::reading(10);
+    world.edge.report(&device, "temperature", &fresh);
+    eventually!(10, "the new value is in the cloud", world.reported_is(&fresh));
+}

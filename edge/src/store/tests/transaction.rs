@@ -151,16 +151,16 @@ fn a_full_disk_is_a_typed_error_and_the_store_goes_on_when_there_is_space() {
 fn a_reader_sees_one_state_while_another_is_written_and_cannot_write() {
     let fixture = fixture();
     let before = fixture.store.read(|read| {
-        let before = device::ids(read)?;
+        let before = device::known(read)?;
         fixture.write(|tx| device::insert(tx, &device("lamp")));
-        assert_eq!(device::ids(read)?, before);
+        assert_eq!(device::known(read)?, before);
         Ok(before)
     });
     assert!(before.unwrap().is_empty());
-    assert_eq!(fixture.store.read(device::ids).unwrap().len(), 1);
+    assert_eq!(fixture.store.read(device::known).unwrap().len(), 1);
     let refused = fixture.store.read(|read| read.connection.batch_execute("DELETE FROM device").map_err(query("delete", "device")));
     assert!(refused.is_err());
-    assert_eq!(fixture.store.read(device::ids).unwrap().len(), 1);
+    assert_eq!(fixture.store.read(device::known).unwrap().len(), 1);
 }
 
 #[test]

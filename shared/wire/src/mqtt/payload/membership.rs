@@ -9,7 +9,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::answer::{AttributeOut, ChangeOut, Pairs};
-use super::raw::{Entries, RawTwin, RawType, event_id, property, read};
+use super::raw::{Entries, RawTwin, RawType, event_id, property, read, uid};
 use super::{Fault, Rejection};
 use crate::hub::codec::FRAME_BYTES_MAX;
 use crate::json::{Object, object};
@@ -62,6 +62,8 @@ pub struct AttributesUpdate {
 struct RawDevice {
     #[serde(default)]
     id: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -187,6 +189,7 @@ fn entries(raw: Option<Vec<Option<Object<RawDevice>>>>, skipped: &mut Vec<String
             .filter(|state| !state.is_empty())
             .and_then(|state| DeviceState::new(&state).inspect_err(|error| skip(skipped, format_args!("device `{id}`: {error}"))).ok());
         devices.push(DeviceEntry {
+            uid: uid(raw.uid),
             name: raw.name.unwrap_or_default(),
             description: raw.description.unwrap_or_default(),
             state,
@@ -226,9 +229,12 @@ struct EntryOut<'a>(&'a DeviceEntry, Timestamp);
 impl Serialize for EntryOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(entry, at) = *self;
-        let mut body = serializer.serialize_struct("Device", 7)?;
+        let mut body = serializer.serialize_struct("Device", 8)?;
         body.serialize_field("id", &entry.id)?;
         body.serialize_field("name", &entry.name)?;
+        if !entry.uid.is_empty() {
+            body.serialize_field("uid", &entry.uid)?;
+        }
         if !entry.description.is_empty() {
             body.serialize_field("description", &entry.description)?;
         }

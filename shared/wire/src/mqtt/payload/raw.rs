@@ -130,6 +130,14 @@ pub(super) fn event_id(given: Option<String>) -> Result<String, Rejection> {
     Ok(id)
 }
 
+/// Longest uid that is taken, in bytes; Kubernetes' have 36.
+const UID_BYTES_MAX: usize = 128;
+
+/// The uid of a device's object. One that cannot be a uid says as little as none.
+pub(super) fn uid(given: Option<String>) -> String {
+    given.filter(|uid| uid.len() <= UID_BYTES_MAX).unwrap_or_default()
+}
+
 /// The beginning of a refused body, for a reason.
 pub(super) fn quote(body: &[u8]) -> String {
     let head = &body[..body.len().min(QUOTED_CHARS_MAX * 4)];

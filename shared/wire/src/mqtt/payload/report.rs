@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
 use super::answer::{Pairs, PropertyOut};
-use super::raw::{Entries, RawType, RawValue, RawVersion, event_id, read};
+use super::raw::{Entries, RawType, RawValue, RawVersion, event_id, read, uid};
 use super::{Fault, Rejection};
 use crate::hub::codec::FRAME_BYTES_MAX;
 use crate::json::{Object, object};
@@ -19,6 +19,9 @@ pub struct TwinReport {
     pub event_id: String,
     /// When it was made.
     pub timestamp: Timestamp,
+    /// `metadata.uid` of the device's object as the cloud gave it, so that a report of one that was deleted and created
+    /// again is not taken for one of its successor. Empty where that is not known (KubeEdge).
+    pub uid: String,
     /// By name; a tombstone tells that the property is deleted.
     pub properties: BTreeMap<PropertyName, TwinProperty>,
 }
@@ -35,6 +38,8 @@ impl TwinReport {
             event_id: Option<String>,
             #[serde(default)]
             timestamp: Option<i64>,
+            #[serde(default)]
+            uid: Option<String>,
             #[serde(default)]
             twin: Option<Entries<Property>>,
         }
@@ -81,16 +86,19 @@ impl TwinReport {
             };
             properties.insert(name, property);
         }
-        Ok(Self { event_id: event_id(raw.event_id)?, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), properties })
+        Ok(Self { event_id: event_id(raw.event_id)?, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), uid: uid(raw.uid), properties })
     }
 }
 
 impl Serialize for TwinReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let twin = self.properties.iter().map(|(name, property)| (name, PropertyOut::with_versions(property)));
-        let mut body = serializer.serialize_struct("TwinReport", 3)?;
+        let mut body = serializer.serialize_struct("TwinReport", 4)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;
+        if !self.uid.is_empty() {
+            body.serialize_field("uid", &self.uid)?;
+        }
         body.serialize_field("twin", &Pairs(twin))?;
         body.end()
     }
@@ -103,6 +111,8 @@ pub struct DeviceStateReport {
     pub event_id: String,
     /// When it was made.
     pub timestamp: Timestamp,
+    /// As in [`TwinReport::uid`].
+    pub uid: String,
     /// The device's name for people.
     pub name: String,
     /// Its state.
@@ -123,6 +133,8 @@ impl DeviceStateReport {
             event_id: Option<String>,
             #[serde(default)]
             timestamp: Option<i64>,
+            #[serde(default)]
+            uid: Option<String>,
             device: Object<Device>,
         }
         #[derive(Deserialize)]
@@ -144,6 +156,7 @@ impl DeviceStateReport {
         Ok(Self {
             event_id,
             timestamp: Timestamp(raw.timestamp.unwrap_or(0)),
+            uid: uid(raw.uid),
             name: device.name.unwrap_or_default(),
             state,
             last_online: device.last_online_time.or(device.last_online).unwrap_or_default(),
@@ -163,9 +176,12 @@ impl Serialize for DeviceStateReport {
             last_online_time: &'a str,
         }
         let device = Device { name: &self.name, state: &self.state, last_online: &self.last_online, last_online_time: &self.last_online };
-        let mut body = serializer.serialize_struct("DeviceStateReport", 3)?;
+        let mut body = serializer.serialize_struct("DeviceStateReport", 4)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;
+        if !self.uid.is_empty() {
+            body.serialize_field("uid", &self.uid)?;
+        }
         body.serialize_field("device", &device)?;
         body.end()
     }

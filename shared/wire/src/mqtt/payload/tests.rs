@@ -3,8 +3,8 @@
 use model::membership::AttributeOutcome;
 use model::twin::{Origin, TwinError, merge};
 use model::{
-    Attribute, AttributeName, Device, DeviceId, DeviceState, PropertyChange, PropertyName, SideChange, Timestamp, TwinProperty, TwinType, TwinValue,
-    TwinVersion,
+    Attribute, AttributeName, Device, DeviceEntry, DeviceId, DeviceState, PropertyChange, PropertyName, SideChange, Timestamp, TwinProperty,
+    TwinType, TwinValue, TwinVersion,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -79,7 +79,14 @@ fn the_other_answers_have_the_form_of_the_golden_bodies() {
     let removed = answer::membership_removed("new", NOW, &device.id, None);
     assert_eq!(written(&removed), value(fixtures::MEMBERSHIP_REMOVED));
     let update = StateUpdate::parse(fixtures::STATE_UPDATE.as_bytes()).unwrap();
-    let report = DeviceStateReport { event_id: "e2".into(), timestamp: NOW, name: "d1".into(), state: update.state, last_online: NOW.rfc3339() };
+    let report = DeviceStateReport {
+        event_id: "e2".into(),
+        timestamp: NOW,
+        uid: String::new(),
+        name: "d1".into(),
+        state: update.state,
+        last_online: NOW.rfc3339(),
+    };
     assert_eq!(written(&answer::state_update_result(&report)), value(fixtures::STATE_UPDATE_RESULT));
     assert_eq!(DeviceStateReport::parse(fixtures::STATE_UPDATE_RESULT.as_bytes()), Ok(report));
     let name = |text: &str| AttributeName::new(text).unwrap();
@@ -189,6 +196,21 @@ fn a_state_is_one_of_five_words() {
     assert_eq!(state("{}"), Err(Fault::State));
     assert_eq!(state(r#"{"state":1}"#), Err(Fault::StateBody));
     assert_eq!(state("null"), Err(Fault::StateBody));
+}
+
+#[test]
+fn the_uid_of_a_device_travels_both_ways_and_an_absurd_one_is_left_out() {
+    let id: DeviceId = "d1".parse().unwrap();
+    for (uid, read) in [("u-1", "u-1"), ("", ""), (&*"x".repeat(1 << 20), "")] {
+        let detail =
+            MembershipDetail { devices: vec![DeviceEntry { uid: uid.into(), ..DeviceEntry::named(id.clone()) }], ..MembershipDetail::default() };
+        assert_eq!(MembershipDetail::parse(&serde_json::to_vec(&detail).unwrap()).unwrap().devices[0].uid, read);
+        let twin = TwinReport { uid: uid.into(), ..TwinReport::default() };
+        assert_eq!(TwinReport::parse(&serde_json::to_vec(&twin).unwrap()).unwrap().uid, read);
+        let state = DeviceState::new("online").unwrap();
+        let state = DeviceStateReport { event_id: "e".into(), timestamp: NOW, uid: uid.into(), name: "d1".into(), state, last_online: String::new() };
+        assert_eq!(DeviceStateReport::parse(&serde_json::to_vec(&state).unwrap()).unwrap().uid, read);
+    }
 }
 
 #[test]
