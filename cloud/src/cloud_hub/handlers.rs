@@ -60,7 +60,7 @@ impl CloudHub {
             let change = self.hub.nodes.change_of(&name);
             if let Some(change) = change {
                 // Room in all before the first is told, so that all of them see the same.
-                let (Some(upstream), Some(downstream), Some(devices)) =
+                let (Ok(upstream), Ok(downstream), Ok(devices)) =
                     (peers.upstream.try_reserve(), peers.downstream.try_reserve(), peers.devices.try_reserve())
                 else {
                     return;

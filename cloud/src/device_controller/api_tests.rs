@@ -164,7 +164,7 @@ async fn a_question_that_comes_before_the_devices_are_known_is_answered_when_the
     world.lamp().await;
     world.told("n1", is_lamp).await;
     world.stop_api().await;
-    world.running.restart("device_controller");
+    world.running.restart("device_controller").await.unwrap();
     let get = said(Said::MembershipGet { event_id: "1".into(), node: node("n1") });
     world.of_device("n1", &get);
     world.restart_api().await;

@@ -288,7 +288,7 @@ async fn a_downstream_half_that_died_tells_a_connecting_node_everything_again() 
     world.create(&cluster::POD, pod("web", "n1")).await;
     let is_web = |frame: &Frame<Body>| matches!(&frame.body, Body::Object { key, .. } if key.to_string() == "default/pod/web");
     world.told("n1", is_web).await;
-    world.running.restart("downstream");
+    world.running.restart("downstream").await.unwrap();
     world.told("n1", is_web).await;
     assert!(world.downstream.try_send(DownstreamMessage::NodeConnected { node: node("n1") }).is_ok());
     world.told("n1", |frame| matches!(&frame.body, Body::Object { key, .. } if key.to_string() == "default/configmap/cfg")).await;

@@ -1,7 +1,7 @@
 //! What Device does with each message.
 
 use actix::{Actor, Context, Handler};
-use actor::{Handle, Lease, Meta};
+use actor::{Handle, Lease, Meta, NoRoom};
 use model::membership::{AttributeOrigin, merge_attributes};
 use model::{DeviceId, DeviceState, Timestamp};
 use wire::hub::{MsgId, Resource};
@@ -32,8 +32,11 @@ impl Handler<Lease<DeviceMessage>> for Device {
 impl Device {
     pub(super) fn settle(&mut self, lease: Lease<DeviceMessage>) {
         let communication = &self.peers.communication;
-        let Some(room) = communication.try_reserve() else {
-            return lease.postpone_from(0, communication.room());
+        let room = match communication.try_reserve() {
+            Ok(room) => room,
+            Err(NoRoom::Full) => return lease.postpone_from(0, communication.room()),
+            // Communication ends after this actor: only an abort in between leads here, and then nobody is left to tell.
+            Err(NoRoom::Closed) => return lease.done(),
         };
         let membership = &self.peers.membership;
         if let Some(after) = next_ticket(&lease, 0).filter(|after| !membership.reached(*after)) {

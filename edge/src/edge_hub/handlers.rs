@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use actor::{Handle, Lease, Mail, Meta, Reply, SendError, chain};
+use actor::{Handle, Lease, Mail, Meta, NoRoom, Reply, SendError, chain};
 use bytes::Bytes;
 use log::{debug, warn};
 use tokio::time::Instant;
@@ -169,30 +169,31 @@ impl EdgeHub {
         let (communication, meta_manager) = (peers.communication.try_reserve(), peers.meta_manager.try_reserve());
         let edged = peers.edged.as_ref().map(|edged| (edged, edged.try_reserve()));
         if !late {
-            if communication.is_none() {
+            // For one that is stopping there is nothing to wait for.
+            if let Err(NoRoom::Full) = communication {
                 return Step::Wait(Box::pin(peers.communication.room()));
             }
-            if meta_manager.is_none() {
+            if let Err(NoRoom::Full) = meta_manager {
                 return Step::Wait(Box::pin(peers.meta_manager.room()));
             }
-            if let Some((edged, None)) = edged {
+            if let Some((edged, Err(NoRoom::Full))) = edged {
                 return Step::Wait(Box::pin(edged.room()));
             }
         }
         let meta = || Meta::new("edgehub");
         match communication {
-            Some(room) if connected => drop(room.send(meta(), CommunicationMessage::CloudConnected)),
-            Some(room) => drop(room.send(meta(), CommunicationMessage::CloudDisconnected)),
-            None => self.no_room(peers.communication.name()),
+            Ok(room) if connected => drop(room.send(meta(), CommunicationMessage::CloudConnected)),
+            Ok(room) => drop(room.send(meta(), CommunicationMessage::CloudDisconnected)),
+            Err(_) => self.no_room(peers.communication.name()),
         }
         match meta_manager {
-            Some(room) => drop(room.send(meta(), MetaManagerMessage::NodeConnection { connected })),
-            None => self.no_room(peers.meta_manager.name()),
+            Ok(room) => drop(room.send(meta(), MetaManagerMessage::NodeConnection { connected })),
+            Err(_) => self.no_room(peers.meta_manager.name()),
         }
         match edged {
-            Some((_, Some(room))) if connected => drop(room.send(meta(), EdgedMessage::CloudConnected)),
-            Some((_, Some(room))) => drop(room.send(meta(), EdgedMessage::CloudDisconnected)),
-            Some((edged, None)) => self.no_room(edged.name()),
+            Some((_, Ok(room))) if connected => drop(room.send(meta(), EdgedMessage::CloudConnected)),
+            Some((_, Ok(room))) => drop(room.send(meta(), EdgedMessage::CloudDisconnected)),
+            Some((edged, Err(_))) => self.no_room(edged.name()),
             None => {}
         }
         Step::Done

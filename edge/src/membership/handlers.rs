@@ -1,7 +1,7 @@
 //! What Membership does with each message.
 
 use actix::{Actor, Context, Handler};
-use actor::{Lease, Meta};
+use actor::{Lease, Meta, NoRoom};
 use model::Timestamp;
 use model::membership::{plan_detail, plan_update};
 use wire::hub::Resource;
@@ -28,8 +28,11 @@ impl Handler<Lease<MembershipMessage>> for Membership {
 impl Membership {
     pub(super) fn settle(&mut self, lease: Lease<MembershipMessage>) {
         let communication = &self.peers.communication;
-        let Some(room) = communication.try_reserve() else {
-            return lease.postpone_from(0, communication.room());
+        let room = match communication.try_reserve() {
+            Ok(room) => room,
+            Err(NoRoom::Full) => return lease.postpone_from(0, communication.room()),
+            // Communication ends after this actor: only an abort in between leads here, and then nobody is left to tell.
+            Err(NoRoom::Closed) => return lease.done(),
         };
         let now = self.config.clock.now();
         let done = self.store.write_batch(

@@ -40,11 +40,13 @@ impl MetaManager {
     pub(super) fn settle(&mut self, lease: Lease<MetaManagerMessage>) {
         // Room before work: each message tells each peer at most one thing.
         let peers = &self.peers;
-        let edge_hub: Vec<_> = (0..lease.len()).map_while(|_| peers.edge_hub.try_reserve()).collect();
+        let edge_hub: Vec<_> = (0..lease.len()).map_while(|_| peers.edge_hub.try_reserve().ok()).collect();
         if edge_hub.is_empty() {
             return lease.postpone_from(0, peers.edge_hub.room());
         }
-        let edged: Option<Vec<_>> = peers.edged.as_ref().map(|edged| (0..lease.len()).map_while(|_| edged.try_reserve()).collect());
+        // Edged stops first; without it the store is written all the same.
+        let edged = peers.edged.as_ref().filter(|edged| !edged.is_closed());
+        let edged: Option<Vec<_>> = edged.map(|edged| (0..lease.len()).map_while(|_| edged.try_reserve().ok()).collect());
         if edged.as_ref().is_some_and(Vec::is_empty) {
             drop(edge_hub);
             return lease.postpone_from(0, peers_room(peers));

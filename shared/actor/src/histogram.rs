@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::registry::Bucket;
+
 const BUCKETS: usize = 40;
 
 /// Counts of durations; bucket `n` holds those of 2ⁿ⁻¹ to 2ⁿ − 1 ns.
@@ -20,6 +22,14 @@ impl Histogram {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = (64 - nanos.leading_zeros() as usize).min(BUCKETS - 1);
         self.0[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The buckets between the first and the last that count anything.
+    pub(crate) fn buckets(&self) -> Vec<Bucket> {
+        let counts: Vec<u64> = self.0.iter().map(|c| c.load(Ordering::Relaxed)).collect();
+        let Some(first) = counts.iter().position(|c| *c > 0) else { return Vec::new() };
+        let last = counts.iter().rposition(|c| *c > 0).unwrap_or(first);
+        (first..=last).map(|bucket| Bucket { up_to_us: (1u64 << bucket) as f64 / 1000.0, count: counts[bucket] }).collect()
     }
 
     /// Upper bound, in µs, of the bucket in which the quantile lies; 0 if nothing was recorded.

@@ -92,7 +92,7 @@ impl<M: Mail> Lease<M> {
     /// A token that says whether this incarnation is still the one; to be checked immediately before a commit.
     #[must_use]
     pub fn fence(&self) -> Fence {
-        Fence::new(self.cell.epoch_cell(), self.epoch)
+        Fence::new(self.cell.epoch.clone(), self.epoch)
     }
 
     /// Settles all messages.

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::quarantine::Ingress;
 
 /// A message that a mailbox may carry.
 ///
@@ -94,6 +96,8 @@ pub struct Meta {
     pub source: &'static str,
     /// What another mailbox has to be done with first; the handler looks, see [`crate::Handle::ticket`].
     pub after: Ticket,
+    /// The form in which it came from outside, where it did: a quarantined message enters again in this form.
+    pub ingress: Option<Arc<Ingress>>,
 }
 
 /// A place in the order of one mailbox: everything that it had taken when the ticket was drawn. The default one waits for
@@ -105,7 +109,7 @@ impl Meta {
     /// A header with a fresh identity, made now.
     #[must_use]
     pub fn new(source: &'static str) -> Self {
-        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source, after: Ticket::default() }
+        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source, after: Ticket::default(), ingress: None }
     }
 
     /// A header for what follows from `parent`.
@@ -118,6 +122,12 @@ impl Meta {
     #[must_use]
     pub fn behind(self, after: Ticket) -> Self {
         Self { after, ..self }
+    }
+
+    /// The same header for a message that came from outside in this form.
+    #[must_use]
+    pub fn entered(self, ingress: Ingress) -> Self {
+        Self { ingress: Some(Arc::new(ingress)), ..self }
     }
 }
 

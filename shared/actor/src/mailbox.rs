@@ -9,11 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
 use crate::cell::Cell;
 use crate::mail::{Mail, Meta, MsgId, Ticket};
-use crate::registry::Observable;
+use crate::registry::{EventKind, Observable};
 use crate::reply::{AskError, Reply};
 
 /// Default limit of a mailbox in bytes.
-const BYTES_MAX: usize = 64 << 20;
+pub const BYTES_MAX: usize = 64 << 20;
 
 /// Makes a mailbox for at most `capacity` messages and 64 MiB, and a handle to it.
 ///
@@ -70,6 +70,17 @@ impl<M> std::fmt::Debug for SendError<M> {
     }
 }
 
+/// Why no room was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// It comes when the actor has settled something.
+    #[error("the mailbox is full")]
+    Full,
+    /// The actor is stopping.
+    #[error("the mailbox is closed")]
+    Closed,
+}
+
 impl<M: Mail> Handle<M> {
     /// Name of the actor behind the mailbox.
     #[must_use]
@@ -90,7 +101,7 @@ impl<M: Mail> Handle<M> {
     /// # Errors
     /// `Full` (counted as refused) and `Closed` give the message back.
     pub fn try_post(&self, meta: Meta, message: M) -> Result<MsgId, SendError<M>> {
-        if !self.0.has_bytes(message.bytes()) {
+        if !self.0.has_bytes(weight(&meta, &message)) {
             self.0.stats.refused.fetch_add(1, Ordering::Relaxed);
             return Err(SendError::Full(message));
         }
@@ -120,12 +131,12 @@ impl<M: Mail> Handle<M> {
     /// # Errors
     /// `Closed` gives the message back.
     pub async fn post(&self, meta: Meta, message: M) -> Result<MsgId, SendError<M>> {
-        let bytes = message.bytes();
+        let bytes = weight(&meta, &message);
         loop {
             let freed = self.0.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if self.0.has_bytes(bytes) {
+            if self.0.has_bytes(bytes) || self.0.room.is_closed() {
                 break;
             }
             freed.await;
@@ -153,11 +164,16 @@ impl<M: Mail> Handle<M> {
         .unwrap_or(Err(AskError::Deadline))
     }
 
-    /// Takes room for one message, to be sent later without fail. `None` if there is none.
-    #[must_use]
-    pub fn try_reserve(&self) -> Option<Room<M>> {
-        let permit = self.0.room.clone().try_acquire_owned().ok()?;
-        Some(Room { permit, cell: self.0.clone() })
+    /// Takes room for one message, to be sent later without fail.
+    ///
+    /// # Errors
+    /// `Full`: there is none yet, see [`Self::room`]; `Closed`: there never will be.
+    pub fn try_reserve(&self) -> Result<Room<M>, NoRoom> {
+        match self.0.room.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Room { permit, cell: self.0.clone() }),
+            Err(TryAcquireError::NoPermits) => Err(NoRoom::Full),
+            Err(TryAcquireError::Closed) => Err(NoRoom::Closed),
+        }
     }
 
     /// Waits for room for one message. `None` if the mailbox is closed.
@@ -206,6 +222,36 @@ impl<M: Mail> Handle<M> {
         }
     }
 
+    /// Changes how many messages, and how many bytes of them, may wait or be in hand. What is above a smaller limit
+    /// stays and is worked off.
+    ///
+    /// # Panics
+    /// If `capacity` is 0.
+    pub fn set_limits(&self, capacity: usize, bytes_max: usize) {
+        assert!(capacity > 0, "a mailbox needs room for one message");
+        self.0.set_limits(capacity, bytes_max);
+    }
+
+    /// Notes for the page what happened to this actor; without effect before it has a supervisor. The log is the
+    /// caller's.
+    pub fn note(&self, kind: EventKind, text: impl Into<String>) {
+        if let Some(registry) = self.0.registry.get() {
+            registry.note(self.0.name, kind, text);
+        }
+    }
+
+    /// Whether both are handles of one mailbox.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether the mailbox takes no further message.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.room.is_closed()
+    }
+
     /// What the page reads.
     #[must_use]
     pub fn observe(&self) -> Arc<dyn Observable> {
@@ -227,19 +273,7 @@ impl<M: Mail> Room<M> {
     }
 }
 
-/// Several mailboxes of one kind of message (a beehive group, manual ch. 6.5.2).
-#[derive(Clone, Debug)]
-pub struct Group<M>(Vec<Handle<M>>);
-
-impl<M: Mail + Clone> Group<M> {
-    /// A group of these members.
-    #[must_use]
-    pub fn new(members: Vec<Handle<M>>) -> Self {
-        Self(members)
-    }
-
-    /// Sends to every member that has room and returns how many took it (beehive's `Send2Group`, manual ch. 6.6.2).
-    pub fn try_send(&self, message: &M) -> usize {
-        self.0.iter().filter(|h| h.try_send(message.clone()).is_ok()).count()
-    }
+/// What a message weighs in its mailbox.
+fn weight<M: Mail>(meta: &Meta, message: &M) -> usize {
+    message.bytes() + meta.ingress.as_ref().map_or(0, |ingress| ingress.payload.len())
 }

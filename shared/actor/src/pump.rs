@@ -7,14 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
 
 use actix::dev::MessageResponse;
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 
-use crate::cell::{Cell, Take};
+use crate::cell::{Cell, Take, lock};
+use crate::drill::{self, Drill};
 use crate::lease::{Lease, Parking};
 use crate::mail::Mail;
 use crate::panic;
+use crate::stats::{DRILL, PING};
 
 /// Batches handled in one poll before the arbiter's other futures get their turn.
 const BATCHES_PER_POLL: usize = 32;
@@ -24,12 +27,80 @@ pub(crate) struct Pump<M: Mail> {
     epoch: u64,
     batch: usize,
     parking: Parking,
+    /// Between two batches, because a drill says so.
+    pause: Duration,
+}
+
+/// What a drill makes of this turn.
+enum Strike {
+    Nothing,
+    Now,
+    InHand,
 }
 
 impl<M: Mail> Pump<M> {
     pub(crate) fn new(cell: Arc<Cell<M>>, epoch: u64, batch: usize) -> Self {
-        Self { cell, epoch, batch, parking: Rc::new(RefCell::new(None)) }
+        Self { cell, epoch, batch, parking: Rc::new(RefCell::new(None)), pause: Duration::ZERO }
     }
+
+    /// Suffers the drill that is set, if one is.
+    fn strike(&mut self) -> Strike {
+        let mut drill = lock(&self.cell.drill);
+        match *drill {
+            None => Strike::Nothing,
+            Some(Drill::Panic) => {
+                *drill = None;
+                self.over();
+                Strike::Now
+            }
+            Some(Drill::PanicInHand(_)) => Strike::InHand,
+            Some(Drill::Hang(time)) => {
+                *drill = None;
+                drop(drill);
+                self.over();
+                self.hang(time);
+                Strike::Nothing
+            }
+            Some(Drill::Slow(pause)) => {
+                self.pause = pause;
+                if pause.is_zero() {
+                    *drill = None;
+                    self.over();
+                }
+                Strike::Nothing
+            }
+        }
+    }
+
+    fn over(&self) {
+        self.cell.stats.signals.fetch_and(!DRILL, Ordering::AcqRel);
+    }
+
+    /// Counts one panic with a message in hand against the drill; `false` when none is left.
+    fn takes_one(&self) -> bool {
+        let mut drill = lock(&self.cell.drill);
+        let Some(Drill::PanicInHand(left)) = *drill else { return false };
+        *drill = (left > 1).then_some(Drill::PanicInHand(left - 1));
+        if drill.is_none() {
+            self.over();
+        }
+        left > 0
+    }
+
+    /// Blocks this thread until it is fenced.
+    fn hang(&self, time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < time && self.cell.epoch.load(Ordering::Acquire) == self.epoch {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Ends the actor outside of unwinding: a second panic, in its `stopped` or `drop`, would abort the process.
+fn die<A: Actor<Context = Context<A>>>(words: String, ctx: &mut Context<A>) -> Poll<()> {
+    panic::note_death(words);
+    ctx.terminate();
+    Poll::Ready(())
 }
 
 impl<A, M> ActorFuture<A> for Pump<M>
@@ -42,8 +113,16 @@ where
     fn poll(self: Pin<&mut Self>, actor: &mut A, ctx: &mut Context<A>, task: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         let stats = &this.cell.stats;
-        if stats.ping.swap(false, Ordering::AcqRel) {
-            stats.pong.store(stats.now(), Ordering::Relaxed);
+        let mut panics_in_hand = false;
+        if stats.signals.load(Ordering::Relaxed) != 0 {
+            if stats.signals.fetch_and(!PING, Ordering::AcqRel) & PING != 0 {
+                stats.pong.store(stats.now(), Ordering::Relaxed);
+            }
+            match this.strike() {
+                Strike::Nothing => {}
+                Strike::InHand => panics_in_hand = true,
+                Strike::Now => return die(drill::WORDS.to_owned(), ctx),
+            }
         }
         for _ in 0..BATCHES_PER_POLL {
             if ctx.waiting() {
@@ -60,14 +139,18 @@ where
             match this.cell.take(this.batch, this.epoch, task.waker()) {
                 Take::Batch(batch) => {
                     let lease = Lease::new(this.cell.clone(), this.epoch, batch, this.parking.clone());
+                    if panics_in_hand && this.takes_one() {
+                        drop(lease);
+                        return die(drill::WORDS.to_owned(), ctx);
+                    }
                     let handled = catch_unwind(AssertUnwindSafe(|| {
                         actor.handle(lease, ctx).handle(ctx, None);
                     }));
                     if let Err(payload) = handled {
-                        // Ends the actor outside of unwinding; see `Guarded`.
-                        panic::note_death(panic::last_words(&*payload));
-                        ctx.terminate();
-                        return Poll::Ready(());
+                        return die(panic::last_words(&*payload), ctx);
+                    }
+                    if this.pause > Duration::ZERO {
+                        *this.parking.borrow_mut() = Some(Box::pin(tokio::time::sleep(this.pause)));
                     }
                 }
                 Take::Empty => return Poll::Pending,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::MsgId;
 
 /// The numbers by which a supervisor acts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How often each actor is asked for a sign of life (manual ch. 10.2.4).
     pub ping_every: Duration,
@@ -49,6 +49,42 @@ impl Default for Policy {
     }
 }
 
+/// What the death of a child means for its siblings (OTP's names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// Nothing: it is restarted alone.
+    #[default]
+    OneForOne,
+    /// Those that were started after it are ended, last first, and restarted with it.
+    RestForOne,
+    /// All are ended, last first, and restarted.
+    OneForAll,
+}
+
+impl Strategy {
+    /// Its name on the page.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneForOne => "one-for-one",
+            Self::RestForOne => "rest-for-one",
+            Self::OneForAll => "one-for-all",
+        }
+    }
+}
+
+/// After which ends a child is started again (OTP's names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Restart {
+    /// After each.
+    #[default]
+    Permanent,
+    /// After a panic, a hang or an escalation; not when it ended by itself.
+    Transient,
+    /// Never.
+    Temporary,
+}
+
 /// What follows from a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -63,17 +99,22 @@ pub enum Verdict {
 pub struct Intensity(VecDeque<(Instant, Vec<MsgId>)>);
 
 impl Intensity {
+    /// Deaths within the period; older ones are forgotten.
+    pub fn count(&mut self, policy: &Policy, now: Instant) -> usize {
+        while self.0.front().is_some_and(|(at, _)| now.duration_since(*at) > policy.period) {
+            self.0.pop_front();
+        }
+        self.0.len()
+    }
+
     /// Records a death at which `in_hand` was being handled, and judges.
     ///
     /// Deaths by a message that is in quarantine now (`buried`) are taken back: a hostile sender must not be able to stop
     /// the process.
     pub fn died(&mut self, policy: &Policy, now: Instant, in_hand: Vec<MsgId>, buried: &[MsgId]) -> Verdict {
         self.0.push_back((now, in_hand));
-        while self.0.front().is_some_and(|(at, _)| now.duration_since(*at) > policy.period) {
-            self.0.pop_front();
-        }
         self.0.retain(|(_, in_hand)| !buried.iter().any(|id| in_hand.contains(id)));
-        let deaths = self.0.len();
+        let deaths = self.count(policy, now);
         if deaths > policy.intensity {
             return Verdict::Escalate;
         }

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cell::{Blame, Take, Ward};
+use crate::cell::{Blame, Take};
 use crate::lease::{Lease, Parking};
 use crate::mail::{Entry, Mail, Meta};
 use crate::mailbox::{Handle, mailbox};
+use crate::ward::Ward;
 
 /// A mailbox whose messages a test takes out itself.
 pub struct Probe<M: Mail> {

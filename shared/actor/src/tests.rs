@@ -8,8 +8,8 @@ use actix::{Actor, ActorFutureExt, Context, Handler, WrapFuture};
 
 use crate::testing::Probe;
 use crate::{
-    AskError, ChildSpec, EventKind, Fence, Group, Handle, Lease, Mail, MsgId, Policy, Reply, Running, SendError, State, Supervisor, Work, eventually,
-    mailbox, mailbox_with_bytes,
+    AskError, ChildSpec, EventKind, Fence, Group, Handle, Lease, Mail, MsgId, NoRoom, Policy, Reply, Running, SendError, State, Supervisor, Work,
+    eventually, mailbox, mailbox_with_bytes,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -134,7 +134,7 @@ fn a_message_that_kills_three_times_is_quarantined_and_a_hostile_sender_cannot_s
             handle.try_send(Do::Note(n)).unwrap();
         }
         eventually!(SOON, notes.lock().unwrap().len() == 20);
-        let quarantine = handle.observe().quarantine();
+        let quarantine = running.registry().quarantine().list();
         assert_eq!(quarantine.len(), 20);
         assert_eq!(quarantine[0].text, "a message of kind PanicAlways");
         assert!(quarantine[0].last_words.contains("poison"));
@@ -169,7 +169,7 @@ fn a_mailbox_is_bounded_in_messages_and_bytes_and_gives_back_what_it_does_not_ta
     assert!(handle.try_send(Do::Note(1)).is_ok());
     assert!(handle.clone().try_send(Do::Note(2)).is_ok());
     assert!(matches!(handle.clone().try_send(Do::Note(3)), Err(SendError::Full(Do::Note(3)))));
-    assert!(handle.try_reserve().is_none());
+    assert!(handle.try_reserve().err() == Some(NoRoom::Full));
     assert_eq!(handle.observe().view().refused, 1);
 
     let handle = mailbox_with_bytes::<Do>("heavy", 100, 1000);
@@ -375,7 +375,7 @@ fn shutdown_drains_the_children_in_reverse_order() {
             .start(|why| panic!("{why}"));
         running.shutdown().await;
         assert_eq!(notes.lock().unwrap().len(), 1000, "what was accepted was handled");
-        let stopped: Vec<_> = running.registry().events().iter().filter(|e| e.kind == EventKind::Stopped).map(|e| e.actor).collect();
+        let stopped: Vec<_> = running.registry().events().iter().filter(|e| e.kind == EventKind::Stopped).map(|e| e.actor.clone()).collect();
         assert_eq!(stopped, ["second", "first"]);
     });
 }
@@ -386,7 +386,7 @@ fn an_operator_can_restart_an_actor_and_nothing_is_lost() {
         let (handle, notes, running) = clerk(quick(), 1000);
         handle.try_send(Do::Note(1)).unwrap();
         eventually!(SOON, notes.lock().unwrap().len() == 1);
-        running.restart("clerk");
+        running.restart("clerk").await.unwrap();
         eventually!(SOON, handle.observe().view().restarts == 1);
         handle.try_send(Do::Note(2)).unwrap();
         eventually!(SOON, notes.lock().unwrap().len() == 2);

@@ -53,7 +53,7 @@ pub(crate) fn render(title: &str, views: &[View], events: &[Event], health: &Hea
     html.push_str("</tbody></table></div><h2>Lately</h2><ul>");
     for event in events.iter().rev().take(50) {
         let ago = span(now_ms.saturating_sub(event.at_ms));
-        let _ = write!(html, "<li><time>{ago} ago</time> <b>{}</b> {}</li>", escape(event.actor), escape(&event.text));
+        let _ = write!(html, "<li><time>{ago} ago</time> <b>{}</b> {}</li>", escape(&event.actor), escape(&event.text));
     }
     html.push_str(
         "</ul><p><a href=/metrics>metrics</a> · <a href=/api/actors>actors as JSON</a> · <a href=/api/events>events as JSON</a></p></body></html>",
@@ -69,6 +69,7 @@ const fn state(state: State) -> &'static str {
         State::Hung => "hung",
         State::GaveUp => "gave-up",
         State::Stopped => "stopped",
+        State::Disabled => "disabled",
     }
 }
 

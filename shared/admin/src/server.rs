@@ -140,8 +140,8 @@ async fn actors(shared: Data<Shared>) -> HttpResponse {
 }
 
 async fn one_actor(shared: Data<Shared>, name: web::Path<String>) -> HttpResponse {
-    match shared.registry.actor(&name) {
-        Some((view, quarantine)) => HttpResponse::Ok().json(serde_json::json!({ "actor": view, "quarantine": quarantine })),
+    match shared.registry.details(&name) {
+        Some(details) => HttpResponse::Ok().json(details),
         None => HttpResponse::NotFound().body("no actor of this name: see /api/actors\n"),
     }
 }

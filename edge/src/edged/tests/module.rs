@@ -260,8 +260,8 @@ async fn a_restart_touches_no_running_container_and_removes_what_nobody_wants() 
     eventually!(SOON, edge.is_ready("keep") && edge.is_ready("orphan"));
     let ids = running_ids(&engine, &keep).await;
     // The actor alone first, then the whole edge, with the object of one pod gone in between.
-    edge.running.restart("edged");
-    edge.running.restart("metaManager");
+    edge.running.restart("edged").await.unwrap();
+    edge.running.restart("metaManager").await.unwrap();
     edge.told.borrow_mut().pods.clear();
     let foreign = other.runtime.create(&other.spec("foreign", &["sleep", "100"])).await.unwrap();
     other.runtime.start(&foreign).await.unwrap();

@@ -1,0 +1,352 @@
+//! The quarantine: messages that killed their actor three times, kept until an operator retries or drops them.
+//!
+//! One per process. With a [directory](Quarantine::open) it survives a restart of the process: each entry is a file,
+//! written by a thread of its own, so that a slow disk holds up neither an actor nor its supervisor.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::{fs, io, thread};
+
+use bytes::Bytes;
+
+use crate::cell::lock;
+
+/// A message as it entered the process, kept beside what became of it, so that it can enter again.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ingress {
+    /// Which border it crossed: `mqtt`, `cloud`, `node`.
+    pub border: String,
+    /// Where exactly: a topic, the name of a peer.
+    pub address: String,
+    /// The bytes as they came.
+    #[serde(with = "as_text")]
+    pub payload: Bytes,
+}
+
+/// A message that was in hand at three deaths of its actor.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Quarantined {
+    /// Identity of the message.
+    pub id: String,
+    /// The message that caused it, if there was one.
+    pub parent: Option<String>,
+    /// The actor that died of it.
+    pub actor: String,
+    /// Its variant.
+    pub kind: String,
+    /// Who sent it.
+    pub source: String,
+    /// Readable form, cut at [`Self::TEXT_MAX`] bytes.
+    pub text: String,
+    /// What the actor said when it died of it for the last time.
+    pub last_words: String,
+    /// When it was put here, in ms since 1970.
+    pub at_ms: u64,
+    /// The form in which it can enter again; a message without one can only be dropped.
+    pub ingress: Option<Ingress>,
+}
+
+impl Quarantined {
+    /// Longest readable form and longest last words that are kept, in bytes.
+    pub const TEXT_MAX: usize = 4096;
+    /// Longest payload that is kept for a retry, in bytes; a longer one can only be dropped.
+    pub const PAYLOAD_MAX: usize = 128 * 1024;
+}
+
+/// Messages kept for one actor; the oldest goes first.
+pub const PER_ACTOR_MAX: usize = 64;
+/// Messages kept in one process; the oldest goes first.
+pub const TOTAL_MAX: usize = 512;
+/// Largest file that is read back, in bytes. A larger one is none of ours.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Changes that wait for the disk.
+const WRITES_MAX: usize = 2 * TOTAL_MAX;
+
+/// Why a quarantined message did not enter again.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RetryError {
+    /// There is none of this identity.
+    #[error("no message `{0}` is in quarantine: it was retried, dropped or pushed out by newer ones; see the list")]
+    Unknown(String),
+    /// It was made inside the process, or was too large to keep.
+    #[error(
+        "message `{0}` did not come from outside in a form that was kept, so it cannot enter again; drop it: what it asked for is asked again from the store"
+    )]
+    Internal(String),
+    /// The border did not take it; it stays.
+    #[error("message `{id}` stays in quarantine: {reason}")]
+    Refused {
+        /// The message.
+        id: String,
+        /// What the border said.
+        reason: String,
+    },
+}
+
+type Reentry = dyn Fn(&Ingress) -> Result<(), String> + Send + Sync;
+type OnBuried = dyn Fn(&Quarantined) + Send + Sync;
+
+/// The quarantine of a process. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Quarantine(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    entries: Mutex<VecDeque<Quarantined>>,
+    disk: Option<SyncSender<Write>>,
+    reentry: OnceLock<Box<Reentry>>,
+    on_buried: OnceLock<Box<OnBuried>>,
+}
+
+enum Write {
+    Put(Box<Quarantined>),
+    Remove(String),
+    Flush(SyncSender<()>),
+}
+
+impl Quarantine {
+    /// One that ends with the process.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// One that is kept in `directory`, with what an earlier process left there. A file that cannot be read back is
+    /// logged and left alone.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or listed, or the writing thread not started.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        make_private(directory)?;
+        let mut found: Vec<Quarantined> = Vec::new();
+        for file in fs::read_dir(directory)? {
+            let path = file?.path();
+            match path.extension().and_then(|e| e.to_str()) {
+                Some("json") => match read(&path) {
+                    Ok(entry) => found.push(entry),
+                    Err(error) => {
+                        log::warn!(file:% = path.display(), error:% = error; "a quarantined message cannot be read back and is left alone");
+                    }
+                },
+                // What a cut of power left half written.
+                Some("tmp") => fs::remove_file(&path)?,
+                _ => {}
+            }
+        }
+        found.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
+        let (disk, writes) = sync_channel(WRITES_MAX);
+        let directory = directory.to_owned();
+        thread::Builder::new().name("quarantine".into()).stack_size(128 * 1024).spawn(move || keep(&directory, &writes))?;
+        let quarantine = Self(Arc::new(Inner { disk: Some(disk), ..Inner::default() }));
+        for entry in found {
+            quarantine.insert(entry);
+        }
+        Ok(quarantine)
+    }
+
+    /// Says how a message enters the process again; the border's own checks apply to it as to any other. Once per
+    /// process; a second call is ignored.
+    pub fn on_retry(&self, reentry: impl Fn(&Ingress) -> Result<(), String> + Send + Sync + 'static) {
+        let _ = self.0.reentry.set(Box::new(reentry));
+    }
+
+    /// Says who is told of each message that comes here, to answer its sender. It runs on the thread of the dying actor
+    /// or of the supervisor and must not wait. Once per process; a second call is ignored.
+    pub fn on_buried(&self, tell: impl Fn(&Quarantined) + Send + Sync + 'static) {
+        let _ = self.0.on_buried.set(Box::new(tell));
+    }
+
+    /// What is here, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Quarantined> {
+        lock(&self.0.entries).iter().cloned().collect()
+    }
+
+    /// What one actor died of, oldest first.
+    #[must_use]
+    pub fn of(&self, actor: &str) -> Vec<Quarantined> {
+        lock(&self.0.entries).iter().filter(|q| q.actor == actor).cloned().collect()
+    }
+
+    /// How many there are of one actor.
+    #[must_use]
+    pub fn count(&self, actor: &str) -> usize {
+        lock(&self.0.entries).iter().filter(|q| q.actor == actor).count()
+    }
+
+    /// Forgets a message for good.
+    ///
+    /// # Errors
+    /// [`RetryError::Unknown`].
+    pub fn remove(&self, id: &str) -> Result<Quarantined, RetryError> {
+        let removed = {
+            let mut entries = lock(&self.0.entries);
+            entries.iter().position(|q| q.id == id).and_then(|at| entries.remove(at))
+        };
+        let removed = removed.ok_or_else(|| RetryError::Unknown(id.to_owned()))?;
+        self.write(Write::Remove(removed.id.clone()));
+        Ok(removed)
+    }
+
+    /// Lets a message enter again at its border. It leaves the quarantine when the border has taken it; if it kills
+    /// three times more it comes back.
+    ///
+    /// # Errors
+    /// See [`RetryError`]; the message stays.
+    pub fn retry(&self, id: &str) -> Result<Quarantined, RetryError> {
+        let found = lock(&self.0.entries).iter().find(|q| q.id == id).cloned();
+        let found = found.ok_or_else(|| RetryError::Unknown(id.to_owned()))?;
+        let (Some(ingress), Some(reentry)) = (&found.ingress, self.0.reentry.get()) else {
+            return Err(RetryError::Internal(id.to_owned()));
+        };
+        reentry(ingress).map_err(|reason| RetryError::Refused { id: id.to_owned(), reason })?;
+        self.remove(id)
+    }
+
+    /// Waits until the disk has everything that was put here before. For an orderly end.
+    pub fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if let Some(disk) = &self.0.disk
+            && disk.send(Write::Flush(done)).is_ok()
+        {
+            let _ = wait.recv_timeout(std::time::Duration::from_secs(2));
+        }
+    }
+
+    pub(crate) fn put(&self, mut entry: Quarantined) {
+        cut(&mut entry.text);
+        cut(&mut entry.last_words);
+        entry.ingress = entry.ingress.filter(|i| i.payload.len() <= Quarantined::PAYLOAD_MAX);
+        self.write(Write::Put(Box::new(entry.clone())));
+        if let Some(tell) = self.0.on_buried.get() {
+            tell(&entry);
+        }
+        self.insert(entry);
+    }
+
+    fn insert(&self, entry: Quarantined) {
+        let mut pushed_out = Vec::new();
+        {
+            let mut entries = lock(&self.0.entries);
+            if entries.iter().filter(|q| q.actor == entry.actor).count() >= PER_ACTOR_MAX
+                && let Some(oldest) = entries.iter().position(|q| q.actor == entry.actor)
+            {
+                pushed_out.extend(entries.remove(oldest));
+            }
+            while entries.len() >= TOTAL_MAX {
+                pushed_out.extend(entries.pop_front());
+            }
+            entries.push_back(entry);
+        }
+        for old in pushed_out {
+            log::warn!(actor = old.actor.as_str(), id = old.id.as_str(); "the quarantine is full: its oldest message is dropped");
+            self.write(Write::Remove(old.id));
+        }
+    }
+
+    fn write(&self, write: Write) {
+        if let Some(disk) = &self.0.disk
+            && disk.try_send(write).is_err()
+        {
+            log::error!("the quarantine's disk does not follow: a change is kept in memory only");
+        }
+    }
+}
+
+fn cut(text: &mut String) {
+    if text.len() > Quarantined::TEXT_MAX {
+        let at = (0..=Quarantined::TEXT_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(at);
+    }
+}
+
+// ---- the disk --------------------------------------------------------------------------------------------------------
+
+fn make_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    // What devices and the cloud sent is for this daemon's user alone.
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn keep(directory: &Path, writes: &Receiver<Write>) {
+    while let Ok(write) = writes.recv() {
+        let done = match &write {
+            Write::Put(entry) => put(directory, entry),
+            Write::Remove(id) => match fs::remove_file(file_of(directory, id)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            },
+            Write::Flush(done) => {
+                let _ = done.send(());
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            log::error!(directory:% = directory.display(), error:% = error; "the quarantine cannot be written: this change does not survive a restart");
+        }
+    }
+}
+
+fn put(directory: &Path, entry: &Quarantined) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = file_of(directory, &entry.id);
+    let half = path.with_extension("tmp");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+    file.write_all(&serde_json::to_vec(entry)?)?;
+    file.sync_all()?;
+    fs::rename(&half, &path)?;
+    fs::File::open(directory)?.sync_all()
+}
+
+/// Only what a [`crate::MsgId`] prints becomes part of a path.
+fn file_of(directory: &Path, id: &str) -> PathBuf {
+    let name: String = id.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
+    directory.join(format!("{name}.json"))
+}
+
+fn read(path: &Path) -> io::Result<Quarantined> {
+    let bytes = fs::metadata(path)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has {bytes} bytes, more than the {FILE_BYTES_MAX} allowed")));
+    }
+    let entry: Quarantined = serde_json::from_slice(&fs::read(path)?)?;
+    // A file under another name could never be removed again.
+    if Some(path) != path.parent().map(|d| file_of(d, &entry.id)).as_deref() {
+        return Err(io::Error::other("its name is not the identity of the message in it"));
+    }
+    Ok(entry)
+}
+
+/// Payloads in JSON: as text where they are UTF-8, else as numbers.
+mod as_text {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Form<'a> {
+        Text(std::borrow::Cow<'a, str>),
+        Bytes(std::borrow::Cow<'a, [u8]>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(payload: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(payload) {
+            Ok(text) => Form::Text(text.into()),
+            Err(_) => Form::Bytes(payload.as_ref().into()),
+        }
+        .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        Ok(match Form::deserialize(from)? {
+            Form::Text(text) => Bytes::from(text.into_owned()),
+            Form::Bytes(bytes) => Bytes::from(bytes.into_owned()),
+        })
+    }
+}
