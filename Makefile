@@ -4,6 +4,7 @@
 #   make test [TEST=name]         unit tests, and tests that start the real programs with Docker, kubectl and mosquitto
 #   make edge_test                the edge's unit tests (manual ch. 14.10)
 #   make edge_integration_test    the edge's part of tests/ (manual ch. 14.11)
+#   make soak [SECONDS=180]       panics, hangs and restarts at random under load; proves that nothing is lost, repeated or overtaken
 #   make lint                     format, clippy, dependency policy, shell scripts
 #   make dist                     the two programs as they are shipped, in target/dist; prints their sizes
 #   make bench [SCENARIO=name]    measurements into target/bench
@@ -22,7 +23,9 @@ CARGO_DENY = $(or $(wildcard $(HOME)/.cache/skep/cargo-deny-0.20.2/bin/cargo-den
 SCRIPTS = deploy/setup.sh deploy/with-docker deploy/demo.sh deploy/examples/build-image.sh .ci/run
 DIST_BYTES_MAX := 15728640
 
-.PHONY: help demo test edge_test edge_integration_test lint dist bench clean-demo
+SOAK_SECONDS = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),180)
+
+.PHONY: help demo test edge_test edge_integration_test soak lint dist bench clean-demo
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -45,6 +48,10 @@ edge_integration_test:
 	@deploy/setup.sh --for test
 	cargo build --release --locked --workspace --all-targets
 	@deploy/with-docker cargo test --release --locked -p skep-tests --test it -- edge::
+
+soak:
+	@deploy/setup.sh --for build
+	SKEP_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked -p skep-actor --test soak -- --nocapture
 
 lint:
 	@deploy/setup.sh --for lint
