@@ -290,7 +290,11 @@ async fn soak(time: Duration, seed: u64) {
         restarts += 1;
     }
     stop.store(true, Ordering::Relaxed);
-    let sent: u64 = tokio::task::spawn_blocking(move || senders.into_iter().map(|s| s.join().unwrap()).sum()).await.unwrap();
+    let join = tokio::task::spawn_blocking(move || senders.into_iter().map(|s| s.join().unwrap()).sum::<u64>());
+    let sent = tokio::time::timeout(Duration::from_secs(30), join)
+        .await
+        .unwrap_or_else(|_| panic!("a lane stands still: {:#?}", running.registry().trees()))
+        .unwrap();
     faults.on.store(false, Ordering::Relaxed);
     for (_, _, (first, second)) in &lanes {
         actor::eventually!(Duration::from_secs(30), first.effects.load(Ordering::Relaxed) == sent && second.effects.load(Ordering::Relaxed) == sent);
@@ -319,7 +323,10 @@ async fn soak(time: Duration, seed: u64) {
         }
     }
     let (panics, hangs) = (faults.panics.load(Ordering::Relaxed), faults.hangs.load(Ordering::Relaxed));
-    eprintln!("soak: {} messages through two stages in two lanes, {panics} panics, {hangs} blocked threads, {restarts} restarts: 0 missing, 0 twice, in order", sent * 2);
+    eprintln!(
+        "soak: {} messages through two stages in two lanes, {panics} panics, {hangs} blocked threads, {restarts} restarts: 0 missing, 0 twice, in order",
+        sent * 2
+    );
     assert!(panics > 0, "a soak without faults proves nothing");
     running.shutdown().await;
 }

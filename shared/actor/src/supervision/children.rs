@@ -92,22 +92,27 @@ impl Supervision {
             return self.stop_next(ctx);
         }
         match ending {
-            Some(Ending::Restart) => {
+            Some(ending) => {
                 self.bury(&spec, &words);
-                self.boot(exit.child);
-            }
-            Some(Ending::WithSibling) => {
-                self.bury(&spec, &words);
-                self.gather(ctx);
-            }
-            Some(Ending::Remove(answer)) => {
-                self.bury(&spec, &words);
-                self.note_stopped(&spec);
-                self.forget(exit.child);
-                let _ = answer.send(Ok(()));
+                self.ended_on_purpose(exit.child, &spec, ending, ctx);
             }
             None => self.died(exit.child, words, ended_well, ctx),
         }
+    }
+
+    /// A child that was meant to end has ended, or its thread was left behind.
+    fn ended_on_purpose(&mut self, key: u64, spec: &ChildSpec, ending: Ending, ctx: &mut Context<Self>) {
+        match ending {
+            Ending::Restart if self.is_gathered(key) => self.start_with_siblings(key),
+            Ending::Restart => self.boot(key),
+            Ending::WithSibling => {}
+            Ending::Remove(answer) => {
+                self.note_stopped(spec);
+                self.forget(key);
+                let _ = answer.send(Ok(()));
+            }
+        }
+        self.gather(ctx);
     }
 
     /// A child that nobody asked to end has ended.
@@ -203,13 +208,7 @@ impl Supervision {
         }
         let words = "its thread is blocked and was left behind".to_owned();
         match self.children[index].ending.take() {
-            Some(Ending::Restart) => self.boot(key),
-            Some(Ending::WithSibling) => self.gather(ctx),
-            Some(Ending::Remove(answer)) => {
-                self.note_stopped(&spec);
-                self.forget(key);
-                let _ = answer.send(Ok(()));
-            }
+            Some(ending) => self.ended_on_purpose(key, &spec, ending, ctx),
             None => self.died(key, words, false, ctx),
         }
         self.publish(self.state());

@@ -34,8 +34,7 @@ impl Supervision {
     pub(super) fn gather(&mut self, ctx: &mut Context<Self>) {
         let Phase::Gathering { start, pause } = &self.phase else { return };
         let (mut start, pause) = (start.clone(), *pause);
-        let at = |key: &u64| self.children.iter().position(|c| c.key == *key);
-        let touched = start.iter().filter_map(at).min().unwrap_or(0);
+        let touched = self.first_of(&start);
         let last = self.children.iter().enumerate().skip(touched).rev().find(|(_, c)| c.life.is_some());
         match last.map(|(index, child)| (index, child.key)) {
             Some((index, key)) => {
@@ -55,19 +54,42 @@ impl Supervision {
 
     pub(super) fn boot_after(&mut self, keys: Vec<u64>, pause: Duration, ctx: &mut Context<Self>) {
         if pause.is_zero() {
-            return keys.into_iter().for_each(|key| self.boot(key));
+            return keys.into_iter().for_each(|key| self.boot_if_down(key));
         }
         ctx.run_later(pause, move |this, ctx| {
             this.guarded(ctx, |this, _| {
-                if matches!(this.phase, Phase::Running) {
-                    for key in keys {
-                        if this.index(key).is_some_and(|index| this.children[index].life.is_none()) {
-                            this.boot(key);
-                        }
-                    }
+                match &mut this.phase {
+                    Phase::Running => keys.into_iter().for_each(|key| this.boot_if_down(key)),
+                    // A sibling died during the pause: they start with it.
+                    Phase::Gathering { start, .. } => start.extend(keys),
+                    Phase::Stopping(_) | Phase::Ending(_) => {}
                 }
                 this.publish(this.state());
             });
         });
+    }
+
+    fn boot_if_down(&mut self, key: u64) {
+        if self.index(key).is_some_and(|index| self.children[index].life.is_none()) {
+            self.boot(key);
+        }
+    }
+
+    fn first_of(&self, keys: &[u64]) -> usize {
+        keys.iter().filter_map(|key| self.index(*key)).min().unwrap_or(0)
+    }
+
+    /// Whether a child is among those that are being ended for a sibling.
+    pub(super) fn is_gathered(&self, key: u64) -> bool {
+        match &self.phase {
+            Phase::Gathering { start, .. } => self.index(key).is_some_and(|index| index >= self.first_of(start)),
+            Phase::Running | Phase::Stopping(_) | Phase::Ending(_) => false,
+        }
+    }
+
+    pub(super) fn start_with_siblings(&mut self, key: u64) {
+        if let Phase::Gathering { start, .. } = &mut self.phase {
+            start.push(key);
+        }
     }
 }
