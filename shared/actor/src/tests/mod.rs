@@ -1,5 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)] // Tests fail loudly.
 
+mod beehive;
+mod faults;
+mod keeping;
+mod tree;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

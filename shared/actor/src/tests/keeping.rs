@@ -1,0 +1,154 @@
+//! The quarantine: what is kept, for how long, and how it enters again.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::quarantine::{PER_ACTOR_MAX, TOTAL_MAX};
+use crate::{Ingress, Meta, Quarantine, Quarantined, Registry, RetryError};
+
+fn entry(actor: &str, at_ms: u64, payload: &[u8]) -> Quarantined {
+    Quarantined {
+        id: MsgId::fresh().to_string(),
+        parent: None,
+        actor: actor.to_owned(),
+        kind: "Update".to_owned(),
+        source: "mqtt".to_owned(),
+        text: "an update".to_owned(),
+        last_words: "index out of bounds".to_owned(),
+        at_ms,
+        ingress: Some(Ingress { border: "mqtt".to_owned(), address: "a/b".to_owned(), payload: Bytes::copy_from_slice(payload) }),
+    }
+}
+
+#[test]
+fn what_is_in_quarantine_survives_a_restart_of_the_process_in_order_and_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("quarantine");
+    let (text, raw) = (entry("twin", 1, "21 °C \"x\"\n".as_bytes()), entry("twin", 2, &[0, 159, 146, 150, 255]));
+    let first = Quarantine::open(&at).unwrap();
+    first.put(text.clone());
+    first.put(raw.clone());
+    first.flush();
+    drop(first);
+    let second = Quarantine::open(&at).unwrap();
+    assert_eq!(second.list(), [text.clone(), raw.clone()]);
+    assert_eq!(second.of("twin").len(), 2);
+    second.remove(&text.id).unwrap();
+    second.flush();
+    assert_eq!(Quarantine::open(&at).unwrap().list(), [raw]);
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(std::fs::metadata(&at).unwrap().permissions().mode() & 0o777, 0o700, "for this user alone");
+}
+
+#[test]
+fn files_that_are_none_of_ours_are_left_alone_and_half_written_ones_go() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in [("x.json", "{"), ("y.json", "[]"), ("note.txt", "hello"), ("z.tmp", "{\"id\"")] {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    std::fs::write(dir.path().join("huge.json"), vec![b' '; 2 << 20]).unwrap();
+    let mut stray = entry("twin", 1, b"x");
+    stray.id = "../../escape".to_owned();
+    std::fs::write(dir.path().join("stray.json"), serde_json::to_vec(&stray).unwrap()).unwrap();
+    let quarantine = Quarantine::open(dir.path()).unwrap();
+    assert!(quarantine.list().is_empty());
+    let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["huge.json", "note.txt", "stray.json", "x.json", "y.json"]);
+}
+
+#[test]
+fn it_is_bounded_by_actor_in_total_and_in_each_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let quarantine = Quarantine::open(dir.path()).unwrap();
+    let mut large = entry("chatty", 0, &vec![b'x'; Quarantined::PAYLOAD_MAX + 1]);
+    large.text = "é".repeat(Quarantined::TEXT_MAX);
+    quarantine.put(large);
+    let kept = quarantine.list().remove(0);
+    assert!(kept.ingress.is_none() && kept.text.len() == Quarantined::TEXT_MAX);
+    assert_eq!(quarantine.retry(&kept.id), Err(RetryError::Internal(kept.id.clone())));
+    for n in 1..=2 * PER_ACTOR_MAX as u64 {
+        quarantine.put(entry("chatty", n, b"x"));
+    }
+    assert_eq!(quarantine.count("chatty"), PER_ACTOR_MAX);
+    assert_eq!(quarantine.of("chatty").last().unwrap().at_ms, 2 * PER_ACTOR_MAX as u64, "the newest are kept");
+    for actor in 0..20 {
+        for n in 0..PER_ACTOR_MAX as u64 {
+            quarantine.put(entry(&format!("actor-{actor}"), n, b"x"));
+        }
+    }
+    assert_eq!(quarantine.list().len(), TOTAL_MAX);
+    quarantine.flush();
+    assert!(std::fs::read_dir(dir.path()).unwrap().count() <= TOTAL_MAX);
+}
+
+#[test]
+fn a_poison_message_is_answered_for_retried_at_the_border_and_dropped() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::open(dir.path()).unwrap();
+        let registry = Registry::with_quarantine(quarantine.clone());
+        let handle = mailbox("clerk", 100);
+        let notes = Notes::default();
+        let theirs = notes.clone();
+        let (told, border) = (Arc::new(Mutex::new(Vec::new())), handle.clone());
+        let answered = told.clone();
+        quarantine.on_buried(move |entry| answered.lock().unwrap().push(entry.id.clone()));
+        quarantine.on_retry(move |ingress| match ingress.payload.as_ref() {
+            b"good now" => border.try_send(Do::Note(7)).map(drop).map_err(|error| error.to_string()),
+            _ => Err("the border does not know this form".to_owned()),
+        });
+        let running = Supervisor::new("test", quick())
+            .registered(&registry)
+            .child(ChildSpec::new(&handle, move || Clerk { notes: theirs.clone() }))
+            .start(|why| panic!("{why}"));
+        for payload in ["good now", "never good"] {
+            let ingress = Ingress { border: "mqtt".into(), address: "a/b".into(), payload: payload.into() };
+            handle.try_post(Meta::new("mqtt").entered(ingress), Do::PanicAlways).unwrap();
+        }
+        handle.try_send(Do::PanicAlways).unwrap();
+        eventually!(SOON, quarantine.list().len() == 3 && handle.observe().view().state == State::Up);
+        let [good, bad, internal] = quarantine.list().try_into().unwrap();
+        assert_eq!(*told.lock().unwrap(), [good.id.clone(), bad.id.clone(), internal.id.clone()], "the sender is answered");
+        assert_eq!((good.source.as_str(), good.ingress.as_ref().map(|i| i.address.as_str())), ("mqtt", Some("a/b")));
+        assert_eq!(handle.observe().view().in_quarantine, 3);
+
+        quarantine.retry(&good.id).unwrap();
+        eventually!(SOON, *notes.lock().unwrap() == [7]);
+        assert_eq!(quarantine.retry(&good.id), Err(RetryError::Unknown(good.id)), "it enters again once");
+        assert!(matches!(quarantine.retry(&bad.id), Err(RetryError::Refused { reason, .. }) if reason.contains("does not know")));
+        assert_eq!(quarantine.retry(&internal.id), Err(RetryError::Internal(internal.id.clone())));
+        quarantine.remove(&internal.id).unwrap();
+        assert_eq!(quarantine.list(), [bad]);
+        running.shutdown().await;
+        quarantine.flush();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn the_limits_of_a_mailbox_change_while_it_is_in_use() {
+    let handle = mailbox::<Do>("shrinking", 4);
+    let probe = Probe::of(&handle);
+    for n in 0..4 {
+        handle.try_send(Do::Note(n)).unwrap();
+    }
+    handle.set_limits(2, 1 << 20);
+    assert_eq!((handle.observe().view().capacity, handle.observe().view().depth), (2, 4), "what is there stays");
+    for _ in 0..2 {
+        assert!(probe.try_next().is_some());
+        assert!(matches!(handle.try_send(Do::Note(9)), Err(SendError::Full(_))));
+    }
+    assert!(probe.try_next().is_some());
+    handle.try_send(Do::Note(4)).unwrap();
+    assert!(handle.try_send(Do::Note(9)).is_err());
+    handle.set_limits(3, 1 << 20);
+    handle.try_send(Do::Note(5)).unwrap();
+    assert!(handle.try_send(Do::Note(9)).is_err());
+    let rest: Vec<_> = probe.drain().iter().map(|m| if let Do::Note(n) = **m { n } else { 0 }).collect();
+    assert_eq!(rest, [3, 4, 5]);
+    for n in 0..3 {
+        handle.try_send(Do::Note(n)).unwrap();
+    }
+    assert!(handle.try_send(Do::Note(9)).is_err());
+}
