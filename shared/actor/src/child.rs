@@ -46,11 +46,37 @@ pub(crate) struct Life {
 
 enum Kind {
     Actor {
-        abort: Arc<Mutex<Option<AbortHandle>>>,
+        abort: Arc<Mutex<Abort>>,
         /// `None` if it shares the supervisor's thread.
         arbiter: Option<Arbiter>,
     },
     Tree(UnboundedSender<Command>),
+}
+
+/// How an incarnation is aborted; it may be told to before its thread has begun with it.
+#[derive(Default)]
+enum Abort {
+    #[default]
+    NotBegun,
+    Begun(AbortHandle),
+    Wanted,
+}
+
+impl Abort {
+    fn begin(&mut self, life: AbortHandle) {
+        if matches!(self, Self::Wanted) {
+            life.abort();
+        }
+        *self = Self::Begun(life);
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::NotBegun => *self = Self::Wanted,
+            Self::Begun(life) => life.abort(),
+            Self::Wanted => {}
+        }
+    }
 }
 
 impl Life {
@@ -61,11 +87,7 @@ impl Life {
     /// Ends the incarnation at its next await; a blocked thread does not notice.
     pub(crate) fn abort(&self) {
         match &self.kind {
-            Kind::Actor { abort, .. } => {
-                if let Some(abort) = lock(abort).as_ref() {
-                    abort.abort();
-                }
-            }
+            Kind::Actor { abort, .. } => lock(abort).abort(),
             Kind::Tree(commands) => {
                 let _ = commands.send(Command::Kill);
             }
@@ -146,7 +168,7 @@ impl ChildSpec {
         let cell = handle.0.clone();
         let make = Arc::new(make);
         let boot = move |birth: Birth, placing: Placing| {
-            let abort = Arc::new(Mutex::new(None));
+            let abort = Arc::new(Mutex::new(Abort::NotBegun));
             let (cell, make, slot) = (cell.clone(), make.clone(), abort.clone());
             let Birth { child, epoch, report } = birth;
             let Placing { batch, own_thread } = placing;
@@ -156,7 +178,7 @@ impl ChildSpec {
                     ctx.spawn(Pump::new(cell, epoch, batch));
                     ctx.into_future(make()).await;
                 });
-                *lock(&slot) = Some(life.abort_handle());
+                lock(&slot).begin(life.abort_handle());
                 let ended = life.await;
                 let why = match (ended, panic::take_death()) {
                     (_, Some(words)) => Why::Panic(words),

@@ -3,10 +3,11 @@
 //! One per process. With a [directory](Quarantine::open) it survives a restart of the process: each entry is a file,
 //! written by a thread of its own, so that a slow disk holds up neither an actor nor its supervisor.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use std::{fs, io, thread};
 
 use bytes::Bytes;
@@ -61,8 +62,8 @@ pub const PER_ACTOR_MAX: usize = 64;
 pub const TOTAL_MAX: usize = 512;
 /// Largest file that is read back, in bytes. A larger one is none of ours.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Changes that wait for the disk.
-const WRITES_MAX: usize = 2 * TOTAL_MAX;
+/// How long after a failure the disk is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why a quarantined message did not enter again.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,18 +93,22 @@ type OnBuried = dyn Fn(&Quarantined) + Send + Sync;
 #[derive(Clone, Default)]
 pub struct Quarantine(Arc<Inner>);
 
+type Entries = Arc<Mutex<VecDeque<Quarantined>>>;
+
 #[derive(Default)]
 struct Inner {
-    entries: Mutex<VecDeque<Quarantined>>,
-    disk: Option<SyncSender<Write>>,
+    entries: Entries,
+    disk: Option<SyncSender<Look>>,
     reentry: OnceLock<Box<Reentry>>,
     on_buried: OnceLock<Box<OnBuried>>,
 }
 
-enum Write {
-    Put(Box<Quarantined>),
-    Remove(String),
-    Flush(SyncSender<()>),
+/// Tells the disk's thread to compare what is there with what should be. One look sees all changes before it, so one
+/// that waits is enough.
+#[derive(Debug)]
+enum Look {
+    Soon,
+    Now(SyncSender<()>),
 }
 
 impl Quarantine {
@@ -136,13 +141,15 @@ impl Quarantine {
             }
         }
         found.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
-        let (disk, writes) = sync_channel(WRITES_MAX);
-        let directory = directory.to_owned();
-        thread::Builder::new().name("quarantine".into()).stack_size(128 * 1024).spawn(move || keep(&directory, &writes))?;
+        let (disk, looks) = sync_channel(1);
         let quarantine = Self(Arc::new(Inner { disk: Some(disk), ..Inner::default() }));
+        let on_disk = found.iter().map(|entry| entry.id.clone()).collect();
         for entry in found {
             quarantine.insert(entry);
         }
+        let keeper = Keeper { directory: directory.to_owned(), entries: quarantine.0.entries.clone(), on_disk };
+        thread::Builder::new().name("quarantine".into()).stack_size(128 * 1024).spawn(move || keeper.run(&looks))?;
+        quarantine.look();
         Ok(quarantine)
     }
 
@@ -186,7 +193,7 @@ impl Quarantine {
             entries.iter().position(|q| q.id == id).and_then(|at| entries.remove(at))
         };
         let removed = removed.ok_or_else(|| RetryError::Unknown(id.to_owned()))?;
-        self.write(Write::Remove(removed.id.clone()));
+        self.look();
         Ok(removed)
     }
 
@@ -209,9 +216,9 @@ impl Quarantine {
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if let Some(disk) = &self.0.disk
-            && disk.send(Write::Flush(done)).is_ok()
+            && disk.send(Look::Now(done)).is_ok()
         {
-            let _ = wait.recv_timeout(std::time::Duration::from_secs(2));
+            let _ = wait.recv_timeout(Duration::from_secs(2));
         }
     }
 
@@ -219,11 +226,11 @@ impl Quarantine {
         cut(&mut entry.text);
         cut(&mut entry.last_words);
         entry.ingress = entry.ingress.filter(|i| i.payload.len() <= Quarantined::PAYLOAD_MAX);
-        self.write(Write::Put(Box::new(entry.clone())));
+        self.insert(entry.clone());
+        self.look();
         if let Some(tell) = self.0.on_buried.get() {
             tell(&entry);
         }
-        self.insert(entry);
     }
 
     fn insert(&self, entry: Quarantined) {
@@ -242,15 +249,13 @@ impl Quarantine {
         }
         for old in pushed_out {
             log::warn!(actor = old.actor.as_str(), id = old.id.as_str(); "the quarantine is full: its oldest message is dropped");
-            self.write(Write::Remove(old.id));
         }
     }
 
-    fn write(&self, write: Write) {
-        if let Some(disk) = &self.0.disk
-            && disk.try_send(write).is_err()
-        {
-            log::error!("the quarantine's disk does not follow: a change is kept in memory only");
+    fn look(&self) {
+        if let Some(disk) = &self.0.disk {
+            // Full: a look that was asked for before sees this change, too.
+            let _ = disk.try_send(Look::Soon);
         }
     }
 }
@@ -273,22 +278,47 @@ fn make_private(directory: &Path) -> io::Result<()> {
     }
 }
 
-fn keep(directory: &Path, writes: &Receiver<Write>) {
-    while let Ok(write) = writes.recv() {
-        let done = match &write {
-            Write::Put(entry) => put(directory, entry),
-            Write::Remove(id) => match fs::remove_file(file_of(directory, id)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            },
-            Write::Flush(done) => {
-                let _ = done.send(());
-                Ok(())
+/// Makes the directory what the memory is.
+struct Keeper {
+    directory: PathBuf,
+    entries: Entries,
+    on_disk: HashSet<String>,
+}
+
+impl Keeper {
+    fn run(mut self, looks: &Receiver<Look>) {
+        let mut failed = false;
+        loop {
+            let look = if failed { looks.recv_timeout(TRY_AGAIN) } else { looks.recv().map_err(|_| RecvTimeoutError::Disconnected) };
+            if matches!(look, Err(RecvTimeoutError::Disconnected)) {
+                return;
             }
-        };
-        if let Err(error) = done {
-            log::error!(directory:% = directory.display(), error:% = error; "the quarantine cannot be written: this change does not survive a restart");
+            failed = self.compare().inspect_err(|error| {
+                log::error!(directory:% = self.directory.display(), error:% = error; "the quarantine cannot be written: what changed since does not survive a restart");
+            }).is_err();
+            if let Ok(Look::Now(done)) = look {
+                let _ = done.send(());
+            }
         }
+    }
+
+    fn compare(&mut self) -> io::Result<()> {
+        let wanted: HashSet<String> = lock(&self.entries).iter().map(|entry| entry.id.clone()).collect();
+        for id in self.on_disk.difference(&wanted).cloned().collect::<Vec<_>>() {
+            match fs::remove_file(file_of(&self.directory, &id)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.on_disk.remove(&id),
+            };
+        }
+        for id in wanted.difference(&self.on_disk).cloned().collect::<Vec<_>>() {
+            // Gone meanwhile: the next look sees it.
+            let entry = lock(&self.entries).iter().find(|entry| entry.id == id).cloned();
+            if let Some(entry) = entry {
+                put(&self.directory, &entry)?;
+                self.on_disk.insert(id);
+            }
+        }
+        Ok(())
     }
 }
 
