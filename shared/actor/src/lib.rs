@@ -10,7 +10,10 @@
 //!   settled, by a panic or because its thread hangs, puts its messages back to the front. A message that was in hand
 //!   at three deaths goes to the [quarantine](Quarantined).
 //! * The [`Supervisor`] starts each actor on an arbiter of its own, restarts the dead with back-off, asks each for a
-//!   sign of life beside the mailbox, fences and replaces the silent, and escalates when deaths come too often.
+//!   sign of life beside the mailbox, fences and replaces the silent, and escalates when deaths come too often. It is a
+//!   [child](ChildSpec::tree) like any other, with OTP's [strategies](Strategy) and [kinds of children](Restart).
+//! * The [`Quarantine`] outlives the process and keeps the form in which a message came from outside, so that it can
+//!   enter again. The [`Registry`] shows all of this to others and asks no actor.
 //!
 //! ```text
 //! sender ── Handle::try_send ──▶ mailbox (bounded, keeps what is in hand) ── Lease ──▶ Handler<Lease<M>> on its arbiter
@@ -51,6 +54,21 @@
 //! system.shutdown().await;
 //! # });
 //! ```
+//!
+//! # Where beehive's operations are (manual ch. 6)
+//!
+//! | beehive | here | what is promised besides |
+//! |---|---|---|
+//! | `AddModule` | [`Supervisor::child`], [`Running::add`] | a handle is valid before and after |
+//! | `AddModuleGroup` | [`Group::new`], [`Group::add`] | one kind of message, checked by the compiler |
+//! | `CleanUp` | [`Running::remove`] | what was accepted is handled first; groups forget the member |
+//! | enabled modules | [`ChildSpec::disabled`], [`Running::replace`] | at start and at run time |
+//! | `Send` | [`Handle::send`], [`Handle::try_send`] | bounded; what is not taken is given back |
+//! | `Send2Group` | [`Group::try_send`] | tells how many took it |
+//! | `Receive` | [`Lease`] | kept until it is settled, whatever happens to the actor |
+//! | `SendSync` | [`Handle::ask`] | the deadline is not optional, the answer's type is checked |
+//! | `Send2GroupSync` | [`Group::ask`] | the answers of all, or who did not answer and why |
+//! | `SendResp` | [`Reply::send`] | a lost reply fails its asker at once |
 //!
 //! No word of a domain appears in this package.
 
