@@ -1,23 +1,23 @@
 //! What stands behind a mailbox: the queue, what is in hand, the counters. Older and younger than any actor that reads it.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use crate::drill::Drill;
 use crate::mail::{Entry, Mail, Meta, MsgId};
+use crate::queue::{Batch, Blame, Desk, Inbox, Item};
 use crate::registry::Registry;
 use crate::stats::Stats;
 
-/// Deaths that a message may cause before it goes to the quarantine.
-pub(crate) const ATTEMPTS_MAX: u32 = 3;
-
 /// Reads what a module publishes about itself.
 pub(crate) type Snapshot = dyn Fn() -> serde_json::Value + Send + Sync;
+
+/// Permits of settled messages are given back together, up to this many: the semaphore's own lock is taken once for them.
+const RELEASED_TOGETHER: usize = 64;
 
 pub(crate) struct Cell<M> {
     pub(crate) name: &'static str,
@@ -26,54 +26,19 @@ pub(crate) struct Cell<M> {
     pub(crate) room: Arc<Semaphore>,
     /// Permits that a smaller capacity still has to take out of circulation.
     owed: AtomicUsize,
-    pub(crate) freed: Notify,
-    pub(crate) queue: Mutex<Queue<M>>,
-    /// Number of the living incarnation. Moves only under the lock of `queue`.
+    freed: Notify,
+    /// How many wait for `freed`.
+    watchers: AtomicUsize,
+    /// Taken before `inbox` where both are.
+    pub(crate) desk: Mutex<Desk<M>>,
+    pub(crate) inbox: Mutex<Inbox<M>>,
+    /// Number of the living incarnation. Moves only under the lock of `desk`.
     pub(crate) epoch: Arc<AtomicU64>,
     /// Where this mailbox is seen; set when it first gets a supervisor.
     pub(crate) registry: OnceLock<Registry>,
     pub(crate) snapshot: Mutex<Option<Arc<Snapshot>>>,
     pub(crate) drill: Mutex<Option<Drill>>,
     pub(crate) stats: Stats,
-}
-
-pub(crate) struct Queue<M> {
-    pub(crate) waiting: VecDeque<Arc<Entry<M>>>,
-    pub(crate) in_hand: Vec<Arc<Entry<M>>>,
-    pub(crate) waker: Option<Waker>,
-    pub(crate) closed: bool,
-    /// What was in hand at the last death.
-    pub(crate) blamed: Vec<MsgId>,
-    /// What died too often and waits for its supervisor to bury it.
-    pub(crate) doomed: Vec<Arc<Entry<M>>>,
-    /// Messages taken since the mailbox was made.
-    accepted: u64,
-}
-
-impl<M> Queue<M> {
-    /// Messages that are settled or quarantined; they leave in the order in which they came.
-    fn settled(&self) -> u64 {
-        self.accepted - (self.waiting.len() + self.in_hand.len()) as u64
-    }
-
-    /// Puts what a lease leaves behind back to the front; what died too often is doomed.
-    pub(crate) fn put_back(&mut self, rest: &[Arc<Entry<M>>], blame: Blame) {
-        for (index, entry) in rest.iter().enumerate().rev() {
-            let blamed = match blame {
-                Blame::Nobody => false,
-                Blame::First => index == 0,
-                Blame::All => true,
-            };
-            if blamed {
-                self.blamed.push(entry.meta.id);
-            }
-            if blamed && entry.attempts.fetch_add(1, Ordering::Relaxed) + 1 >= ATTEMPTS_MAX {
-                self.doomed.push(entry.clone());
-            } else {
-                self.waiting.push_front(entry.clone());
-            }
-        }
-    }
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,20 +48,12 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What the pump gets when it asks for the next batch.
 pub(crate) enum Take<M> {
-    Batch(Vec<Arc<Entry<M>>>),
+    Batch(Arc<Batch<M>>),
     Empty,
     /// Another incarnation lives.
     Fenced,
     /// Closed and drained.
     Finished,
-}
-
-/// Against whom the death of an actor is counted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Blame {
-    Nobody,
-    First,
-    All,
 }
 
 impl<M> Cell<M> {
@@ -108,15 +65,9 @@ impl<M> Cell<M> {
             room: Arc::new(Semaphore::new(capacity)),
             owed: AtomicUsize::new(0),
             freed: Notify::new(),
-            queue: Mutex::new(Queue {
-                waiting: VecDeque::new(),
-                in_hand: Vec::new(),
-                waker: None,
-                closed: false,
-                blamed: Vec::new(),
-                doomed: Vec::new(),
-                accepted: 0,
-            }),
+            watchers: AtomicUsize::new(0),
+            desk: Mutex::default(),
+            inbox: Mutex::default(),
             epoch: Arc::new(AtomicU64::new(0)),
             registry: OnceLock::new(),
             snapshot: Mutex::new(None),
@@ -140,11 +91,11 @@ impl<M> Cell<M> {
             let taken = self.room.forget_permits(before - capacity);
             self.owed.fetch_add(before - capacity - taken, Ordering::Relaxed);
         }
-        self.freed.notify_waiters();
+        self.tell_watchers();
     }
 
     /// Permits go back into circulation, as far as none are owed to a smaller capacity.
-    fn give_back(&self, permits: usize) {
+    pub(crate) fn give_back(&self, permits: usize) {
         let mut paid = 0;
         if self.owed.load(Ordering::Relaxed) > 0 {
             let pay = |owed: usize| {
@@ -153,98 +104,180 @@ impl<M> Cell<M> {
             };
             let _ = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay);
         }
-        self.room.add_permits(permits - paid);
-    }
-}
-
-impl<M: Mail> Cell<M> {
-    pub(crate) fn push(&self, meta: Meta, message: M) -> MsgId {
-        let id = meta.id;
-        let bytes = message.bytes() + meta.ingress.as_ref().map_or(0, |i| i.payload.len());
-        self.stats.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let entry = Arc::new(Entry { meta, message, attempts: AtomicU32::new(0), bytes });
-        let waker = {
-            let mut queue = lock(&self.queue);
-            queue.waiting.push_back(entry);
-            queue.accepted += 1;
-            queue.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+        if permits > paid {
+            self.room.add_permits(permits - paid);
         }
-        id
+    }
+
+    /// Wakes who waits for bytes or for a ticket. What they wait for was changed under a lock that they take, too: so
+    /// either they see the change, or this sees them.
+    fn tell_watchers(&self) {
+        if self.watchers.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Ends when `is` holds; looks again whenever something was settled.
+    pub(crate) async fn watch(&self, is: impl Fn(&Self) -> bool) {
+        struct Watcher<'c>(&'c AtomicUsize);
+        impl Drop for Watcher<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+        let _watcher = Watcher(&self.watchers);
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if is(self) {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    pub(crate) fn has_bytes(&self, more: usize) -> bool {
+        let held = lock(&self.inbox).bytes;
+        self.fits(held, more)
+    }
+
+    /// One message above the limit is taken if the mailbox is empty.
+    fn fits(&self, held: usize, more: usize) -> bool {
+        held == 0 || held.saturating_add(more) <= self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Messages taken so far.
     pub(crate) fn accepted(&self) -> u64 {
-        lock(&self.queue).accepted
+        lock(&self.inbox).accepted
     }
 
-    /// Those of them that are handled, or in quarantine.
+    /// Those of them that are handled, or in quarantine; they leave in the order in which they came.
     pub(crate) fn settled(&self) -> u64 {
-        lock(&self.queue).settled()
+        lock(&self.desk).settled
     }
 
-    pub(crate) fn has_bytes(&self, more: usize) -> bool {
-        let held = self.stats.bytes.load(Ordering::Relaxed);
-        held == 0 || held.saturating_add(more) <= self.bytes_max.load(Ordering::Relaxed)
+    pub(crate) fn depth(&self) -> usize {
+        let desk = lock(&self.desk);
+        desk.waiting.len() + lock(&self.inbox).items.len()
     }
 
-    /// The room of finished messages is free again.
-    pub(crate) fn release(&self, entries: usize, bytes: usize) {
-        self.stats.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.give_back(entries);
-        self.freed.notify_waiters();
+    pub(crate) fn is_closed(&self) -> bool {
+        self.room.is_closed()
     }
 
-    pub(crate) fn take(&self, max: usize, epoch: u64, waker: &Waker) -> Take<M> {
-        let mut queue = lock(&self.queue);
-        if self.epoch.load(Ordering::Relaxed) != epoch {
-            return Take::Fenced;
+    /// No further message is taken; the actor ends once it has drained.
+    pub(crate) fn close(&self) {
+        lock(&self.inbox).closed = true;
+        self.room.close();
+        self.tell_watchers();
+        self.wake();
+    }
+
+    pub(crate) fn wake(&self) {
+        let waker = lock(&self.inbox).waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
-        if queue.waiting.is_empty() {
-            if queue.closed {
-                return Take::Finished;
-            }
-            if !queue.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
-                queue.waker = Some(waker.clone());
-            }
-            return Take::Empty;
-        }
-        // What was in hand at a death is handed out alone: so the message that kills is found.
-        let suspect = |e: &Arc<Entry<M>>| e.attempts.load(Ordering::Relaxed) > 0;
-        let count = if queue.waiting.front().is_some_and(suspect) { 1 } else { queue.waiting.iter().take(max).take_while(|e| !suspect(e)).count() };
-        let batch: Vec<_> = queue.waiting.drain(..count).collect();
-        queue.in_hand.clone_from(&batch);
-        drop(queue);
-        self.stats.in_hand_since.store(self.stats.now() + 1, Ordering::Relaxed);
-        Take::Batch(batch)
     }
 
     /// Registers the pump's waker for a ping while it waits for something else than a message.
     pub(crate) fn keep_waker(&self, waker: &Waker) {
-        lock(&self.queue).waker = Some(waker.clone());
+        lock(&self.inbox).waker = Some(waker.clone());
+    }
+
+    /// The memory of a flood that is over goes back.
+    pub(crate) fn tidy(&self) {
+        lock(&self.desk).tidy();
+        lock(&self.inbox).tidy();
+    }
+}
+
+impl<M: Mail> Cell<M> {
+    /// Queues a message for which there is a permit. `limited`: unless there is no room for its bytes; then it is given
+    /// back.
+    pub(crate) fn push(&self, meta: Meta, message: M, limited: bool) -> Result<MsgId, (Meta, M)> {
+        let id = meta.id;
+        let bytes = message.bytes() + meta.ingress.as_ref().map_or(0, |ingress| ingress.payload.len());
+        let waker = {
+            let mut inbox = lock(&self.inbox);
+            if limited && !self.fits(inbox.bytes, bytes) {
+                return Err((meta, message));
+            }
+            inbox.bytes += bytes;
+            inbox.accepted += 1;
+            inbox.items.push_back(Item::Own(Entry { meta, message, attempts: AtomicU32::new(0), bytes }));
+            inbox.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(id)
+    }
+
+    pub(crate) fn take(&self, max: usize, epoch: u64, waker: &Waker, now: impl FnOnce() -> Instant) -> Take<M> {
+        let mut desk = lock(&self.desk);
+        if self.epoch.load(Ordering::Relaxed) != epoch {
+            return Take::Fenced;
+        }
+        if desk.waiting.len() < max {
+            let mut inbox = lock(&self.inbox);
+            if !desk.waiting.is_empty() {
+                desk.waiting.append(&mut inbox.items);
+            } else if !inbox.items.is_empty() {
+                std::mem::swap(&mut desk.waiting, &mut inbox.items);
+            } else if inbox.closed {
+                return Take::Finished;
+            } else {
+                if !inbox.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+                    inbox.waker = Some(waker.clone());
+                }
+                return Take::Empty;
+            }
+        }
+        match desk.take(max) {
+            Some(batch) => {
+                self.stats.in_hand_since.store(self.stats.at(now()) + 1, Ordering::Relaxed);
+                Take::Batch(batch)
+            }
+            None => Take::Empty,
+        }
     }
 
     /// A lease ends: `settled` of its messages are done; the rest goes back to the front. `blame` counts a death
     /// against the rest, or, if the handler settles one by one, against the first of the rest.
-    pub(crate) fn finish(&self, epoch: u64, batch: &[Arc<Entry<M>>], settled: usize, blame: Blame, took: Duration) {
-        {
-            let mut queue = lock(&self.queue);
+    pub(crate) fn finish(&self, epoch: u64, batch: &Arc<Batch<M>>, settled: usize, blame: Blame, began: Instant, now: Instant) {
+        let release = {
+            let mut desk = lock(&self.desk);
             if self.epoch.load(Ordering::Relaxed) != epoch {
                 return; // Fenced: the messages were put back when the epoch moved.
             }
-            queue.in_hand.clear();
-            queue.put_back(&batch[settled..], blame);
-        }
-        let now = self.stats.now();
-        self.stats.in_hand_since.store(0, Ordering::Relaxed);
-        self.stats.idle_since.store(now, Ordering::Relaxed);
-        self.stats.pong.store(now, Ordering::Relaxed);
+            desk.in_hand = None;
+            desk.put_back(batch, settled..batch.len(), blame);
+            desk.settled += settled as u64;
+            desk.unreleased += settled;
+            let stats = &self.stats;
+            let at = stats.at(now);
+            stats.in_hand_since.store(0, Ordering::Relaxed);
+            stats.idle_since.store(at, Ordering::Relaxed);
+            if settled > 0 {
+                // The only writer is whoever holds the desk.
+                stats.handled.store(stats.handled.load(Ordering::Relaxed) + settled as u64, Ordering::Relaxed);
+                stats.took.record(now.duration_since(began) / u32::try_from(settled).unwrap_or(u32::MAX));
+            }
+            let together = (self.capacity.load(Ordering::Relaxed) / 8).clamp(1, RELEASED_TOGETHER);
+            if desk.waiting.is_empty() || desk.unreleased >= together { std::mem::take(&mut desk.unreleased) } else { 0 }
+        };
         if settled > 0 {
-            self.stats.handled.fetch_add(settled as u64, Ordering::Relaxed);
-            self.stats.took.record(took / u32::try_from(settled).unwrap_or(u32::MAX));
-            self.release(settled, batch[..settled].iter().map(|e| e.bytes).sum());
+            let bytes: usize = batch.entries(0..settled).map(|entry| entry.bytes).sum();
+            if bytes > 0 {
+                lock(&self.inbox).bytes -= bytes;
+            }
         }
+        if release > 0 {
+            self.give_back(release);
+        }
+        self.tell_watchers();
     }
 }

@@ -12,13 +12,20 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context};
 use tokio::time::Instant;
 
-use crate::cell::{Blame, Cell, lock};
+use crate::cell::{Cell, lock};
 use crate::chain::chain;
-use crate::mail::{Entry, Mail, Meta};
+use crate::mail::{Mail, Meta};
 use crate::panic;
+use crate::queue::{Batch, Blame};
 
-/// What the pump waits for before it takes the next batch.
-pub(crate) type Parking = Rc<RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>>;
+/// What a pump and its leases share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// What the pump waits for before it takes the next batch.
+    pub(crate) until: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// When the last lease ended, if it ended in this turn of the pump: the next one begins then.
+    pub(crate) ended: std::cell::Cell<Option<Instant>>,
+}
 
 /// A batch of messages, lent to a handler.
 ///
@@ -29,13 +36,13 @@ pub(crate) type Parking = Rc<RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>>
 pub struct Lease<M: Mail> {
     cell: Arc<Cell<M>>,
     epoch: u64,
-    batch: Vec<Arc<Entry<M>>>,
+    batch: Arc<Batch<M>>,
     settled: usize,
     /// The handler settles one by one: a death is the fault of the first that is left.
     singly: bool,
     finished: bool,
     began: Instant,
-    parking: Parking,
+    shared: Rc<Shared>,
 }
 
 impl<M: Mail> actix::Message for Lease<M> {
@@ -43,13 +50,13 @@ impl<M: Mail> actix::Message for Lease<M> {
 }
 
 impl<M: Mail> Lease<M> {
-    pub(crate) fn new(cell: Arc<Cell<M>>, epoch: u64, batch: Vec<Arc<Entry<M>>>, parking: Parking) -> Self {
-        Self { cell, epoch, batch, settled: 0, singly: false, finished: false, began: Instant::now(), parking }
+    pub(crate) fn new(cell: Arc<Cell<M>>, epoch: u64, batch: Arc<Batch<M>>, began: Instant, shared: Rc<Shared>) -> Self {
+        Self { cell, epoch, batch, settled: 0, singly: false, finished: false, began, shared }
     }
 
     /// The messages, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Meta, &M)> {
-        self.batch[self.settled..].iter().map(|e| (&e.meta, &e.message))
+        self.batch.entries(self.settled..self.batch.len()).map(|entry| (&entry.meta, &entry.message))
     }
 
     /// How many messages there are; at least one.
@@ -62,7 +69,8 @@ impl<M: Mail> Lease<M> {
     /// Handles the messages one by one; each is settled when `handle` returns. For actors without a transaction.
     pub fn each(mut self, mut handle: impl FnMut(&Meta, &M)) {
         self.singly = true;
-        while let Some(entry) = self.batch.get(self.settled).cloned() {
+        let batch = self.batch.clone();
+        for entry in batch.entries(0..batch.len()) {
             handle(&entry.meta, &entry.message);
             self.settled += 1;
         }
@@ -74,7 +82,12 @@ impl<M: Mail> Lease<M> {
     pub fn fail(&self, index: usize, error: &dyn std::error::Error) {
         self.cell.stats.failed.fetch_add(1, Ordering::Relaxed);
         let text = chain(error);
-        let (id, kind) = self.batch.get(self.settled + index).map_or((String::new(), "?"), |e| (e.meta.id.to_string(), e.message.kind()));
+        let (id, kind) = if self.settled + index < self.batch.len() {
+            let entry = self.batch.entry(self.settled + index);
+            (entry.meta.id.to_string(), entry.message.kind())
+        } else {
+            (String::new(), "?")
+        };
         let now = self.cell.stats.now();
         if let Some(unsaid) = lock(&self.cell.stats.complaint).heard(&text, now) {
             log::warn!(actor = self.cell.name, kind = kind, id = id.as_str(), error = text.as_str(), unsaid = unsaid; "message failed");
@@ -85,7 +98,7 @@ impl<M: Mail> Lease<M> {
     /// has ended.
     pub fn postpone_from(mut self, index: usize, until: impl Future<Output = ()> + 'static) {
         self.settled = (self.settled + index).min(self.batch.len());
-        *self.parking.borrow_mut() = Some(Box::pin(until));
+        *self.shared.until.borrow_mut() = Some(Box::pin(until));
         self.finish(Blame::Nobody);
     }
 
@@ -104,7 +117,9 @@ impl<M: Mail> Lease<M> {
     fn finish(&mut self, blame: Blame) {
         if !self.finished {
             self.finished = true;
-            self.cell.finish(self.epoch, &self.batch, self.settled, blame, self.began.elapsed());
+            let now = Instant::now();
+            self.shared.ended.set(Some(now));
+            self.cell.finish(self.epoch, &self.batch, self.settled, blame, self.began, now);
         }
     }
 }

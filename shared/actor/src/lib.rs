@@ -90,6 +90,7 @@ mod mailbox;
 mod panic;
 mod pump;
 mod quarantine;
+mod queue;
 mod registry;
 mod reply;
 mod restart;

@@ -101,21 +101,22 @@ impl<M: Mail> Handle<M> {
     /// # Errors
     /// `Full` (counted as refused) and `Closed` give the message back.
     pub fn try_post(&self, meta: Meta, message: M) -> Result<MsgId, SendError<M>> {
-        if !self.0.has_bytes(weight(&meta, &message)) {
-            self.0.stats.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(SendError::Full(message));
-        }
         match self.0.room.try_acquire() {
-            Ok(permit) => {
-                permit.forget();
-                Ok(self.0.push(meta, message))
-            }
-            Err(TryAcquireError::NoPermits) => {
-                self.0.stats.refused.fetch_add(1, Ordering::Relaxed);
-                Err(SendError::Full(message))
-            }
+            Ok(permit) => match self.0.push(meta, message, true) {
+                Ok(id) => {
+                    permit.forget();
+                    Ok(id)
+                }
+                Err((_, message)) => Err(self.refuse(message)),
+            },
+            Err(TryAcquireError::NoPermits) => Err(self.refuse(message)),
             Err(TryAcquireError::Closed) => Err(SendError::Closed(message)),
         }
+    }
+
+    fn refuse(&self, message: M) -> SendError<M> {
+        self.0.stats.refused.fetch_add(1, Ordering::Relaxed);
+        SendError::Full(message)
     }
 
     /// Sends, and waits for room (beehive's `Send`, manual ch. 6.6.1). Never inside a ring of actors.
@@ -131,22 +132,27 @@ impl<M: Mail> Handle<M> {
     /// # Errors
     /// `Closed` gives the message back.
     pub async fn post(&self, meta: Meta, message: M) -> Result<MsgId, SendError<M>> {
-        let bytes = weight(&meta, &message);
+        let (mut meta, mut message) = (meta, message);
         loop {
-            let freed = self.0.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if self.0.has_bytes(bytes) || self.0.room.is_closed() {
-                break;
+            let permit = match self.0.room.try_acquire() {
+                Ok(permit) => permit,
+                Err(TryAcquireError::Closed) => return Err(SendError::Closed(message)),
+                Err(TryAcquireError::NoPermits) => match self.0.room.acquire().await {
+                    Ok(permit) => permit,
+                    Err(_) => return Err(SendError::Closed(message)),
+                },
+            };
+            match self.0.push(meta, message, true) {
+                Ok(id) => {
+                    permit.forget();
+                    return Ok(id);
+                }
+                // Room for a message, but not for its bytes.
+                Err(back) => (meta, message) = back,
             }
-            freed.await;
-        }
-        match self.0.room.acquire().await {
-            Ok(permit) => {
-                permit.forget();
-                Ok(self.0.push(meta, message))
-            }
-            Err(_) => Err(SendError::Closed(message)),
+            drop(permit);
+            let bytes = weight(&meta, &message);
+            self.0.watch(|cell| cell.has_bytes(bytes) || cell.is_closed()).await;
         }
     }
 
@@ -209,17 +215,7 @@ impl<M: Mail> Handle<M> {
         M: 'static,
     {
         let mailbox = self.clone();
-        async move {
-            loop {
-                let freed = mailbox.0.freed.notified();
-                tokio::pin!(freed);
-                freed.as_mut().enable();
-                if mailbox.reached(ticket) {
-                    return;
-                }
-                freed.await;
-            }
-        }
+        async move { mailbox.0.watch(|cell| cell.settled() >= ticket.0).await }
     }
 
     /// Changes how many messages, and how many bytes of them, may wait or be in hand. What is above a smaller limit
@@ -249,7 +245,7 @@ impl<M: Mail> Handle<M> {
     /// Whether the mailbox takes no further message.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.room.is_closed()
+        self.0.is_closed()
     }
 
     /// What the page reads.
@@ -269,7 +265,10 @@ impl<M: Mail> Room<M> {
     /// Sends; cannot fail.
     pub fn send(self, meta: Meta, message: M) -> MsgId {
         self.permit.forget();
-        self.cell.push(meta, message)
+        let id = meta.id;
+        // Never refused: its room was taken before.
+        let _ = self.cell.push(meta, message, false);
+        id
     }
 }
 

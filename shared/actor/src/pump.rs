@@ -1,20 +1,20 @@
 //! The pump: takes batches from the mailbox and lends them to the actor's handler.
 
-use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::dev::MessageResponse;
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
+use tokio::time::Instant;
 
 use crate::cell::{Cell, Take, lock};
 use crate::drill::{self, Drill};
-use crate::lease::{Lease, Parking};
+use crate::lease::{Lease, Shared};
 use crate::mail::Mail;
 use crate::panic;
 use crate::stats::{DRILL, PING};
@@ -26,7 +26,7 @@ pub(crate) struct Pump<M: Mail> {
     cell: Arc<Cell<M>>,
     epoch: u64,
     batch: usize,
-    parking: Parking,
+    shared: Rc<Shared>,
     /// Between two batches, because a drill says so.
     pause: Duration,
 }
@@ -40,7 +40,7 @@ enum Strike {
 
 impl<M: Mail> Pump<M> {
     pub(crate) fn new(cell: Arc<Cell<M>>, epoch: u64, batch: usize) -> Self {
-        Self { cell, epoch, batch, parking: Rc::new(RefCell::new(None)), pause: Duration::ZERO }
+        Self { cell, epoch, batch, shared: Rc::default(), pause: Duration::ZERO }
     }
 
     /// Suffers the drill that is set, if one is.
@@ -89,7 +89,7 @@ impl<M: Mail> Pump<M> {
 
     /// Blocks this thread until it is fenced.
     fn hang(&self, time: Duration) {
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         while began.elapsed() < time && self.cell.epoch.load(Ordering::Acquire) == self.epoch {
             std::thread::park_timeout(Duration::from_millis(10));
         }
@@ -117,6 +117,7 @@ where
         if stats.signals.load(Ordering::Relaxed) != 0 {
             if stats.signals.fetch_and(!PING, Ordering::AcqRel) & PING != 0 {
                 stats.pong.store(stats.now(), Ordering::Relaxed);
+                this.cell.tidy();
             }
             match this.strike() {
                 Strike::Nothing => {}
@@ -124,21 +125,23 @@ where
                 Strike::Now => return die(drill::WORDS.to_owned(), ctx),
             }
         }
+        this.shared.ended.set(None);
         for _ in 0..BATCHES_PER_POLL {
             if ctx.waiting() {
                 return Poll::Pending;
             }
-            let parked = this.parking.borrow_mut().take();
+            let parked = this.shared.until.borrow_mut().take();
             if let Some(mut until) = parked
                 && until.as_mut().poll(task).is_pending()
             {
-                *this.parking.borrow_mut() = Some(until);
+                *this.shared.until.borrow_mut() = Some(until);
                 this.cell.keep_waker(task.waker());
                 return Poll::Pending;
             }
-            match this.cell.take(this.batch, this.epoch, task.waker()) {
+            let mut began = this.shared.ended.take();
+            match this.cell.take(this.batch, this.epoch, task.waker(), || *began.get_or_insert_with(Instant::now)) {
                 Take::Batch(batch) => {
-                    let lease = Lease::new(this.cell.clone(), this.epoch, batch, this.parking.clone());
+                    let lease = Lease::new(this.cell.clone(), this.epoch, batch, began.unwrap_or_else(Instant::now), this.shared.clone());
                     if panics_in_hand && this.takes_one() {
                         drop(lease);
                         return die(drill::WORDS.to_owned(), ctx);
@@ -150,7 +153,7 @@ where
                         return die(panic::last_words(&*payload), ctx);
                     }
                     if this.pause > Duration::ZERO {
-                        *this.parking.borrow_mut() = Some(Box::pin(tokio::time::sleep(this.pause)));
+                        *this.shared.until.borrow_mut() = Some(Box::pin(tokio::time::sleep(this.pause)));
                     }
                 }
                 Take::Empty => return Poll::Pending,

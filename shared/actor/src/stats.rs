@@ -1,7 +1,7 @@
 //! What is counted of one actor.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
@@ -22,7 +22,6 @@ pub(crate) struct Stats {
     pub(crate) failed: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) quarantined: AtomicU64,
-    pub(crate) bytes: AtomicUsize,
     pub(crate) restarts: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) hangs: AtomicU64,
@@ -30,7 +29,7 @@ pub(crate) struct Stats {
     pub(crate) in_hand_since: AtomicU64,
     /// ms after `born` of the last finished batch.
     pub(crate) idle_since: AtomicU64,
-    /// ms after `born` of the last sign of life.
+    /// ms after `born` of the last answer to a ping.
     pub(crate) pong: AtomicU64,
     /// [`PING`] and [`DRILL`]: what the pump looks for beside the mailbox.
     pub(crate) signals: AtomicU32,
@@ -76,7 +75,6 @@ impl Default for Stats {
             failed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
-            bytes: AtomicUsize::new(0),
             restarts: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             hangs: AtomicU64::new(0),
@@ -94,8 +92,19 @@ impl Default for Stats {
 }
 
 impl Stats {
+    /// ms after `born`.
+    pub(crate) fn at(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.at(Instant::now())
+    }
+
+    /// ms since the last sign of life: a pong, or a finished batch.
+    pub(crate) fn silent(&self) -> u64 {
+        let last = self.pong.load(Ordering::Relaxed).max(self.idle_since.load(Ordering::Relaxed));
+        self.now().saturating_sub(last)
     }
 
     pub(crate) fn parent(&self) -> String {

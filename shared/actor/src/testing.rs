@@ -1,14 +1,14 @@
 //! For tests of modules: probes in place of peers, leases without a supervisor, deadlines in place of sleeps.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cell::{Blame, Take};
-use crate::lease::{Lease, Parking};
-use crate::mail::{Entry, Mail, Meta};
+use crate::cell::Take;
+use crate::lease::Lease;
+use crate::mail::{Mail, Meta};
 use crate::mailbox::{Handle, mailbox};
+use crate::queue::{Batch, Blame};
 use crate::ward::Ward;
 
 /// A mailbox whose messages a test takes out itself.
@@ -18,20 +18,20 @@ pub struct Probe<M: Mail> {
 }
 
 /// A message that a [`Probe`] took out.
-pub struct Taken<M>(Arc<Entry<M>>);
+pub struct Taken<M>(Arc<Batch<M>>);
 
 impl<M> Taken<M> {
     /// Its header.
     #[must_use]
     pub fn meta(&self) -> &Meta {
-        &self.0.meta
+        &self.0.entry(0).meta
     }
 }
 
 impl<M> std::ops::Deref for Taken<M> {
     type Target = M;
     fn deref(&self) -> &M {
-        &self.0.message
+        &self.0.entry(0).message
     }
 }
 
@@ -57,10 +57,11 @@ impl<M: Mail> Probe<M> {
     /// The next message, if there is one.
     #[must_use]
     pub fn try_next(&self) -> Option<Taken<M>> {
-        match self.handle.0.take(1, self.epoch, std::task::Waker::noop()) {
+        match self.handle.0.take(1, self.epoch, std::task::Waker::noop(), tokio::time::Instant::now) {
             Take::Batch(batch) => {
-                self.handle.0.finish(self.epoch, &batch, batch.len(), Blame::Nobody, Duration::ZERO);
-                batch.into_iter().next().map(Taken)
+                let now = tokio::time::Instant::now();
+                self.handle.0.finish(self.epoch, &batch, batch.len(), Blame::Nobody, now, now);
+                Some(Taken(batch))
             }
             Take::Empty | Take::Fenced | Take::Finished => None,
         }
@@ -100,11 +101,10 @@ pub fn lease_posted<M: Mail>(messages: Vec<(Meta, M)>) -> (Lease<M>, Probe<M>) {
     for (meta, message) in messages {
         assert!(probe.handle.try_post(meta, message).is_ok(), "the mailbox has room for all");
     }
-    let Take::Batch(batch) = probe.handle.0.take(usize::MAX, probe.epoch, std::task::Waker::noop()) else {
+    let Take::Batch(batch) = probe.handle.0.take(usize::MAX, probe.epoch, std::task::Waker::noop(), tokio::time::Instant::now) else {
         panic!("a lease needs a message");
     };
-    let parking: Parking = Rc::new(RefCell::new(None));
-    (Lease::new(probe.handle.0.clone(), probe.epoch, batch, parking), probe)
+    (Lease::new(probe.handle.0.clone(), probe.epoch, batch, tokio::time::Instant::now(), Rc::default()), probe)
 }
 
 /// Waits until a condition holds, up to a deadline; polls every few ms and panics with the text of the condition.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::Quarantined;
-use crate::cell::{Blame, Cell, Snapshot, lock};
+use crate::cell::{Cell, Snapshot, lock};
 use crate::drill::Drill;
 use crate::mail::{Mail, MsgId, now_ms};
+use crate::queue::Blame;
 use crate::registry::{Bucket, EventKind, Observable, Registry, State, View};
 use crate::stats::{DRILL, Stats};
 
@@ -41,21 +42,23 @@ impl<M: Mail> Ward for Cell<M> {
     }
 
     fn next_epoch(&self, blame: bool) -> u64 {
-        let epoch = {
-            let mut queue = lock(&self.queue);
-            let rest = std::mem::take(&mut queue.in_hand);
-            queue.put_back(&rest, if blame { Blame::All } else { Blame::Nobody });
-            queue.waker = None;
-            self.epoch.fetch_add(1, Ordering::AcqRel) + 1
+        let (epoch, release) = {
+            let mut desk = lock(&self.desk);
+            if let Some(batch) = desk.in_hand.take() {
+                desk.put_back(&batch, 0..batch.len(), if blame { Blame::All } else { Blame::Nobody });
+            }
+            lock(&self.inbox).waker = None;
+            self.stats.in_hand_since.store(0, Ordering::Relaxed);
+            (self.epoch.fetch_add(1, Ordering::AcqRel) + 1, std::mem::take(&mut desk.unreleased))
         };
-        self.stats.in_hand_since.store(0, Ordering::Relaxed);
+        self.give_back(release);
         epoch
     }
 
     fn bury(&self, words: &str) -> (Vec<MsgId>, Vec<MsgId>) {
         let (blamed, doomed) = {
-            let mut queue = lock(&self.queue);
-            (std::mem::take(&mut queue.blamed), std::mem::take(&mut queue.doomed))
+            let mut desk = lock(&self.desk);
+            (std::mem::take(&mut desk.blamed), std::mem::take(&mut desk.doomed))
         };
         let buried = doomed.iter().map(|entry| entry.meta.id).collect();
         for entry in doomed {
@@ -76,29 +79,24 @@ impl<M: Mail> Ward for Cell<M> {
                 registry.note(self.name, EventKind::Quarantined, format!("message {} ({}): {words}", quarantined.id, quarantined.kind));
                 registry.quarantine().put(quarantined);
             }
-            self.release(1, entry.bytes);
+            lock(&self.inbox).bytes -= entry.bytes;
+            self.give_back(1);
         }
         (blamed, buried)
     }
 
     fn wake(&self) {
-        let waker = lock(&self.queue).waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        Cell::wake(self);
     }
 
     fn close(&self) {
-        lock(&self.queue).closed = true;
-        self.room.close();
-        self.freed.notify_waiters();
-        self.wake();
+        Cell::close(self);
     }
 
     fn drill(&self, drill: Drill) {
         *lock(&self.drill) = Some(drill);
         self.stats.signals.fetch_or(DRILL, Ordering::Release);
-        self.wake();
+        Cell::wake(self);
     }
 }
 
@@ -108,9 +106,11 @@ impl<M: Mail> Observable for Cell<M> {
     }
 
     fn view(&self) -> View {
-        let (depth, in_hand) = {
-            let queue = lock(&self.queue);
-            (queue.waiting.len(), queue.in_hand.first().map(|e| (e.message.kind(), e.meta.id)))
+        let (depth, bytes, in_hand) = {
+            let desk = lock(&self.desk);
+            let in_hand = desk.in_hand.as_ref().map(|batch| (batch.entry(0).message.kind(), batch.entry(0).meta.id));
+            let inbox = lock(&self.inbox);
+            (desk.waiting.len() + inbox.items.len(), inbox.bytes, in_hand)
         };
         let s = &self.stats;
         let now = s.now();
@@ -125,7 +125,7 @@ impl<M: Mail> Observable for Cell<M> {
             epoch: self.epoch.load(Ordering::Relaxed),
             depth,
             capacity,
-            bytes: s.bytes.load(Ordering::Relaxed),
+            bytes,
             bytes_max,
             handled: s.handled.load(Ordering::Relaxed),
             per_second: 0.0,
@@ -157,6 +157,6 @@ impl<M: Mail> Observable for Cell<M> {
     }
 
     fn sample(&self) -> (u64, usize) {
-        (self.stats.handled.load(Ordering::Relaxed), lock(&self.queue).waiting.len())
+        (self.stats.handled.load(Ordering::Relaxed), self.depth())
     }
 }

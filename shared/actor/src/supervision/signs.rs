@@ -28,7 +28,7 @@ impl Supervision {
         for child in self.children.iter().filter(|c| c.life.is_some() && c.ending.is_none()) {
             let What::Actor(actor) = &child.spec.what else { continue };
             let stats = actor.ward.stats();
-            let silent = stats.now().saturating_sub(stats.pong.load(Ordering::Relaxed));
+            let silent = stats.silent();
             let up = stats.state.load(Ordering::Relaxed) == State::Up as u32;
             if up && u128::from(silent) > silent_for {
                 stats.state.store(State::Hung as u32, Ordering::Relaxed);
