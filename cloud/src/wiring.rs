@@ -153,10 +153,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
 
     // All ports before any actor: an occupied one ends the process before anything has happened.
     let ready = Arc::new(AtomicBool::new(false));
-    let admin = admin::serve(admin_settings(&config, hub.clone(), ready.clone()), supervisor.registry()).map_err(|error| match &error {
-        admin::AdminError::Bind { .. } => Exit::Unavailable(chain(&error)),
-        admin::AdminError::NotLoopback(_) => unsettled(chain(&error)),
-    })?;
+    let admin = admin::bind(admin_settings(&config, hub.clone(), ready.clone())).map_err(|error| admin_failed(&error))?;
     let tls = certificates.server_tls(ClientCertificates::Required).map_err(|error| Exit::from(&error))?;
     let nodes = cloud_hub::listener::start(hub.clone(), tls).map_err(|error| Exit::Unavailable(chain(&error)))?;
     let (joins, joins_at) =
@@ -166,6 +163,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     let running = supervisor.start(move |why| {
         let _ = gave_up.send(why);
     });
+    let admin = admin.serve(running.clone()).map_err(|error| admin_failed(&error))?;
     let (nodes_handle, nodes_at, joins_handle) = (nodes.handle(), nodes.address, joins.handle());
     actix_rt::spawn(nodes.server);
     actix_rt::spawn(joins);
@@ -188,6 +186,13 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
         api.stop().await;
     }
     end
+}
+
+fn admin_failed(error: &admin::AdminError) -> Exit {
+    match error {
+        admin::AdminError::Bind { .. } => Exit::Unavailable(chain(error)),
+        admin::AdminError::NotLoopback(_) | admin::AdminError::Access(_) => unsettled(chain(error)),
+    }
 }
 
 /// The end of a configuration that is well-formed and still cannot work.
@@ -270,7 +275,15 @@ fn admin_settings(config: &CloudConfig, hub: Arc<Hub>, ready: Arc<AtomicBool>) -
         title: "skep-cloud".to_owned(),
         prefix: "skep_cloud",
         extra: Arc::new(move || metrics(&hub.totals())),
-        not_ready: Arc::new(move || (!ready.load(Ordering::Acquire)).then(|| "starting or stopping".to_owned())),
+        read_only: Vec::new(),
+        hosts: Vec::new(),
+        access: admin::Access::Loopback,
+        checks: Arc::new(move || {
+            let up = if ready.load(Ordering::Acquire) { Ok(()) } else { Err("starting or stopping".to_owned()) };
+            vec![admin::Check::ready("serving", up)]
+        }),
+        fault_injection: false,
+        log: None,
         routes: |_| {},
         data: Arc::new(|_| {}),
     }

@@ -250,17 +250,22 @@ fn supervise(
 fn start_admin(config: &EdgeConfig, running: &Running, seen: Arc<figures::Sources>) -> Result<AdminServer, Exit> {
     let store = web::Data::new(seen.store.clone());
     let admin = AdminConfig {
-        listen: [Some(config.admin()), config.read_only().filter(|_| config.runs(Module::Edged))].into_iter().flatten().collect(),
+        listen: vec![config.admin()],
+        read_only: config.read_only().filter(|_| config.runs(Module::Edged)).into_iter().collect(),
+        hosts: Vec::new(),
+        access: admin::Access::Loopback,
         title: format!("skep-edge {}", config.node()),
         prefix: "skep_edge",
         extra: Arc::new(move || seen.metrics()),
-        not_ready: Arc::new(|| None),
+        checks: Arc::new(Vec::new),
+        fault_injection: false,
+        log: None,
         routes: edged::read_only::routes,
         data: Arc::new(move |server| {
             server.app_data(store.clone());
         }),
     };
-    admin::serve(admin, running.registry()).map_err(|error| Exit::Unavailable(chain(&error)))
+    admin::serve(admin, running.clone()).map_err(|error| Exit::Unavailable(chain(&error)))
 }
 
 /// The actors drain, last started first: mailboxes close towards the border, so what was accepted is still answered. Then

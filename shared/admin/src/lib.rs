@@ -12,16 +12,26 @@
 //! floods. It listens on loopback addresses only, and refuses a request whose `Host` is no loopback name (DNS
 //! rebinding). Nothing here changes anything.
 
+mod access;
 mod claim;
+mod config;
 pub mod exit;
 mod hangup;
+mod health;
+mod logging;
 mod metrics;
 mod page;
 mod server;
 pub mod settings;
+mod tls;
 
+pub use access::{AccessError, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, read_token};
 pub use claim::{Claim, claim};
+pub use config::{Access, AdminConfig, AdminError};
 pub use exit::Exit;
 pub use hangup::outlive_hangup;
+pub use health::Check;
+pub use logging::{BadFilter, FILTER_BYTES_MAX, LogControl, LogError};
 pub use metrics::Metric;
-pub use server::{AdminConfig, AdminError, AdminServer, serve};
+pub use server::{AdminServer, Bound, bind, serve};
+pub use tls::client_certificates;

@@ -1,60 +1,39 @@
 //! The HTTP server of a daemon's administrator.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix_web::body::MessageBody;
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::guard;
 use actix_web::http::header;
-use actix_web::middleware::{Next, from_fn};
+use actix_web::middleware::{DefaultHeaders, Next, from_fn};
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data};
-use actix_web::{App, Error, HttpResponse, HttpServer};
-use actor::{Health, Registry};
+use actix_web::{App, Error, HttpMessage as _, HttpRequest, HttpResponse, HttpServer};
+use actor::{Registry, Running};
 
-use crate::metrics::{self, Metric};
+use crate::access::{Admitted, Certified, Gate, ReadOnlyDoor, Refusal};
+use crate::config::{Access, AdminConfig, AdminError};
+use crate::health::{self, Asked, Probe};
+use crate::metrics;
 use crate::page;
 
-/// How the server is set up.
-#[derive(Clone)]
-pub struct AdminConfig {
-    /// Addresses to listen on; each must be a loopback address.
-    pub listen: Vec<SocketAddr>,
-    /// Title of the page: the daemon's name and node.
-    pub title: String,
-    /// Prefix of the metrics: `skep_edge`, `skep_cloud`.
-    pub prefix: &'static str,
-    /// Further figures of the daemon.
-    pub extra: Arc<dyn Fn() -> Vec<Metric> + Send + Sync>,
-    /// `None` when the daemon is ready to serve; else what it waits for.
-    pub not_ready: Arc<dyn Fn() -> Option<String> + Send + Sync>,
-    /// Further routes of the daemon.
-    pub routes: fn(&mut web::ServiceConfig),
-    /// What those routes need.
-    pub data: Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>,
-}
+/// Connections at once; more wait.
+const CONNECTIONS_MAX: usize = 64;
 
-/// Why the server could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// Somebody else listens there, or the address is not ours.
-    #[error("failed to listen on {address} for the admin page: free the port or set `admin.port`")]
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The page has no authentication.
-    #[error("the admin page has no authentication and listens on loopback only: set `admin.address` to 127.0.0.1 instead of {0}")]
-    NotLoopback(IpAddr),
+/// A server that has its ports and serves nothing yet: for a daemon that wants to know early that they are free.
+pub struct Bound {
+    config: AdminConfig,
+    listeners: Vec<(SocketAddr, TcpListener)>,
+    gate: Gate,
 }
 
 /// A running server.
 pub struct AdminServer {
-    /// Where it listens; tells the port that was chosen for port 0.
+    /// Where it listens; tells the port that was chosen for port 0. First `listen`, then `read_only`.
     pub addresses: Vec<SocketAddr>,
     handle: ServerHandle,
 }
@@ -66,62 +45,142 @@ impl AdminServer {
     }
 }
 
-struct Shared {
-    config: AdminConfig,
-    registry: Registry,
+pub(crate) struct Shared {
+    pub(crate) config: AdminConfig,
+    pub(crate) running: Running,
+    pub(crate) registry: Registry,
+    pub(crate) gate: Gate,
 }
 
-/// Starts the server on a worker thread of its own.
+/// Takes the ports and reads what protects them.
 ///
 /// # Errors
 /// See [`AdminError`].
-pub fn serve(config: AdminConfig, registry: Registry) -> Result<AdminServer, AdminError> {
-    if let Some(outside) = config.listen.iter().find(|a| !a.ip().is_loopback()) {
-        return Err(AdminError::NotLoopback(outside.ip()));
+pub fn bind(config: AdminConfig) -> Result<Bound, AdminError> {
+    let outside = |addresses: &[SocketAddr]| addresses.iter().find(|a| !a.ip().is_loopback()).copied();
+    match &config.access {
+        Access::Loopback => outside(&config.listen).map_or(Ok(()), |outside| Err(AdminError::NotLoopback(outside)))?,
+        Access::Token(_) => {
+            if let Some(address) = outside(&config.listen) {
+                log::warn!(address:% = address; "the admin page is open to the network without TLS: whoever reads the network reads its token");
+            }
+        }
+        Access::ClientCertificates(_) => {}
     }
-    let (routes, data) = (config.routes, config.data.clone());
-    let listen = config.listen.clone();
-    let shared = Data::new(Shared { config, registry });
-    let mut server = HttpServer::new(move || {
-        App::new()
-            .app_data(shared.clone())
-            .wrap(from_fn(only_local_hosts))
-            .configure(|c| data(c))
-            .configure(routes)
-            .route("/", web::get().to(index))
-            .route("/api/actors", web::get().to(actors))
-            .route("/api/actors/{name}", web::get().to(one_actor))
-            .route("/api/events", web::get().to(events))
-            .route("/metrics", web::get().to(metrics_text))
-            .route("/healthz", web::get().to(live))
-            .route("/livez", web::get().to(live))
-            .route("/readyz", web::get().to(ready))
-    })
-    .workers(1)
-    .max_connections(64)
-    .client_request_timeout(Duration::from_secs(5))
-    .shutdown_timeout(1)
-    .disable_signals();
-    for address in listen {
-        server = server.bind(address).map_err(|source| AdminError::Bind { address, source })?;
+    if let Some(outside) = outside(&config.read_only) {
+        return Err(AdminError::NotLoopback(outside));
     }
-    let addresses = server.addrs();
-    let server = server.run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
-    Ok(AdminServer { addresses, handle })
+    let mut listeners = Vec::new();
+    for address in config.listen.iter().chain(&config.read_only).copied() {
+        let listener = TcpListener::bind(address).map_err(|source| AdminError::Bind { address, source })?;
+        let resolved = listener.local_addr().map_err(|source| AdminError::Bind { address, source })?;
+        listeners.push((resolved, listener));
+    }
+    let resolved: Vec<_> = listeners.iter().map(|(address, _)| *address).collect();
+    let (listen, read_only) = resolved.split_at(config.listen.len());
+    let gate = Gate::new(&config.access, listen.to_vec(), read_only.to_vec(), config.hosts.clone())?;
+    Ok(Bound { config, listeners, gate })
 }
 
-/// Refuses a `Host` that is no loopback name: a page of the wide web that resolves its own name to 127.0.0.1 must not
-/// read this server through a browser (DNS rebinding).
-async fn only_local_hosts(request: ServiceRequest, next: Next<impl MessageBody>) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
-    let local = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !local {
-        return Err(actix_web::error::ErrorMisdirectedRequest("this page answers to localhost and loopback addresses only"));
+/// [`bind`] and [`Bound::serve`].
+///
+/// # Errors
+/// See [`AdminError`].
+pub fn serve(config: AdminConfig, running: Running) -> Result<AdminServer, AdminError> {
+    bind(config)?.serve(running)
+}
+
+impl Bound {
+    /// Starts to serve on a worker thread of its own.
+    ///
+    /// # Errors
+    /// [`AdminError::Bind`].
+    pub fn serve(self, running: Running) -> Result<AdminServer, AdminError> {
+        let Self { config, listeners, gate } = self;
+        let tls = match &config.access {
+            Access::ClientCertificates(tls) => Some(tls.clone()),
+            Access::Loopback | Access::Token(_) => None,
+        };
+        let (routes, data) = (config.routes, config.data.clone());
+        let shared = Data::new(Shared { registry: running.registry(), running, config, gate });
+        let served = shared.clone();
+        let mut server = HttpServer::new(move || {
+            App::new()
+                .app_data(served.clone())
+                .wrap(from_fn(at_the_door))
+                .wrap(headers())
+                .configure(|c| data(c))
+                .configure(routes)
+                .service(web::scope("").guard(guard::fn_guard(|asked| !asked.req_data().contains::<ReadOnlyDoor>())).configure(own_routes))
+        })
+        .on_connect(|connection, extensions| {
+            let certified = connection.downcast_ref::<TlsStream<TcpStream>>().is_some_and(|tls| tls.get_ref().1.peer_certificates().is_some());
+            if certified {
+                extensions.insert(Certified);
+            }
+        })
+        .workers(1)
+        .max_connections(CONNECTIONS_MAX)
+        .client_request_timeout(Duration::from_secs(5))
+        .shutdown_timeout(1)
+        .disable_signals();
+        let mut addresses = Vec::new();
+        for (address, listener) in listeners {
+            server = match &tls {
+                Some(tls) if !shared.gate.is_read_only(address) => server.listen_rustls_0_23(listener, tls.as_ref().clone()),
+                _ => server.listen(listener),
+            }
+            .map_err(|source| AdminError::Bind { address, source })?;
+            addresses.push(address);
+        }
+        let server = server.run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Ok(AdminServer { addresses, handle })
     }
-    next.call(request).await
+}
+
+fn own_routes(app: &mut web::ServiceConfig) {
+    app.route("/", web::get().to(index))
+        .route("/api/actors", web::get().to(actors))
+        .route("/api/actors/{name}", web::get().to(one_actor))
+        .route("/api/events", web::get().to(events))
+        .route("/metrics", web::get().to(metrics_text));
+    for (path, probe) in [("/healthz", Probe::Health), ("/livez", Probe::Live), ("/readyz", Probe::Ready)] {
+        app.route(path, web::get().to(move |shared, request| health_of(probe, shared, request)));
+        app.route(&format!("{path}/{{check}}"), web::get().to(move |shared, request, check| one_check(probe, shared, request, check)));
+    }
+}
+
+fn headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add((header::CACHE_CONTROL, "no-store"))
+        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        // Not `no-referrer`: browsers then send the origin of our own forms as `null`.
+        .add((header::REFERRER_POLICY, "same-origin"))
+        .add(("Cross-Origin-Resource-Policy", "same-origin"))
+        .add((header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
+}
+
+async fn at_the_door<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let Some(shared) = request.app_data::<Data<Shared>>().cloned() else {
+        return Ok(request.into_response(HttpResponse::InternalServerError().finish()).map_into_right_body());
+    };
+    if let Err(refusal) = shared.gate.admit(&request).await {
+        return Ok(request.into_response(refused(refusal)).map_into_right_body());
+    }
+    if shared.gate.is_read_only(request.app_config().local_addr()) {
+        request.extensions_mut().insert(ReadOnlyDoor);
+    }
+    Ok(next.call(request).await?.map_into_left_body())
+}
+
+pub(crate) fn refused(refusal: Refusal) -> HttpResponse {
+    let mut answer = HttpResponse::build(refusal.status());
+    if matches!(refusal, Refusal::NoCredentials | Refusal::WrongCredentials) {
+        answer.insert_header((header::WWW_AUTHENTICATE, "Basic realm=\"skep\", charset=\"UTF-8\""));
+    }
+    answer.content_type("text/plain; charset=utf-8").body(format!("{}\n", refusal.sentence()))
 }
 
 async fn index(shared: Data<Shared>) -> HttpResponse {
@@ -131,7 +190,6 @@ async fn index(shared: Data<Shared>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(html)
 }
 
@@ -156,19 +214,27 @@ async fn metrics_text(shared: Data<Shared>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
 }
 
-async fn live(shared: Data<Shared>) -> HttpResponse {
-    match shared.registry.health() {
-        Health::Red(why) => HttpResponse::ServiceUnavailable().body(format!("{why}\n")),
-        Health::Green | Health::Yellow(_) => HttpResponse::Ok().body("ok\n"),
+async fn health_of(probe: Probe, shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).map(web::Query::into_inner).unwrap_or_default();
+    let asked = Asked {
+        verbose: pairs.iter().any(|(key, _)| key == "verbose"),
+        exclude: pairs.into_iter().filter(|(key, _)| key == "exclude").map(|(_, name)| name).collect(),
+        reasons: request.extensions().contains::<Admitted>(),
+    };
+    let (status, text) = health::report(probe, &findings(probe, &shared), &asked);
+    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
+}
+
+async fn one_check(probe: Probe, shared: Data<Shared>, request: HttpRequest, check: web::Path<String>) -> HttpResponse {
+    let reasons = request.extensions().contains::<Admitted>();
+    match health::report_one(&findings(probe, &shared), &check, reasons) {
+        Some((status, text)) => HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text),
+        None => HttpResponse::NotFound().body("no check of this name: add ?verbose to see them\n"),
     }
 }
 
-async fn ready(shared: Data<Shared>) -> HttpResponse {
-    let waits = (shared.config.not_ready)();
-    match (shared.registry.health(), waits) {
-        (Health::Green, None) => HttpResponse::Ok().body("ok\n"),
-        (Health::Yellow(why) | Health::Red(why), _) | (Health::Green, Some(why)) => HttpResponse::ServiceUnavailable().body(format!("{why}\n")),
-    }
+fn findings(probe: Probe, shared: &Shared) -> Vec<health::Finding> {
+    health::findings(probe, &shared.registry, (shared.config.checks)())
 }
 
 #[cfg(test)]
@@ -182,6 +248,7 @@ mod tests {
     use actor::{ChildSpec, Lease, Mail, Policy, Supervisor};
 
     use super::*;
+    use crate::{Check, Metric};
 
     struct Stop(Arc<AtomicBool>);
     impl Mail for Stop {
@@ -210,7 +277,12 @@ mod tests {
             title: "skep-test <node>".into(),
             prefix: "skep_test",
             extra: Arc::new(|| vec![Metric::gauge("nodes", "Nodes.", 3.0).of("state", "up")]),
-            not_ready: Arc::new(|| Some("waits for the database".into())),
+            checks: Arc::new(|| vec![Check::ready("database", Err("is being opened".into()))]),
+            read_only: vec![],
+            hosts: vec![],
+            access: Access::Loopback,
+            fault_injection: false,
+            log: None,
             routes: |_| {},
             data: Arc::new(|_| {}),
         }
@@ -235,7 +307,7 @@ mod tests {
                 handle.try_send(Stop(release.clone())).unwrap();
             }
             actor::eventually!(Duration::from_secs(10), handle.observe().view().in_hand.is_some());
-            let server = serve(config("127.0.0.1:0"), running.registry()).unwrap();
+            let server = serve(config("127.0.0.1:0"), running.clone()).unwrap();
             let address = server.addresses[0];
             let (seen, release_too) = (release.clone(), release);
             actix_web::rt::task::spawn_blocking(move || {
@@ -249,7 +321,7 @@ mod tests {
                     "{metrics}"
                 );
                 assert!(get(address, "/healthz", "127.0.0.1").starts_with("HTTP/1.1 200"));
-                assert!(get(address, "/readyz", "127.0.0.1").contains("waits for the database"));
+                assert!(get(address, "/readyz", "127.0.0.1").contains("[-]database failed: is being opened"));
                 for rebound in ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""] {
                     assert!(get(address, "/", rebound).starts_with("HTTP/1.1 4"), "{rebound}");
                 }
@@ -266,10 +338,10 @@ mod tests {
     #[test]
     fn an_address_that_is_not_loopback_and_an_occupied_port_are_refused_with_the_reason() {
         actix_rt::System::new().block_on(async {
-            assert!(matches!(serve(config("0.0.0.0:0"), Registry::new()), Err(AdminError::NotLoopback(_))));
+            assert!(matches!(bind(config("0.0.0.0:0")), Err(AdminError::NotLoopback(_))));
             let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = taken.local_addr().unwrap();
-            let error = serve(config(&address.to_string()), Registry::new()).err().unwrap();
+            let error = bind(config(&address.to_string())).err().unwrap();
             assert!(error.to_string().contains(&address.to_string()));
         });
     }
