@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actor::{ChildSpec, Policy, Supervisor, chain, mailbox_with_bytes};
+use actor::{ChildSpec, Policy, Quarantine, Registry, Supervisor, chain, mailbox_with_bytes};
 use admin::{Exit, Metric};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use model::{Clock, SystemClock};
@@ -95,6 +95,10 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
         }
     };
 
+    // How a message of it enters again, and who hears that one came here, is said by the border: CloudHub.
+    let quarantine = open_quarantine(&config)?;
+    let registry = Registry::with_quarantine(quarantine.clone());
+
     limits::raise_open_files(config.cloudhub.node_limit);
     let cloud_hub = mailbox_with_bytes("cloud_hub", 8192, 64 * MIB);
     let downstream = mailbox_with_bytes("downstream", 1024, 16 * MIB);
@@ -121,6 +125,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
 
     // Each incarnation has a client of its own, whose connections live on its arbiter and end with it.
     let supervisor = Supervisor::new("cloud", Policy::default())
+        .registered(&registry)
         .child(ChildSpec::new(&cloud_hub, {
             let hub = hub.clone();
             move || CloudHub::new(hub.clone())
@@ -185,6 +190,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     if let Some(api) = api {
         api.stop().await;
     }
+    quarantine.flush();
     end
 }
 
@@ -193,6 +199,13 @@ fn admin_failed(error: &admin::AdminError) -> Exit {
         admin::AdminError::Bind { .. } => Exit::Unavailable(chain(error)),
         admin::AdminError::NotLoopback(_) | admin::AdminError::Access(_) => unsettled(chain(error)),
     }
+}
+
+fn open_quarantine(config: &CloudConfig) -> Result<Quarantine, Exit> {
+    let directory = config.quarantine_dir();
+    Quarantine::open(&directory).map_err(|error| {
+        Exit::State(format!("cannot use the quarantine's directory `{}`: {error}; give this user the right to, or set `data-dir`", directory.display()))
+    })
 }
 
 /// The end of a configuration that is well-formed and still cannot work.

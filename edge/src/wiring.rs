@@ -16,9 +16,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use actix::Context;
 use actix_web::web;
-use actor::{ChildSpec, Handle, Lease, Mail, Policy, Running, Supervisor, chain, mailbox};
+use actor::{ChildSpec, Handle, Policy, Quarantine, Registry, Running, Supervisor, chain, mailbox};
 use admin::{AdminConfig, AdminServer, Exit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -64,13 +63,17 @@ async fn serve(config: EdgeConfig) -> Result<(), Exit> {
     let store = Store::open(config.database()).map_err(|error| database_unusable(&config.database(), &chain(&error)))?;
     store.end_process_when_stuck(STUCK_AFTER).map_err(|error| Exit::State(format!("cannot start the store's watch: {error}")))?;
 
+    // How a message of it enters again, and who hears that one came here, is said by the borders: EventBus and EdgeHub.
+    let quarantine = open_quarantine(&config)?;
+    let registry = Registry::with_quarantine(quarantine.clone());
+
     let mail = Mailboxes::new();
     let mqtt = start_mqtt(&config, &mail)?;
     let link = start_link(&config, identity.is_some(), &mail)?;
     let engine = open_engine(&config, &mail)?;
     let reports = communication::Shared::default();
     let (escalate, mut escalated) = mpsc::unbounded_channel();
-    let running = supervise(&config, &mail, &store, mqtt.as_ref(), link.as_ref(), engine.as_ref(), &reports)?.start(move |why| {
+    let running = supervise(&config, &mail, &store, mqtt.as_ref(), link.as_ref(), engine.as_ref(), &reports)?.registered(&registry).start(move |why| {
         let _ = escalate.send(why);
     });
     let seen = Arc::new(figures::Sources { store, mqtt: Mutex::new(mqtt), link: Mutex::new(link), reports });
@@ -103,7 +106,15 @@ async fn serve(config: EdgeConfig) -> Result<(), Exit> {
         _ = terminate.recv() => log::warn!("second signal: ending at once"),
         _ = interrupt.recv() => log::warn!("second signal: ending at once"),
     }
+    quarantine.flush();
     end.map(|_| ())
+}
+
+fn open_quarantine(config: &EdgeConfig) -> Result<Quarantine, Exit> {
+    let directory = config.quarantine_dir();
+    Quarantine::open(&directory).map_err(|error| {
+        Exit::State(format!("cannot use the quarantine's directory `{}`: {error}; give this user the right to, or set `data-dir`", directory.display()))
+    })
 }
 
 /// Every mailbox of the daemon; made before any actor, so that rings need no registry.
@@ -200,7 +211,7 @@ fn supervise(
 
     tree = tree.child(match mqtt {
         Some(mqtt) => ChildSpec::new(&mail.event_bus, mqtt.factory()),
-        None => ChildSpec::new(&mail.event_bus, || Discard),
+        None => ChildSpec::disabled(&mail.event_bus),
     });
 
     let peers = edge_hub::Peers {
@@ -215,7 +226,7 @@ fn supervise(
     };
     tree = tree.child(match link {
         Some(link) => ChildSpec::new(&mail.edge_hub, link.factory(peers)),
-        None => ChildSpec::new(&mail.edge_hub, || Discard),
+        None => ChildSpec::disabled(&mail.edge_hub),
     });
 
     let peers = communication::Peers { own: mail.communication.clone(), event_bus: mail.event_bus.clone(), edge_hub: mail.edge_hub.clone() };
@@ -242,7 +253,7 @@ fn supervise(
     let peers = edged::Peers { meta_manager: mail.meta_manager.clone(), own: mail.edged.clone() };
     tree = tree.child(match engine {
         Some(engine) => ChildSpec::new(&mail.edged, engine.factory(store.clone(), peers)),
-        None => ChildSpec::new(&mail.edged, || Discard),
+        None => ChildSpec::disabled(&mail.edged),
     });
     Ok(tree)
 }
@@ -275,20 +286,6 @@ async fn stop(running: &Running, seen: &figures::Sources, admin: Option<&AdminSe
     seen.close_sockets().await;
     if let Some(admin) = admin {
         admin.stop().await;
-    }
-}
-
-/// Stands in for a module that is not enabled: takes what is sent to it and forgets it.
-struct Discard;
-
-impl actix::Actor for Discard {
-    type Context = Context<Self>;
-}
-
-impl<M: Mail> actix::Handler<Lease<M>> for Discard {
-    type Result = ();
-    fn handle(&mut self, lease: Lease<M>, _: &mut Self::Context) {
-        lease.done();
     }
 }
 

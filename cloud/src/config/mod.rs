@@ -241,6 +241,11 @@ impl CloudConfig {
         self.data_dir.join("pki")
     }
 
+    /// Where messages are kept that killed their actor.
+    pub fn quarantine_dir(&self) -> PathBuf {
+        self.data_dir.join("quarantine")
+    }
+
     /// Database of the embedded API.
     pub fn database(&self) -> PathBuf {
         self.data_dir.join("cloud.db")

@@ -90,6 +90,12 @@ impl EdgeConfig {
         if self.database.source.as_os_str().is_empty() { self.data_dir.join("edge.db") } else { self.database.source.clone() }
     }
 
+    /// Where messages are kept that killed their actor.
+    #[must_use]
+    pub fn quarantine_dir(&self) -> PathBuf {
+        self.data_dir.join("quarantine")
+    }
+
     /// URL of CloudHub, unless the placement server is asked.
     #[must_use]
     pub fn cloud_url(&self) -> String {
