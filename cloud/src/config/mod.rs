@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use admin::keys::Daemon;
+pub use admin::keys::{Admin, Log, Supervision};
 pub use admin::settings::{LoadError, load};
 
 /// Where the configuration is looked for when no file is named; it may be absent.
@@ -27,8 +29,14 @@ pub struct CloudConfig {
     pub controller: ControllerConfig,
     /// The embedded Kubernetes API.
     pub embedded: EmbeddedConfig,
+    /// When an actor counts as silent or hopeless.
+    pub supervision: Supervision,
+    /// Room of each mailbox.
+    pub mailbox: MailboxConfig,
     /// The page that shows the mailboxes.
-    pub admin: AdminConfig,
+    pub admin: Admin<Page>,
+    /// Logging.
+    pub log: Log,
 }
 
 /// `cloudhub.*`
@@ -91,14 +99,22 @@ pub struct EmbeddedConfig {
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// `admin.*`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The page of the cloud service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page;
+
+impl Daemon for Page {
+    const PORT: u16 = 10361;
+}
+
+/// `mailbox.*`: one room for each mailbox, in place of its own one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct AdminConfig {
-    /// Address the page listens on; whoever reaches it reads it.
-    pub address: IpAddr,
-    /// Port the page listens on.
-    pub port: u16,
+pub struct MailboxConfig {
+    /// Messages that may wait or be in hand; absent: the number of each.
+    pub messages: Option<usize>,
+    /// MiB of them; absent: the number of each.
+    pub bytes: Option<usize>,
 }
 
 impl Default for CloudConfig {
@@ -108,7 +124,10 @@ impl Default for CloudConfig {
             cloudhub: CloudHubConfig::default(),
             controller: ControllerConfig::default(),
             embedded: EmbeddedConfig::default(),
-            admin: AdminConfig::default(),
+            supervision: Supervision::default(),
+            mailbox: MailboxConfig::default(),
+            admin: Admin::default(),
+            log: Log::default(),
         }
     }
 }
@@ -136,12 +155,6 @@ impl Default for HttpsConfig {
 impl Default for EmbeddedConfig {
     fn default() -> Self {
         Self { enabled: None, address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10443, kubeconfig: None }
-    }
-}
-
-impl Default for AdminConfig {
-    fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 10361 }
     }
 }
 
@@ -184,9 +197,14 @@ impl CloudConfig {
         if hub.port != 0 && hub.port == hub.https.port {
             return Err(format!("`cloudhub.port` and `cloudhub.https.port` are both {}; give them two ports", hub.port));
         }
-        if !self.admin.address.is_loopback() {
-            return Err(format!("`admin.address` is {}, but the page has no login; choose a loopback address", self.admin.address));
+        for (key, value, (least, most)) in
+            [("mailbox.messages", self.mailbox.messages, (16, 1_048_576)), ("mailbox.bytes", self.mailbox.bytes, (1, 4096))]
+        {
+            if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+                return Err(format!("`{key}` is {value}; choose {least} to {most}, or null for the number of each mailbox"));
+            }
         }
+        self.supervision.check().and_then(|()| self.admin.check()).and_then(|()| self.log.check()).map_err(|invalid| invalid.to_string())?;
         if self.data_dir.as_os_str().is_empty() {
             return Err("`data-dir` is empty; name a directory".into());
         }
@@ -321,6 +339,12 @@ mod tests {
         config = CloudConfig::default();
         config.admin.address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         assert!(config.check().unwrap_err().contains("admin.address"));
+        config = CloudConfig::default();
+        config.mailbox.messages = Some(0);
+        assert!(config.check().unwrap_err().contains("mailbox.messages"));
+        config = CloudConfig::default();
+        config.supervision.silent_after = config.supervision.ping_interval;
+        assert!(config.check().unwrap_err().contains("supervision.silent-after"));
         config = CloudConfig::default();
         config.cloudhub.https.port = config.cloudhub.port;
         assert!(config.check().unwrap_err().contains("https.port"));

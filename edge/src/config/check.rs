@@ -1,25 +1,14 @@
 //! What the types cannot say: values that are well-formed and still cannot work.
 
+use admin::keys::Invalid;
 use model::{Namespace, NodeName};
 
-use super::EdgeConfig;
-
-/// A key whose value cannot be used.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{key}` is {value}: {advice}")]
-pub struct Invalid {
-    /// The key, dotted.
-    pub key: &'static str,
-    /// Its value.
-    pub value: String,
-    /// What to write instead.
-    pub advice: String,
-}
+use super::{EdgeConfig, Module};
 
 impl EdgeConfig {
     /// The first value that cannot work.
     pub(super) fn check(&self) -> Result<(), Invalid> {
-        let invalid = |key, value: &dyn std::fmt::Display, advice: &str| Err(Invalid { key, value: format!("`{value}`"), advice: advice.to_owned() });
+        let invalid = |key, value: &dyn std::fmt::Display, advice: &str| Err(Invalid::new(key, value, advice));
         let node = &self.edgehub.controller.node_id;
         if let Err(e) = NodeName::try_from(node.as_str()) {
             return invalid("edgehub.controller.node-id", node, &format!("set the node's name as Kubernetes writes it ({e})"));
@@ -69,11 +58,24 @@ impl EdgeConfig {
                 return invalid(key, &on, "there is no such plugin in this version; write false");
             }
         }
-        for (key, address) in [("admin.address", self.admin.address), ("edged.read-only-address", self.edged.read_only_address)] {
-            if !address.is_loopback() {
-                return invalid(key, &address, "this endpoint has no authentication; write a loopback address such as 127.0.0.1");
+        if !self.edged.read_only_address.is_loopback() {
+            let advice = "this endpoint has no authentication; write a loopback address such as 127.0.0.1";
+            return invalid("edged.read-only-address", &self.edged.read_only_address, advice);
+        }
+        for (key, value, (least, most)) in
+            [("mailbox.messages", self.mailbox.messages, (16, 65_536)), ("mailbox.bytes", self.mailbox.bytes, (1, 1024))]
+        {
+            if !(least..=most).contains(&value) {
+                return invalid(key, &value, &format!("write a number between {least} and {most}"));
             }
         }
+        if self.runs(Module::Edged) && !self.runs(Module::MetaManager) {
+            let advice = "edged stores and reports through metaManager: enable both, or leave out edged too";
+            return invalid("modules.enabled", &"edged without metaManager", advice);
+        }
+        self.supervision.check()?;
+        self.admin.check()?;
+        self.log.check()?;
         if !self.data_dir.is_absolute() && self.data_dir.as_os_str().is_empty() {
             return invalid("data-dir", &self.data_dir.display(), "name a directory");
         }

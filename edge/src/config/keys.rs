@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use admin::keys::{Admin, Daemon, Log, Supervision};
 use serde::{Deserialize, Serialize};
 
 /// The edge daemon's settings.
@@ -23,10 +24,22 @@ pub struct EdgeConfig {
     pub database: Database,
     /// Which modules run.
     pub modules: Modules,
+    /// When an actor counts as silent or hopeless.
+    pub supervision: Supervision,
+    /// Room of each mailbox.
+    pub mailbox: Mailbox,
     /// The admin page.
-    pub admin: Admin,
+    pub admin: Admin<Page>,
     /// Logging.
     pub log: Log,
+}
+
+/// The page of the edge daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page;
+
+impl Daemon for Page {
+    const PORT: u16 = 10360;
 }
 
 /// MQTT settings (manual ch. 14.4).
@@ -182,7 +195,7 @@ pub enum Module {
     /// EdgeHub.
     #[serde(rename = "websocket")]
     WebSocket,
-    /// MetaManager; always runs, because others store through it.
+    /// MetaManager: objects of the cloud, and the statuses of pods.
     #[serde(rename = "metaManager")]
     MetaManager,
     /// Pods.
@@ -196,22 +209,14 @@ pub enum Module {
     DbTest,
 }
 
-/// The admin page.
+/// Room of each mailbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Admin {
-    /// A loopback address.
-    pub address: IpAddr,
-    /// Its port; 0 lets the system choose.
-    pub port: u16,
-}
-
-/// Logging.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or env_logger's `module=level,…`. `RUST_LOG` wins.
-    pub level: String,
+pub struct Mailbox {
+    /// Messages that may wait or be in hand.
+    pub messages: usize,
+    /// MiB of them.
+    pub bytes: usize,
 }
 
 impl Default for EdgeConfig {
@@ -224,6 +229,8 @@ impl Default for EdgeConfig {
             meta: Meta::default(),
             database: Database::default(),
             modules: Modules::default(),
+            supervision: Supervision::default(),
+            mailbox: Mailbox::default(),
             admin: Admin::default(),
             log: Log::default(),
         }
@@ -303,14 +310,8 @@ impl Default for Modules {
     }
 }
 
-impl Default for Admin {
+impl Default for Mailbox {
     fn default() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST.into(), port: 10360 }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".into() }
+        Self { messages: 1024, bytes: 64 }
     }
 }

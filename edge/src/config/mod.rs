@@ -16,9 +16,9 @@ use model::{Namespace, NodeName};
 
 use crate::tls::Files;
 
+pub use admin::keys::{Admin, Invalid, Log, Supervision};
 pub use admin::settings::LoadError;
-pub use check::Invalid;
-pub use keys::{Admin, Controller, Database, EdgeConfig, EdgeHub, Edged, Log, Meta, Module, Modules, Mqtt, PodStatusSync, Sync, WebSocket};
+pub use keys::{Controller, Database, EdgeConfig, EdgeHub, Edged, Mailbox, Meta, Module, Modules, Mqtt, Page, PodStatusSync, Sync, WebSocket};
 
 /// The commented default file, as `skep-edge config` prints it.
 pub const DEFAULT_YAML: &str = include_str!("default.yaml");

@@ -50,6 +50,12 @@ fn values_that_cannot_work_are_refused_with_key_and_advice() {
         ("edged:\n  docker-address: tcp://1.2.3.4:2375\n", "edged.docker-address"),
         ("admin:\n  address: 0.0.0.0\n", "admin.address"),
         ("database:\n  driver: mysql\n", "database.driver"),
+        ("modules:\n  enabled: [eventbus, edged, twin]\n", "modules.enabled"),
+        ("mailbox:\n  messages: 0\n", "mailbox.messages"),
+        ("mailbox:\n  bytes: 2048\n", "mailbox.bytes"),
+        ("supervision:\n  silent-after: 60\n", "supervision.silent-after"),
+        ("admin:\n  client-ca-file: /ca.crt\n", "admin.client-ca-file"),
+        ("log:\n  level: loud\n", "log.level"),
     ] {
         let error = load(yaml, &[]).unwrap_err();
         assert!(matches!(&error, ConfigError::Invalid(invalid) if invalid.key == key), "{yaml}: {error}");

@@ -18,6 +18,7 @@ mod config;
 pub mod exit;
 mod hangup;
 mod health;
+pub mod keys;
 mod logging;
 mod metrics;
 mod page;
