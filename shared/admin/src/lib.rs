@@ -24,6 +24,7 @@ mod metrics;
 mod page;
 mod server;
 pub mod settings;
+pub mod systemd;
 mod tls;
 
 pub use access::{AccessError, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, read_token};

@@ -91,6 +91,26 @@ where
     Ok(result)
 }
 
+/// The dotted keys whose values differ, in alphabetical order.
+pub fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
+    fn walk(one: &Value, other: &Value, path: &str, into: &mut Vec<String>) {
+        match (one, other) {
+            (Value::Object(one), Value::Object(other)) => {
+                for key in one.keys().chain(other.keys().filter(|key| !one.contains_key(*key))) {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    walk(one.get(key).unwrap_or(&Value::Null), other.get(key).unwrap_or(&Value::Null), &path, into);
+                }
+            }
+            _ if one != other => into.push(path.to_owned()),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(&tree(one), &tree(other), "", &mut found);
+    found.sort();
+    found
+}
+
 fn read(path: &Path) -> Result<String, LoadError> {
     let failed = |source| LoadError::Read { path: path.to_owned(), source };
     let bytes = std::fs::metadata(path).map_err(failed)?.len();
@@ -301,6 +321,13 @@ mod tests {
         assert!(error.to_string().contains("SKEP_INNER__PROT") && error.to_string().contains("port"), "{error}");
         assert_eq!(from("", &[("SKEP_MQTT__MODE", "0"), ("SKEP_SETUP", "no")]).unwrap(), Sample::default());
         assert!(from("", &[("SKEP_INNER", "1")]).is_err());
+    }
+
+    #[test]
+    fn what_differs_is_named_by_its_key() {
+        let (one, other) = (from("node-limit: 5\n", &[]).unwrap(), from("name: x\ninner:\n  names: [a]\n", &[]).unwrap());
+        assert_eq!(differences(&one, &other), ["inner.names", "name", "node-limit"]);
+        assert!(differences(&one, &one).is_empty());
     }
 
     #[test]
