@@ -204,7 +204,10 @@ fn admin_failed(error: &admin::AdminError) -> Exit {
 fn open_quarantine(config: &CloudConfig) -> Result<Quarantine, Exit> {
     let directory = config.quarantine_dir();
     Quarantine::open(&directory).map_err(|error| {
-        Exit::State(format!("cannot use the quarantine's directory `{}`: {error}; give this user the right to, or set `data-dir`", directory.display()))
+        Exit::State(format!(
+            "cannot use the quarantine's directory `{}`: {error}; give this user the right to, or set `data-dir`",
+            directory.display()
+        ))
     })
 }
 

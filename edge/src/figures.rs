@@ -1,23 +1,20 @@
 //! Figures of the daemon beside those of its actors, for `/metrics`. Reads atomics only.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use admin::Metric;
 
 use crate::communication;
-use crate::edge_hub::Link;
-use crate::event_bus::Sockets;
 use crate::store::Store;
+use crate::wiring::Beside;
 
-/// Where the figures come from; owns the sockets, which live beside their actors.
+/// Where the figures come from.
 pub struct Sources {
     /// The database.
     pub store: Store,
-    /// Broker and MQTT client; `None` once they are closed, or where EventBus does not run.
-    pub mqtt: Mutex<Option<Sockets>>,
-    /// The connection to the cloud; `None` once it is closed, or where EdgeHub does not run.
-    pub link: Mutex<Option<Link>>,
+    /// The sockets.
+    pub beside: Arc<Beside>,
     /// Communication's counters.
     pub reports: communication::Shared,
 }
@@ -28,7 +25,7 @@ impl Sources {
         let mut all = Vec::with_capacity(32);
         self.store_figures(&mut all);
         self.report_figures(&mut all);
-        if let Some(link) = self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(link) = self.beside.link().as_ref() {
             let f = link.figures();
             all.push(Metric::gauge("cloud_connected", "1 while a session with the cloud stands.", f64::from(u8::from(f.connected))));
             all.push(Metric::counter("cloud_frames_sent_total", "Frames given to the socket.", f.sent));
@@ -44,7 +41,7 @@ impl Sources {
                 all.push(labelled("cloud_frames_dropped_total", "Frames that went no further, by reason.", ("reason", reason), count));
             }
         }
-        if let Some(mqtt) = self.mqtt.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(mqtt) = self.beside.mqtt().as_ref() {
             let connections = mqtt.figures();
             let each = |name, help, value: fn(&crate::event_bus::Figures) -> u64| {
                 connections.iter().map(move |f| labelled(name, help, ("broker", f.endpoint), value(f))).collect::<Vec<_>>()
@@ -88,14 +85,6 @@ impl Sources {
         ] {
             all.push(Metric::counter(name, help, AtomicU64::load(count, Ordering::Relaxed)));
         }
-    }
-
-    /// Says goodbye to cloud and brokers; each waits for its thread, some seconds at most.
-    pub async fn close_sockets(&self) {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mqtt = self.mqtt.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Their drop blocks, and the supervisor's thread must go on.
-        let _ = tokio::task::spawn_blocking(move || drop((link, mqtt))).await;
     }
 }
 

@@ -19,7 +19,8 @@
 //! | [`store`] | SQLite: the only place that knows Diesel |
 //! | [`config`] | the settings, checked before anything is opened |
 //! | [`join`], [`tls`] | how the node gets its certificate, and reads it |
-//! | [`figures`], [`systemd`] | what `/metrics` and systemd are told |
+//! | `reload` | what a SIGHUP changes |
+//! | [`figures`] | what `/metrics` and systemd are told |
 //! | `backoff` | when to connect again |
 
 mod backoff;
@@ -33,8 +34,8 @@ pub mod figures;
 pub mod join;
 pub mod membership;
 pub mod meta_manager;
+mod reload;
 pub mod store;
-pub mod systemd;
 pub mod tls;
 pub mod twin;
 pub mod wiring;

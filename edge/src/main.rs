@@ -66,7 +66,7 @@ fn log_at(level: &str) {
 }
 
 fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
-    let config = match EdgeConfig::load(file.as_deref(), data_dir, std::env::vars()) {
+    let config = match EdgeConfig::load(file.as_deref(), data_dir.clone(), std::env::vars()) {
         Ok(config) => config,
         Err(error) => {
             log_at("info");
@@ -74,7 +74,8 @@ fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
         }
     };
     log_at(&config.log.level);
-    match skep_edge::wiring::run(config) {
+    let reread = move || EdgeConfig::load(file.as_deref(), data_dir.clone(), std::env::vars());
+    match skep_edge::wiring::run(config, reread) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => end(&exit),
     }

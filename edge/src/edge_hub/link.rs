@@ -29,6 +29,7 @@ pub struct Link {
     socket: Socket,
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    own: Handle<EdgeHubMessage>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -49,7 +50,7 @@ impl Link {
         let (stop, stopped) = watch::channel(false);
         let clock = config.clock.clone();
         let cloud = Arc::new(Cloud { address: config.destination, tls, within: config.handshake_within });
-        let teller = Arc::new(Teller { own, clock: config.clock, untrusted: Box::new(untrusted) });
+        let teller = Arc::new(Teller { own: own.clone(), clock: config.clock, untrusted: Box::new(untrusted) });
         let socket_config = socket::Config {
             headers: config.headers,
             handshake_within: config.handshake_within,
@@ -62,7 +63,7 @@ impl Link {
             let socket = socket.clone();
             move || runtime.block_on(serve(&socket, &socket_config, &cloud, &teller, &stopped))
         })?;
-        Ok(Self { socket, shared, clock, stop, thread: Some(thread) })
+        Ok(Self { socket, shared, clock, own, stop, thread: Some(thread) })
     }
 
     /// What makes an incarnation of the actor.
@@ -74,6 +75,14 @@ impl Link {
     /// Whether a session stands.
     pub fn is_connected(&self) -> bool {
         self.socket.living_session().is_some()
+    }
+
+    /// Tells the actor again that a session stands, if one does: for modules that were not there when it began.
+    pub fn say_again(&self) {
+        if let Some(session) = self.socket.living_session() {
+            // Full: it is busy with what the cloud sends, and says of each connection anew.
+            let _ = self.own.try_send(EdgeHubMessage::Connected { session });
+        }
     }
 
     /// Counters for the metrics.
