@@ -13,6 +13,7 @@
 //! | [`cluster`], [`watching`] | the Kubernetes API as the controllers use it; they cannot tell a real one from the embedded |
 //! | [`embedded`] | the Kubernetes API where there is no cluster: actix-web over SQLite, the only place that knows Diesel |
 //! | [`pki`] | the authority, join tokens, the port where an edge gets its certificate |
+//! | `reload` | what a SIGHUP changes |
 //! | [`config`], [`limits`] | the settings; how many connections the process may hold |
 
 pub mod cloud_hub;
@@ -23,6 +24,7 @@ pub mod edge_controller;
 pub mod embedded;
 pub mod limits;
 pub mod pki;
+mod reload;
 #[cfg(test)]
 mod testing;
 pub mod watching;

@@ -47,10 +47,10 @@ struct Place {
 }
 
 impl Place {
-    fn read(self) -> Result<CloudConfig, Exit> {
+    fn read(&self) -> Result<CloudConfig, Exit> {
         let mut config = CloudConfig::read(self.config.as_deref(), std::env::vars()).map_err(|error| Exit::Configuration(chain(&error)))?;
-        if let Some(dir) = self.data_dir {
-            config.data_dir = dir;
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
         }
         config.check().map_err(|why| Exit::Configuration(format!("configuration: {why}")))?;
         Ok(config)
@@ -65,23 +65,37 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn")).format_timestamp_millis().init();
     match execute(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
+            // Where the configuration itself is wrong there is no log yet.
+            log_at("info");
             log::error!(code = exit.code(); "{exit}");
             ExitCode::from(&exit)
         }
     }
 }
 
+/// Sets up the log, once. A single word is the level of our own modules; the HTTP server is kept to its warnings, unless
+/// `log.level` or `RUST_LOG` says otherwise for it.
+fn log_at(level: &str) {
+    let quiet = format!("{level},actix_server=warn");
+    let filter = if level.contains(['=', ',']) { level } else { &quiet };
+    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).format_timestamp_millis().try_init();
+}
+
 #[allow(clippy::print_stdout)] // the commands whose result is text on standard output
 fn execute(command: Command) -> Result<(), Exit> {
     match command {
         Command::Run { place, kubeconfig } => {
-            let mut config = place.read()?;
-            config.embedded.kubeconfig = kubeconfig.or(config.embedded.kubeconfig);
-            skep_cloud::wiring::run(config)
+            let reread = move || {
+                let mut config = place.read()?;
+                config.embedded.kubeconfig = kubeconfig.clone().or(config.embedded.kubeconfig);
+                Ok(config)
+            };
+            let config = reread()?;
+            log_at(&config.log.level);
+            skep_cloud::wiring::run(config, reread)
         }
         Command::Version => {
             println!("skep-cloud {}", env!("CARGO_PKG_VERSION"));
@@ -92,6 +106,7 @@ fn execute(command: Command) -> Result<(), Exit> {
             Ok(())
         }
         Command::Token { place } => {
+            log_at("info");
             println!("{}", skep_cloud::wiring::token(&place.read()?)?);
             Ok(())
         }

@@ -4,49 +4,43 @@
 //! reverse: nobody new comes in while what is queued is worked off, and CloudHub's mailbox closes last, because all
 //! others answer through it.
 //!
-//! | mailbox | messages | MiB | when it is full |
+//! | mailbox | messages | MiB (unless `mailbox.*` says otherwise) | when it is full |
 //! |---|---|---|---|
 //! | cloud_hub | 8192 | 64 | controllers wait (CloudHub itself waits for nobody, so there is no ring) |
 //! | downstream | 1024 | 16 | its watches wait, and with them the API server's stream |
 //! | upstream | 4096 | 32 | the session that has a message for it is not read |
 //! | device_controller | 4096 | 32 | the same; its watches wait |
 
-use std::path::Path;
+mod api;
+mod modules;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actor::{ChildSpec, Policy, Quarantine, Registry, Supervisor, chain, mailbox_with_bytes};
-use admin::{Exit, Metric};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use model::{Clock, SystemClock};
+use actor::{Quarantine, Registry, chain};
+use admin::{Exit, Metric, systemd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::cloud_hub::{self, CloudHub, Hub, Totals};
-use crate::cluster::Cluster;
+pub(crate) use modules::Mailboxes;
+
+use crate::cloud_hub::{self, Hub, Totals};
 use crate::config::{ApiSource, CloudConfig};
-use crate::device_controller::{self, DeviceController};
-use crate::edge_controller::downstream::{self, Downstream};
-use crate::edge_controller::upstream::{self, Upstream};
-use crate::embedded::{self, EmbeddedApi, EmbeddedConfig, EmbeddedError};
+use crate::embedded::EmbeddedApi;
 use crate::limits;
 use crate::pki::{self, ClientCertificates, Pki};
+use crate::reload::{Reload, Reread};
 
-const MIB: usize = 1 << 20;
-
-/// A node whose lease and status are older becomes `Unknown` in the embedded API (Kubernetes: 40 s).
-const NODE_LOST_AFTER: Duration = Duration::from_secs(40);
-
-/// Runs the service until SIGTERM or SIGINT.
+/// Runs the service until SIGTERM or SIGINT. `reread` gives the configuration anew at each SIGHUP.
 ///
 /// # Errors
 /// See [`Exit`]; each ends the process with a stated code.
-pub fn run(config: CloudConfig) -> Result<(), Exit> {
+pub fn run(config: CloudConfig, reread: impl Fn() -> Result<CloudConfig, Exit> + 'static) -> Result<(), Exit> {
     actor::install_panic_hook();
     // One provider for everything that asks for the process's default; a second call in one process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    actix_rt::System::new().block_on(serve(config))
+    actix_rt::System::new().block_on(serve(config, Box::new(reread)))
 }
 
 /// A token with which an edge machine may join this cloud.
@@ -64,18 +58,18 @@ fn pki_settings(config: &CloudConfig) -> pki::Config {
     settings
 }
 
-async fn serve(config: CloudConfig) -> Result<(), Exit> {
+async fn serve(config: CloudConfig, reread: Reread) -> Result<(), Exit> {
     // First, so that a signal during start-up is not lost.
     let mut terminate = listen_for(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = listen_for(SignalKind::interrupt(), "SIGINT")?;
-    admin::outlive_hangup()?;
+    let mut hangup = listen_for(SignalKind::hangup(), "SIGHUP")?;
 
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
     let source = config.api_source(in_cluster).map_err(unsettled)?;
     // What may be wrong with a configured API is said before anything is written.
     let configured = match source {
         ApiSource::Embedded => None,
-        ApiSource::Kubeconfig(_) | ApiSource::InCluster => Some(kube_config(&config, &source).await?),
+        ApiSource::Kubeconfig(_) | ApiSource::InCluster => Some(api::kube_config(&config, &source).await?),
     };
     let orphaned = configured.is_none() && config.database().exists() && !config.pki_dir().exists();
     let certificates = Arc::new(Pki::open(pki_settings(&config)).map_err(|error| Exit::from(&error))?);
@@ -91,7 +85,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
         None => {
             // Only the embedded API has a database; replicas beside a cluster share nothing.
             let claim = admin::claim(&config.database())?;
-            (Some(claim), Some(start_embedded(&config, &certificates).await?), kube_config(&config, &source).await?)
+            (Some(claim), Some(api::start_embedded(&config, &certificates).await?), api::kube_config(&config, &source).await?)
         }
     };
 
@@ -100,11 +94,7 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     let registry = Registry::with_quarantine(quarantine.clone());
 
     limits::raise_open_files(config.cloudhub.node_limit);
-    let cloud_hub = mailbox_with_bytes("cloud_hub", 8192, 64 * MIB);
-    let downstream = mailbox_with_bytes("downstream", 1024, 16 * MIB);
-    let upstream = mailbox_with_bytes("upstream", 4096, 32 * MIB);
-    let device_controller = mailbox_with_bytes("device_controller", 4096, 32 * MIB);
-
+    let mail = Mailboxes::new(&config.mailbox);
     let hub = Hub::new(
         cloud_hub::Config {
             address: config.hub_address().to_string(),
@@ -114,47 +104,13 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
             ..cloud_hub::Config::default()
         },
         cloud_hub::Peers {
-            cloud_hub: cloud_hub.clone(),
-            upstream: upstream.clone(),
-            downstream: downstream.clone(),
-            devices: device_controller.clone(),
+            cloud_hub: mail.cloud_hub.clone(),
+            upstream: mail.upstream.clone(),
+            downstream: mail.downstream.clone(),
+            devices: mail.device_controller.clone(),
         },
     );
-    let namespace = config.controller.kube.namespace.clone();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-
-    // Each incarnation has a client of its own, whose connections live on its arbiter and end with it.
-    let supervisor = Supervisor::new("cloud", Policy::default())
-        .registered(&registry)
-        .child(ChildSpec::new(&cloud_hub, {
-            let hub = hub.clone();
-            move || CloudHub::new(hub.clone())
-        }))
-        .child(
-            ChildSpec::new(&downstream, {
-                let settings = downstream::Config { namespace: namespace.clone() };
-                let peers = downstream::Peers { downstream: downstream.clone(), cloud_hub: cloud_hub.clone() };
-                let (kube, clock) = (kube.clone(), clock.clone());
-                move || Downstream::new(settings.clone(), peers.clone(), connect(&kube), clock.clone())
-            })
-            .batch(256),
-        )
-        .child(
-            ChildSpec::new(&upstream, {
-                let peers = upstream::Peers { upstream: upstream.clone(), downstream: downstream.clone(), cloud_hub: cloud_hub.clone() };
-                let (kube, clock) = (kube.clone(), clock.clone());
-                move || Upstream::new(peers.clone(), connect(&kube), clock.clone())
-            })
-            .batch(256),
-        )
-        .child(
-            ChildSpec::new(&device_controller, {
-                let settings = device_controller::Config { namespace };
-                let peers = device_controller::Peers { device_controller: device_controller.clone(), cloud_hub: cloud_hub.clone() };
-                move || DeviceController::new(settings.clone(), peers.clone(), connect(&kube), clock.clone())
-            })
-            .batch(256),
-        );
+    let supervisor = modules::tree(&config, &mail, &hub, &kube, &registry);
 
     // All ports before any actor: an occupied one ends the process before anything has happened.
     let ready = Arc::new(AtomicBool::new(false));
@@ -175,23 +131,52 @@ async fn serve(config: CloudConfig) -> Result<(), Exit> {
     ready.store(true, Ordering::Release);
     log::info!(nodes:% = nodes_at, certificates:% = joins_at, admin:? = admin.addresses; "skep-cloud serves");
 
-    let end = tokio::select! {
-        _ = terminate.recv() => { log::info!("stopping on SIGTERM"); Ok(()) }
-        _ = interrupt.recv() => { log::info!("stopping on SIGINT"); Ok(()) }
-        why = escalation => Err(Exit::Supervision(format!("supervision gave up: {}", why.as_deref().unwrap_or("the supervisor ended")))),
-        () = ended(api.as_ref()) => Err(Exit::Supervision("the embedded API ended by itself, its log says why".to_owned())),
+    systemd::ready();
+    let watch = actix_rt::spawn(systemd::watch(running.registry(), || Duration::from_secs(150), String::new));
+    let mut reload = Reload::new(config, mail, hub.clone(), running.clone(), reread);
+
+    let mut escalation = std::pin::pin!(escalation);
+    let end = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok("SIGTERM"),
+            _ = interrupt.recv() => break Ok("SIGINT"),
+            _ = hangup.recv() => reload.now(),
+            why = &mut escalation => {
+                break Err(Exit::Supervision(format!("supervision gave up: {}", why.as_deref().unwrap_or("the supervisor ended"))));
+            }
+            () = ended(api.as_ref()) => break Err(Exit::Supervision("the embedded API ended by itself, its log says why".to_owned())),
+        }
     };
+    watch.abort();
+    systemd::stopping();
+    if let Ok(signal) = end {
+        log::info!(signal = signal; "stopping");
+    }
 
     ready.store(false, Ordering::Release);
-    hub.close_all();
-    tokio::join!(joins_handle.stop(true), nodes_handle.stop(true));
-    running.shutdown().await;
-    admin.stop().await;
-    if let Some(api) = api {
-        api.stop().await;
+    let stop = async {
+        hub.close_all();
+        tokio::join!(joins_handle.stop(true), nodes_handle.stop(true));
+        running.shutdown().await;
+        admin.stop().await;
+        if let Some(api) = api {
+            api.stop().await;
+        }
+    };
+    let again = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::select! {
+        () = stop => {
+            quarantine.flush();
+            log::info!("stopped");
+        }
+        () = again => log::warn!("second signal: ending at once, what is queued is lost"),
     }
-    quarantine.flush();
-    end
+    end.map(|_| ())
 }
 
 fn admin_failed(error: &admin::AdminError) -> Exit {
@@ -225,64 +210,6 @@ async fn ended(api: Option<&EmbeddedApi>) {
         Some(api) => api.ended().await,
         None => std::future::pending().await,
     }
-}
-
-async fn start_embedded(config: &CloudConfig, certificates: &Pki) -> Result<EmbeddedApi, Exit> {
-    let dir = config.pki_dir();
-    let settings = EmbeddedConfig {
-        address: config.embedded.address,
-        port: config.embedded.port,
-        database: config.database(),
-        server_certificate: dir.join("server.crt"),
-        server_key: dir.join("server.key"),
-        client_ca: dir.join("ca.crt"),
-        lease_duration: NODE_LOST_AFTER,
-    };
-    // It blocks for the migrations and one fsync.
-    let started = tokio::task::spawn_blocking(move || embedded::start(settings)).await;
-    let started = started.map_err(|error| Exit::State(format!("the embedded API did not start: {error}")))?;
-    let api = started.map_err(|error| {
-        let text = chain(&error);
-        match error {
-            EmbeddedError::PortOccupied { .. } | EmbeddedError::Listen { .. } => Exit::Unavailable(format!("{text} (`embedded.port`)")),
-            EmbeddedError::Directory { .. } | EmbeddedError::DatabaseTooNew { .. } | EmbeddedError::Database { .. } => Exit::State(text),
-            EmbeddedError::Certificate { .. } => Exit::Certificate(text),
-            EmbeddedError::Thread(_) => Exit::Unavailable(text),
-        }
-    })?;
-    // Behind an address that means "all of them" the loopback one is reachable from here.
-    let host = match api.addr.ip() {
-        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
-        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-        ip => ip.to_string(),
-    };
-    let server = format!("https://{host}:{}", api.addr.port());
-    certificates.write_kubeconfig(&config.admin_kubeconfig(), &server).map_err(|error| Exit::from(&error))?;
-    log::info!(kubeconfig:% = config.admin_kubeconfig().display(), server = server.as_str(); "kubeconfig written");
-    Ok(api)
-}
-
-async fn kube_config(config: &CloudConfig, source: &ApiSource) -> Result<kube::Config, Exit> {
-    let from_file = async |path: &Path, key: &str| {
-        let unusable = |why: String| unsettled(format!("cannot use the kubeconfig `{}`: {why}; correct the file or `{key}`", path.display()));
-        let file = Kubeconfig::read_from(path).map_err(|error| unusable(error.to_string()))?;
-        kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(|error| unusable(error.to_string()))
-    };
-    let kube = match source {
-        ApiSource::Kubeconfig(path) => from_file(path, "controller.kube.kubeconfig").await?,
-        ApiSource::Embedded => from_file(&config.admin_kubeconfig(), "embedded.kubeconfig").await?,
-        ApiSource::InCluster => kube::Config::incluster().map_err(|error| {
-            unsettled(format!("cannot use the service account of this pod: {}; mount it, or set `controller.kube.kubeconfig`", chain(&error)))
-        })?,
-    };
-    // Once here, where a certificate that cannot be used has one clear end; `connect` builds the same again.
-    Cluster::connect(&kube).map_err(|error| unsettled(format!("cannot use the credentials of the API: {}", chain(&error))))?;
-    log::info!(server:% = kube.cluster_url; "controllers use this API");
-    Ok(kube)
-}
-
-fn connect(kube: &kube::Config) -> Cluster {
-    Cluster::connect(kube).expect("the same configuration made a client at start-up")
 }
 
 fn admin_settings(config: &CloudConfig, hub: Arc<Hub>, ready: Arc<AtomicBool>) -> admin::AdminConfig {

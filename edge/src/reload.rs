@@ -69,7 +69,7 @@ impl Reload {
             Ok(text) => registry.note(WHO, EventKind::Configured, text),
             Err(refused) => {
                 let reason = chain(&refused);
-                log::error!(reason = reason.as_str(); "the configuration was read again and nothing is changed");
+                log::error!(reason = reason.as_str(); "SIGHUP: the configuration cannot be used, nothing is changed");
                 registry.note(WHO, EventKind::Configured, format!("nothing is changed: {reason}"));
             }
         }
@@ -96,7 +96,7 @@ impl Reload {
             true => "nothing to apply".to_owned(),
             false => format!("applied: {}", now.join(", ")),
         };
-        log::info!(applied = now.join(", ").as_str(); "configuration read again");
+        log::info!(applied = now.join(", ").as_str(); "SIGHUP: configuration read again");
         if !later.is_empty() {
             log::warn!(keys = later.join(", ").as_str(); "these keys have changed and need a restart");
             text = format!("{text}; needs a restart: {}", later.join(", "));

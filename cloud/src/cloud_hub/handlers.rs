@@ -112,7 +112,8 @@ impl Handler<Lease<CloudHubMessage>> for CloudHub {
                 self.announce();
             }
             CloudHubMessage::SweepDue => {
-                self.hub.nodes.sweep(self.hub.config.keepalive, self.hub.config.write_timeout);
+                let tuning = self.hub.tuning();
+                self.hub.nodes.sweep(tuning.keepalive, tuning.write_timeout);
                 self.announce();
             }
         });

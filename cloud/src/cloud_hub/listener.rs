@@ -79,8 +79,9 @@ pub fn start(hub: Arc<Hub>, tls: rustls::ServerConfig) -> Result<Listener, Cloud
         _ => CloudHubError::Bind { address: address.clone(), source },
     };
     let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(failed)?.collect();
-    // Beyond the nodes: connections that are being refused, and those of sessions that are being replaced.
-    let connections_max = hub.config.node_limit.saturating_add(1024);
+    // Beyond the nodes, and those by which the limit may be raised: connections that are being refused, and those of
+    // sessions that are being replaced.
+    let connections_max = hub.config.node_limit.saturating_add(super::NODES_MORE_MAX + 1024);
     let hub = web::Data::from(hub);
     let server = HttpServer::new(move || App::new().app_data(hub.clone()).default_service(web::to(admit)))
         .on_connect(remember)

@@ -35,7 +35,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actor::Handle;
@@ -90,10 +90,25 @@ pub struct Peers {
     pub devices: Handle<DeviceControllerMessage>,
 }
 
+/// Nodes by which the limit may be raised while the listener runs, which is made for so many connections more.
+const NODES_MORE_MAX: usize = 1000;
+
+/// Of the settings, what may change at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// See [`Config::keepalive`].
+    pub keepalive: Duration,
+    /// See [`Config::write_timeout`].
+    pub write_timeout: Duration,
+    /// See [`Config::node_limit`].
+    pub node_limit: usize,
+}
+
 /// What CloudHub's actor, its listener and its sessions share. It outlives the actor.
 #[derive(Debug)]
 pub struct Hub {
     pub(crate) config: Config,
+    tuning: Mutex<Tuning>,
     pub(crate) peers: Peers,
     pub(crate) nodes: Nodes,
 }
@@ -102,7 +117,22 @@ impl Hub {
     /// Nobody is connected yet.
     #[must_use]
     pub fn new(config: Config, peers: Peers) -> Arc<Self> {
-        Arc::new(Self { config, peers, nodes: Nodes::default() })
+        let tuning = Tuning { keepalive: config.keepalive, write_timeout: config.write_timeout, node_limit: config.node_limit };
+        Arc::new(Self { config, tuning: Mutex::new(tuning), peers, nodes: Nodes::default() })
+    }
+
+    /// The settings that are in force.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        *self.tuning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with other settings, and returns those that are in force: the listener's port was made for the limit of the
+    /// start, and takes 1000 nodes more at the most. Sessions that stand stay, whatever the limit.
+    pub fn tune(&self, mut tuning: Tuning) -> Tuning {
+        tuning.node_limit = tuning.node_limit.min(self.config.node_limit.saturating_add(NODES_MORE_MAX));
+        *self.tuning.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
+        tuning
     }
 
     /// Figures over all nodes, for the admin page.

@@ -45,7 +45,7 @@ pub struct Session {
 impl Session {
     /// Makes a session the live one of its node.
     pub fn begin(hub: Arc<Hub>, name: &NodeName, socket: Option<Arc<TcpStream>>) -> Result<Self, TooMany> {
-        let (node, link) = hub.nodes.attach(name, socket, hub.config.node_limit)?;
+        let (node, link) = hub.nodes.attach(name, socket, hub.tuning().node_limit)?;
         let began = CloudHubMessage::Connected { node: name.clone(), session: link.session };
         // Full: the next sweep finds it.
         let _ = hub.peers.cloud_hub.try_send(began);

@@ -1,5 +1,5 @@
 //! What an administrator of a daemon touches: the page over the actor registry, metrics, health endpoints, settings,
-//! exit codes, and what every daemon owes him: one process per database, and no sudden end by SIGHUP.
+//! exit codes, what systemd is told, and one process per database.
 //!
 //! | endpoint | answers |
 //! |---|---|
@@ -16,7 +16,6 @@ mod access;
 mod claim;
 mod config;
 pub mod exit;
-mod hangup;
 mod health;
 pub mod keys;
 mod logging;
@@ -31,7 +30,6 @@ pub use access::{AccessError, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, read_token};
 pub use claim::{Claim, claim};
 pub use config::{Access, AdminConfig, AdminError};
 pub use exit::Exit;
-pub use hangup::outlive_hangup;
 pub use health::Check;
 pub use logging::{BadFilter, FILTER_BYTES_MAX, LogControl, LogError};
 pub use metrics::Metric;
