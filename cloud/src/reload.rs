@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actor::{EventKind, Running};
+use admin::Exit;
 use admin::settings::differences;
-use admin::{Exit, systemd};
+use admin::systemd::{self, Patience};
 
 use crate::cloud_hub::{Hub, Tuning};
 use crate::config::CloudConfig;
@@ -36,13 +37,14 @@ pub struct Reload {
     mail: Mailboxes,
     hub: Arc<Hub>,
     running: Running,
+    patience: Patience,
     reread: Reread,
 }
 
 impl Reload {
     /// Over the modules that run with `config`.
-    pub fn new(config: CloudConfig, mail: Mailboxes, hub: Arc<Hub>, running: Running, reread: Reread) -> Self {
-        Self { config, mail, hub, running, reread }
+    pub fn new(config: CloudConfig, mail: Mailboxes, hub: Arc<Hub>, running: Running, patience: Patience, reread: Reread) -> Self {
+        Self { config, mail, hub, running, patience, reread }
     }
 
     /// Reads the configuration and applies it.
@@ -67,7 +69,9 @@ impl Reload {
         let config = &mut self.config;
         if config.supervision != new.supervision {
             config.supervision = new.supervision;
-            self.running.set_policy(config.supervision.policy());
+            let policy = config.supervision.policy();
+            self.patience.set(&policy);
+            self.running.set_policy(policy);
         }
         config.mailbox = new.mailbox;
         self.mail.set_limits(&config.mailbox);

@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actor::{Quarantine, Registry, chain};
-use admin::{Exit, Metric, systemd};
+use admin::systemd::{self, Patience};
+use admin::{Exit, Metric};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -132,8 +133,9 @@ async fn serve(config: CloudConfig, reread: Reread) -> Result<(), Exit> {
     log::info!(nodes:% = nodes_at, certificates:% = joins_at, admin:? = admin.addresses; "skep-cloud serves");
 
     systemd::ready();
-    let watch = actix_rt::spawn(systemd::watch(running.registry(), || Duration::from_secs(150), String::new));
-    let mut reload = Reload::new(config, mail, hub.clone(), running.clone(), reread);
+    let patience = Patience::new(&config.supervision.policy());
+    let watch = actix_rt::spawn(systemd::watch(registry.clone(), patience.clone(), status_line(hub.clone(), registry.clone())));
+    let mut reload = Reload::new(config, mail, hub.clone(), running.clone(), patience, reread);
 
     let mut escalation = std::pin::pin!(escalation);
     let end = loop {
@@ -229,6 +231,20 @@ fn admin_settings(config: &CloudConfig, hub: Arc<Hub>, ready: Arc<AtomicBool>) -
         log: None,
         routes: |_| {},
         data: Arc::new(|_| {}),
+    }
+}
+
+/// How things stand, in one line for systemd.
+fn status_line(hub: Arc<Hub>, registry: Registry) -> impl Fn() -> String {
+    move || {
+        let totals = hub.totals();
+        let views = registry.views();
+        let mut line = format!("{}; {}", systemd::actors_up(&views), systemd::count(totals.connected, "node connected", "nodes connected"));
+        let in_quarantine: usize = views.iter().map(|view| view.in_quarantine).sum();
+        if in_quarantine > 0 {
+            line += &format!("; {in_quarantine} in quarantine");
+        }
+        line
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use actor::Registry;
 use admin::Metric;
+use admin::systemd::{actors_up, count};
 
 use crate::communication;
 use crate::store::Store;
@@ -57,6 +59,29 @@ impl Sources {
             }
         }
         all
+    }
+
+    /// How things stand, in one line for a human.
+    pub fn line(&self, registry: &Registry) -> String {
+        let views = registry.views();
+        let mut parts = vec![actors_up(&views)];
+        if let Some(link) = self.beside.link().as_ref() {
+            let link = link.snapshot()();
+            parts.push(if link.connected { format!("connected to {}", link.cloud) } else { format!("the cloud at {} is away", link.cloud) });
+        }
+        parts.push(count(self.store.counts().devices, "device", "devices"));
+        if let Some(engine) = self.beside.engine().as_ref() {
+            let engine = engine.snapshot()();
+            parts.push(count(engine.pods(), "pod", "pods"));
+            if engine.engine_answers == Some(false) {
+                parts.push("the container engine is away".to_owned());
+            }
+        }
+        let in_quarantine: usize = views.iter().map(|view| view.in_quarantine).sum();
+        if in_quarantine > 0 {
+            parts.push(format!("{in_quarantine} in quarantine"));
+        }
+        parts.join("; ")
     }
 
     fn store_figures(&self, all: &mut Vec<Metric>) {

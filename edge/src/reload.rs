@@ -15,8 +15,9 @@
 use std::time::Duration;
 
 use actor::{ChildSpec, ControlError, EventKind, Handle, Mail, Running, chain};
+use admin::Exit;
 use admin::settings::differences;
-use admin::{Exit, systemd};
+use admin::systemd::{self, Patience};
 
 use crate::config::{ConfigError, EdgeConfig, Module};
 use crate::edge_hub::Link;
@@ -33,6 +34,7 @@ const WHO: &str = "skep-edge";
 pub struct Reload {
     modules: Modules,
     running: Running,
+    patience: Patience,
     reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>,
 }
 
@@ -57,8 +59,8 @@ struct Prepared {
 
 impl Reload {
     /// Over the modules that run.
-    pub fn new(modules: Modules, running: Running, reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>) -> Self {
-        Self { modules, running, reread }
+    pub fn new(modules: Modules, running: Running, patience: Patience, reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>) -> Self {
+        Self { modules, running, patience, reread }
     }
 
     /// Reads the configuration and applies it.
@@ -87,7 +89,9 @@ impl Reload {
         let config = &mut self.modules.config;
         if config.supervision != new.supervision {
             config.supervision = new.supervision;
-            self.running.set_policy(config.supervision.policy());
+            let policy = config.supervision.policy();
+            self.patience.set(&policy);
+            self.running.set_policy(policy);
         }
         config.mailbox = new.mailbox;
         self.modules.mail.set_limits(&config.mailbox);

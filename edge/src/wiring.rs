@@ -29,20 +29,19 @@ mod modules;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::web;
 use actor::{Quarantine, Registry, Running, chain};
-use admin::{AdminConfig, AdminServer, Exit, systemd};
+use admin::systemd::{self, Patience};
+use admin::{AdminConfig, AdminServer, Exit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub use beside::Beside;
 pub(crate) use beside::{identity, open_engine, start_link, start_mqtt};
 pub(crate) use mail::{Mailboxes, waiting};
-pub(crate) use modules::Modules;
+pub(crate) use modules::{Modules, Shared};
 
-use crate::communication;
 use crate::config::{ConfigError, EdgeConfig, Module};
 use crate::edged;
 use crate::figures;
@@ -81,14 +80,14 @@ async fn serve(config: EdgeConfig, reread: Box<dyn Fn() -> Result<EdgeConfig, Co
     *beside.link() = config.runs(Module::WebSocket).then(|| start_link(&config, &mail)).transpose()?;
     *beside.engine() = config.runs(Module::Edged).then(|| open_engine(&config, &mail)).transpose()?;
 
-    let modules = Modules { config, mail, store: store.clone(), beside: beside.clone(), reports: communication::Shared::default() };
+    let modules = Modules { config, mail, store: store.clone(), beside: beside.clone(), shared: Shared::default() };
     let (escalate, mut escalated) = mpsc::unbounded_channel();
     let running = modules.tree(&registry).start(move |why| {
         let _ = escalate.send(why);
     });
     beside.watch_engine();
-    let seen = Arc::new(figures::Sources { store, beside: beside.clone(), reports: modules.reports.clone() });
-    let admin = match start_admin(&modules.config, &running, seen) {
+    let seen = Arc::new(figures::Sources { store, beside: beside.clone(), reports: modules.shared.communication.clone() });
+    let admin = match start_admin(&modules.config, &running, seen.clone()) {
         Ok(admin) => admin,
         Err(exit) => {
             stop(&running, &beside, None).await;
@@ -97,8 +96,9 @@ async fn serve(config: EdgeConfig, reread: Box<dyn Fn() -> Result<EdgeConfig, Co
     };
     log::info!(node = modules.config.node().as_str(), admin = format!("http://{}", modules.config.admin()).as_str(); "skep-edge is up");
     systemd::ready();
-    let watch = actix_rt::spawn(systemd::watch(running.registry(), || Duration::from_secs(150), String::new));
-    let mut reload = Reload::new(modules, running.clone(), reread);
+    let patience = Patience::new(&modules.config.supervision.policy());
+    let watch = actix_rt::spawn(systemd::watch(registry.clone(), patience.clone(), move || seen.line(&registry)));
+    let mut reload = Reload::new(modules, running.clone(), patience, reread);
 
     let end = loop {
         tokio::select! {

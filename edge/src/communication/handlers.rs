@@ -58,6 +58,7 @@ impl Handler<Lease<CommunicationMessage>> for Communication {
         if sum.look_for_reports {
             self.send_reports(ctx);
         }
+        self.publish_figures();
         self.publish(sum.publications, lease)
     }
 }

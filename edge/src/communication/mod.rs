@@ -37,7 +37,7 @@ use crate::edge_hub::EdgeHubMessage;
 use crate::event_bus::EventBusMessage;
 
 pub use message::{CommunicationMessage, Effect};
-pub use state::Communication;
+pub use state::{Communication, Snapshot};
 
 /// Uploads that are kept while the cloud is away; the oldest goes when one more comes.
 pub const UPLOADS_MAX: usize = 256;
@@ -96,7 +96,16 @@ pub struct Peers {
 #[derive(Clone, Debug, Default)]
 pub struct Shared {
     pub(crate) connected: Arc<AtomicBool>,
+    pub(crate) now: Arc<Now>,
     pub(crate) figures: Arc<Figures>,
+}
+
+/// What is on its way or waits at this moment.
+#[derive(Debug, Default)]
+pub struct Now {
+    devices: AtomicU64,
+    unacknowledged: AtomicU64,
+    uploads: AtomicU64,
 }
 
 /// Counters since the start of the process.

@@ -60,6 +60,7 @@ impl Communication {
         ctx.spawn(room.map(|(), communication, ctx| {
             communication.waits_for_hub = false;
             communication.send_reports(ctx);
+            communication.publish_figures();
         }));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::DeviceId;
+use serde::Serialize;
 use wire::hub::MsgId;
 
 use super::{Config, Peers, Shared, UPLOADS_BYTES_MAX, UPLOADS_MAX};
@@ -35,8 +36,57 @@ impl Communication {
         Self { config, store, peers, shared, window: Window::default(), uploads: Uploads::default(), membership_asks_left: 0, waits_for_hub: false }
     }
 
+    /// For the page.
+    pub(super) fn publish_figures(&self) {
+        let now = &self.shared.now;
+        now.devices.store(self.window.devices() as u64, Relaxed);
+        now.unacknowledged.store(self.window.sent.len() as u64, Relaxed);
+        now.uploads.store(self.uploads.ring.len() as u64, Relaxed);
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.shared.connected.load(Relaxed)
+    }
+}
+
+/// What Communication knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Whether the cloud is there.
+    pub cloud_connected: bool,
+    /// Devices with a report on its way.
+    pub devices_in_window: u64,
+    /// Frames that the cloud has not answered, late ones among them.
+    pub unacknowledged: u64,
+    /// Changes of which the cloud still has to hear, by the last count of the store.
+    pub pending_reports: u64,
+    /// Uploads that wait for the cloud.
+    pub uploads_waiting: u64,
+    /// Report frames given to EdgeHub since the start.
+    pub reports_sent: u64,
+    /// Reports that the cloud confirmed.
+    pub reports_confirmed: u64,
+    /// Reports that the cloud refused.
+    pub reports_refused: u64,
+    /// Reports that were sent again for lack of a confirmation.
+    pub reports_overdue: u64,
+}
+
+impl Snapshot {
+    /// As it is now.
+    pub fn of(shared: &Shared, store: &Store) -> Self {
+        let (now, figures) = (&shared.now, &shared.figures);
+        Self {
+            cloud_connected: shared.connected.load(Relaxed),
+            devices_in_window: now.devices.load(Relaxed),
+            unacknowledged: now.unacknowledged.load(Relaxed),
+            pending_reports: store.counts().pending_reports,
+            uploads_waiting: now.uploads.load(Relaxed),
+            reports_sent: figures.reports_sent.load(Relaxed),
+            reports_confirmed: figures.reports_confirmed.load(Relaxed),
+            reports_refused: figures.reports_refused.load(Relaxed),
+            reports_overdue: figures.reports_overdue.load(Relaxed),
+        }
     }
 }
 

@@ -73,6 +73,7 @@ impl EdgeHub {
             }
             handled += 1;
         }
+        self.shared.unanswered.store(self.requests.len() as u64, Ordering::Relaxed);
         match wait {
             None => lease.done(),
             Some(room) => lease.postpone_from(handled, async move {

@@ -2,10 +2,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use actor::{Handle, Meta};
+use actor::{EventKind, Handle, Meta};
 use futures_util::FutureExt as _;
 use log::error;
 use model::Clock;
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 use wire::hub::{Frame, MsgId, Upstream, codec};
 
 use super::socket::{self, Destination, Events, Socket};
-use super::state::{EdgeHub, Figures, Shared};
+use super::state::{EdgeHub, Figures, Shared, Snapshot};
 use super::{Address, Config, EdgeHubMessage, Peers, placement};
 
 /// Gives the TLS configuration for one attempt to connect; asked each time, so that a renewed certificate is found.
@@ -30,6 +31,7 @@ pub struct Link {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     own: Handle<EdgeHubMessage>,
+    cloud: String,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -49,8 +51,12 @@ impl Link {
         let (socket, shared) = (Socket::default(), Arc::new(Shared::default()));
         let (stop, stopped) = watch::channel(false);
         let clock = config.clock.clone();
+        let name = match &config.destination {
+            Address::Fixed(url) | Address::Placement { url, .. } => url.clone(),
+        };
         let cloud = Arc::new(Cloud { address: config.destination, tls, within: config.handshake_within });
-        let teller = Arc::new(Teller { own: own.clone(), clock: config.clock, untrusted: Box::new(untrusted) });
+        let teller =
+            Arc::new(Teller { name: name.clone(), shared: shared.clone(), own: own.clone(), clock: config.clock, untrusted: Box::new(untrusted) });
         let socket_config = socket::Config {
             headers: config.headers,
             handshake_within: config.handshake_within,
@@ -63,7 +69,7 @@ impl Link {
             let socket = socket.clone();
             move || runtime.block_on(serve(&socket, &socket_config, &cloud, &teller, &stopped))
         })?;
-        Ok(Self { socket, shared, clock, own, stop, thread: Some(thread) })
+        Ok(Self { socket, shared, clock, own, cloud: name, stop, thread: Some(thread) })
     }
 
     /// What makes an incarnation of the actor.
@@ -82,6 +88,25 @@ impl Link {
         if let Some(session) = self.socket.living_session() {
             // Full: it is busy with what the cloud sends, and says of each connection anew.
             let _ = self.own.try_send(EdgeHubMessage::Connected { session });
+        }
+    }
+
+    /// Reads what EdgeHub knows, for as long as this connection is made and made again.
+    pub fn snapshot(&self) -> impl Fn() -> Snapshot + Send + Sync + 'static {
+        let (socket, shared, cloud) = (self.socket.clone(), self.shared.clone(), self.cloud.clone());
+        move || {
+            let session = socket.living_session();
+            let figures = shared.figures(session.is_some());
+            Snapshot {
+                cloud: cloud.clone(),
+                connected: session.is_some(),
+                session,
+                since_ms: session.map(|_| shared.since_ms.load(Ordering::Relaxed)),
+                unanswered_requests: shared.unanswered.load(Ordering::Relaxed),
+                sent: figures.sent,
+                received: figures.received,
+                dropped: figures.dropped_away + figures.dropped_full + figures.dropped_too_large + figures.dropped_no_room + figures.unreadable,
+            }
         }
     }
 
@@ -137,6 +162,8 @@ impl Destination for Arc<Cloud> {
 }
 
 struct Teller {
+    name: String,
+    shared: Arc<Shared>,
     own: Handle<EdgeHubMessage>,
     clock: Arc<dyn Clock>,
     untrusted: Box<dyn Fn(&str) + Send + Sync>,
@@ -151,10 +178,13 @@ impl Teller {
 
 impl Events for Arc<Teller> {
     async fn connected(&self, session: u64) {
+        self.shared.since_ms.store(self.clock.now().millis(), Ordering::Relaxed);
+        self.own.note(EventKind::Connected, format!("to the cloud at {}, session {session}", self.name));
         self.tell(EdgeHubMessage::Connected { session }).await;
     }
 
     async fn disconnected(&self, session: u64, reason: String) {
+        self.own.note(EventKind::Disconnected, format!("from the cloud, session {session}: {reason}"));
         self.tell(EdgeHubMessage::Disconnected { session, reason }).await;
     }
 

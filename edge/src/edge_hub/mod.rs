@@ -57,7 +57,7 @@ use crate::twin::TwinMessage;
 pub use link::{Link, TlsSource};
 pub use message::{Answer, EdgeHubMessage, RequestError};
 pub use socket::{FRAME_BYTES_MAX, OfferError, Socket, SocketError};
-pub use state::{EdgeHub, Figures};
+pub use state::{EdgeHub, Figures, Snapshot};
 
 /// Questions that may wait for the cloud at the same time.
 pub const REQUESTS_MAX: usize = 256;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actor::Reply;
@@ -75,9 +75,32 @@ impl Requests {
     }
 }
 
+/// What EdgeHub knows.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Snapshot {
+    /// Where the cloud is, or who is asked for it.
+    pub cloud: String,
+    /// Whether a session stands.
+    pub connected: bool,
+    /// Number of that session, from 1.
+    pub session: Option<u64>,
+    /// Since when, in ms since 1970.
+    pub since_ms: Option<i64>,
+    /// Questions to the cloud that have no answer yet.
+    pub unanswered_requests: u64,
+    /// Frames given to the socket since the start.
+    pub sent: u64,
+    /// Frames that arrived.
+    pub received: u64,
+    /// Frames that went no further, whatever the reason.
+    pub dropped: u64,
+}
+
 /// What outlives an incarnation.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
+    pub(super) since_ms: AtomicI64,
+    pub(super) unanswered: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
     pub(super) away: AtomicU64,

@@ -10,7 +10,7 @@ use model::NodeName;
 use super::node::Machine;
 use super::runtime::docker::DockerRuntime;
 use super::runtime::{ContainerRuntime, RuntimeError};
-use super::{Config, Edged, EdgedMessage, Peers, Shared, watch};
+use super::{Config, Edged, EdgedMessage, Peers, Shared, Snapshot, watch};
 use crate::config::EdgeConfig;
 use crate::store::Store;
 
@@ -89,6 +89,12 @@ impl Engine {
     pub fn factory(&self, store: Store, peers: Peers) -> impl Fn() -> Edged + Send + Sync + 'static {
         let (shared, machine, config) = (self.shared.clone(), self.machine.clone(), self.config.clone());
         move || Edged::new(store.clone(), shared.clone(), machine.clone(), config.clone(), peers.clone())
+    }
+
+    /// Reads what Edged knows.
+    pub fn snapshot(&self) -> impl Fn() -> Snapshot + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || shared.page().clone()
     }
 
     /// Follows the engine's events until the mailbox is closed.

@@ -67,6 +67,7 @@ impl Handler<Lease<EdgedMessage>> for Edged {
     fn handle(&mut self, lease: Lease<EdgedMessage>, ctx: &mut Self::Context) {
         self.fence = Some(lease.fence());
         lease.each(|_, message| self.on(message, ctx));
+        self.publish();
     }
 }
 
@@ -308,6 +309,7 @@ impl Edged {
     }
 
     fn set_readiness(&mut self, readiness: Readiness) {
+        self.note_engine(&readiness);
         if self.node.set(readiness, self.shared.now()) {
             self.post_node_status();
         }

@@ -22,6 +22,7 @@
 //! | `volume` | files of a pod on the machine |
 //! | `runtime` | the engine behind a trait |
 //! | `worker`, `watch` | tasks beside the actor: one pass over one pod; the event stream |
+//! | `page` | what the page shows, and the next incarnation takes over |
 //! | `node`, `read_only` | the node's status; `GET /pods` |
 //!
 //! Invariant: no call to the engine runs inside a handler.
@@ -36,6 +37,7 @@ mod message;
 pub mod node;
 pub mod objects;
 pub mod observed;
+mod page;
 pub mod plan;
 pub mod pod;
 pub mod quantity;
@@ -50,7 +52,7 @@ mod watch;
 pub mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actor::Handle;
@@ -62,6 +64,7 @@ use runtime::ContainerRuntime;
 
 pub use engine::{Engine, EngineError};
 pub use message::EdgedMessage;
+pub use page::Snapshot;
 pub use state::Edged;
 pub use watch::watch;
 pub use worker::Shared;
@@ -134,6 +137,7 @@ impl Shared {
             clock,
             calls: Semaphore::new(CALLS_MAX),
             pulls: Semaphore::new(PULLS_MAX),
+            page: Mutex::default(),
         })
     }
 }

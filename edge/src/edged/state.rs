@@ -120,7 +120,11 @@ struct Loaded {
 impl Edged {
     /// A module over this store and engine.
     pub fn new(store: Store, shared: Arc<Shared>, machine: Machine, config: Config, peers: Peers) -> Self {
-        let node = NodeReport::new(config.node.clone(), machine, config.version.clone(), shared.now());
+        let mut node = NodeReport::new(config.node.clone(), machine, config.version.clone(), shared.now());
+        // The stream of events outlives an incarnation and says only once that the engine answers.
+        if let Some(readiness) = shared.page().readiness() {
+            node.set(readiness, shared.now());
+        }
         Self {
             store,
             config,

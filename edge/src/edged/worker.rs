@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actor::{Fence, Handle, chain};
@@ -19,6 +19,7 @@ use super::env::{self, EnvError};
 use super::message::EdgedMessage;
 use super::objects::{LookupError, Objects};
 use super::observed::{BACKOFF_FIRST, Observed, Trouble, Troubles};
+use super::page::Snapshot;
 use super::plan::{self, Action, plan};
 use super::pod::{Pod, PullPolicy, Refusal};
 use super::runtime::{ContainerRuntime, RuntimeError, label};
@@ -81,6 +82,8 @@ pub struct Shared {
     pub calls: Semaphore,
     /// Pulls that may run at once.
     pub pulls: Semaphore,
+    /// What the module knows, for the page and for its next incarnation.
+    pub page: Mutex<Snapshot>,
 }
 
 impl Shared {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use actor::{Handle, Mail, Meta, SendError};
+use actor::{EventKind, Handle, Mail, Meta, SendError};
 use bytes::Bytes;
 use log::warn;
 use model::{Clock, NodeName};
@@ -59,7 +59,7 @@ pub enum Ignored {
 }
 
 /// What arrived and went no further, since the start of the process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Figures {
     /// Requests answered with 400.
     pub refused: u64,
@@ -238,11 +238,13 @@ impl Inbound for Ingress {
     }
 
     fn up(&self, endpoint: &'static str) {
+        self.peers.own.note(EventKind::Connected, format!("to the {endpoint} broker"));
         // For the page only: what a full mailbox loses here harms nobody.
         let _ = self.peers.own.try_post(Meta::new("mqtt"), EventBusMessage::TransportUp { endpoint });
     }
 
     fn down(&self, endpoint: &'static str, reason: String) {
+        self.peers.own.note(EventKind::Disconnected, format!("from the {endpoint} broker: {reason}"));
         let _ = self.peers.own.try_post(Meta::new("mqtt"), EventBusMessage::TransportDown { endpoint, reason });
     }
 }

@@ -58,7 +58,7 @@ pub use broker::{Broker, BrokerError, PACKET_BYTES_MAX};
 pub use forms::Forms;
 pub use message::EventBusMessage;
 pub use outbox::Publication;
-pub use state::EventBus;
+pub use state::{EventBus, Snapshot};
 pub use transport::{Endpoint, Figures, Inbound, Transport, TransportError, TransportGuard};
 
 /// Largest payload that is published: an MQTT packet that the embedded broker still takes, whatever its topic.
@@ -174,6 +174,12 @@ impl Sockets {
     pub fn factory(&self) -> impl Fn() -> EventBus + Send + Sync + Clone + 'static {
         let (transport, forms) = (self.transport.clone(), self.forms.clone());
         move || EventBus::new(transport.clone(), forms.clone())
+    }
+
+    /// Reads what EventBus knows, for as long as these sockets are open.
+    pub fn snapshot(&self) -> impl Fn() -> Snapshot + Send + Sync + 'static {
+        let (transport, ingress) = (self.transport.clone(), self.ingress.clone());
+        move || Snapshot { brokers: transport.figures(), subscriptions: transport.subscriptions(), ingress: ingress.figures() }
     }
 
     /// Address of the embedded broker, with the port that was taken.

@@ -8,14 +8,26 @@ use wire::mqtt::Topic;
 
 use super::PAYLOAD_BYTES_MAX;
 use super::forms::Forms;
+use super::ingress;
 use super::outbox::Publication;
-use super::transport::Transport;
+use super::transport::{Figures, Transport};
 
 /// The actor. It keeps nothing that a restart could lose: queue and subscriptions are the transport's.
 pub struct EventBus {
     pub(super) transport: Transport,
     forms: Arc<Forms>,
     too_large: u64,
+}
+
+/// What EventBus knows.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Snapshot {
+    /// Each broker: whether it is connected, and what waits for it.
+    pub brokers: Vec<Figures>,
+    /// Topic filters that are subscribed at each.
+    pub subscriptions: usize,
+    /// What arrived and went no further.
+    pub ingress: ingress::Figures,
 }
 
 impl EventBus {

@@ -1,6 +1,8 @@
 //! What Membership does with each message.
 
-use actix::{Actor, Context, Handler};
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext as _, Context, Handler};
 use actor::{Lease, Meta, NoRoom};
 use model::Timestamp;
 use model::membership::{plan_detail, plan_update};
@@ -13,8 +15,17 @@ use super::{Config, MembershipMessage};
 use crate::communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
 use crate::store::{Batch, StoreError, Tx, device};
 
+/// How often the page's figures of the store are brought up to date.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
+
 impl Actor for Membership {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.count();
+        // Here, because Membership is idle most of the time: Twin and Device do not wait for a count.
+        ctx.run_interval(COUNT_EVERY, |membership, _| membership.count());
+    }
 }
 
 impl Handler<Lease<MembershipMessage>> for Membership {
@@ -26,6 +37,12 @@ impl Handler<Lease<MembershipMessage>> for Membership {
 }
 
 impl Membership {
+    fn count(&self) {
+        if let Err(error) = self.store.recount() {
+            log::debug!(error:% = error; "what the store holds could not be counted");
+        }
+    }
+
     pub(super) fn settle(&mut self, lease: Lease<MembershipMessage>) {
         let communication = &self.peers.communication;
         let room = match communication.try_reserve() {
@@ -42,6 +59,7 @@ impl Membership {
         );
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
+        self.shared.took(handled);
         if !effects.is_empty() {
             room.send(Meta::new("membership"), CommunicationMessage::Effects(effects));
         }

@@ -1,9 +1,12 @@
 //! What Membership writes, and what is said of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use model::membership::{AttributeOrigin, Plan, merge_attributes};
 use model::{Device, DeviceEntry, DeviceId, Origin, Timestamp};
+use serde::Serialize;
 use wire::mqtt::Topic;
 use wire::mqtt::payload::answer;
 
@@ -19,12 +22,46 @@ pub struct Membership {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) peers: Peers,
+    pub(super) shared: Shared,
+}
+
+/// What outlives an incarnation of Membership: what the page shows. Made once, cloned into each incarnation.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<AtomicU64>);
+
+impl Shared {
+    pub(super) fn took(&self, messages: usize) {
+        self.0.store(messages as u64, Relaxed);
+    }
+}
+
+/// What Membership knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Devices of this node.
+    pub devices: u64,
+    /// Messages in the last transaction.
+    pub last_batch: u64,
+}
+
+impl Snapshot {
+    /// As it is now, by the last count of the store.
+    pub fn of(shared: &Shared, store: &Store) -> Self {
+        Self { devices: store.counts().devices, last_batch: shared.0.load(Relaxed) }
+    }
 }
 
 impl Membership {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        Self { config, store, peers }
+        Self { config, store, peers, shared: Shared::default() }
+    }
+
+    /// The same, seen on the page.
+    #[must_use]
+    pub fn publishing(mut self, shared: Shared) -> Self {
+        self.shared = shared;
+        self
     }
 }
 

@@ -70,6 +70,7 @@ impl MetaManager {
         for (_, message) in lease.iter().take(handled) {
             self.answer(message, &lease);
         }
+        self.took(handled);
         if handled == lease.len() {
             lease.done();
         } else {

@@ -37,7 +37,7 @@ use crate::edged::EdgedMessage;
 
 pub use message::{Found, MetaManagerMessage, QueryError};
 pub use normal::OBJECT_BYTES_MAX;
-pub use state::MetaManager;
+pub use state::{MetaManager, Shared, Snapshot};
 
 /// Shortest period of the synchronisation (KubeEdge raises what is below).
 pub const SYNC_INTERVAL_MIN: Duration = Duration::from_secs(60);

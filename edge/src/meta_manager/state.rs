@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use actor::Meta;
 use model::{Namespace, ResourceKey, ResourceKind, Timestamp};
+use serde::Serialize;
 use wire::hub::{MsgId, ObjectOperation, PodStatusReport, RawJson};
 
 use super::normal::{Normal, is_kept, normal};
@@ -23,12 +26,49 @@ pub struct MetaManager {
     pub(super) reported: Reported,
     /// `None` until EdgeHub has said something: after a restart of this module the cloud may well be there.
     pub(super) connected: Option<bool>,
+    pub(super) shared: Shared,
+}
+
+/// What outlives an incarnation of MetaManager: what the page shows. Made once, cloned into each incarnation.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<(AtomicU64, AtomicU64)>);
+
+/// What MetaManager knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Objects and statuses that are stored, by kind, by the last count of the store.
+    pub objects: BTreeMap<String, u64>,
+    /// Messages with statuses that the cloud has not confirmed.
+    pub unconfirmed: u64,
+    /// Messages in the last transaction.
+    pub last_batch: u64,
+}
+
+impl Snapshot {
+    /// As it is now.
+    pub fn of(shared: &Shared, store: &Store) -> Self {
+        let (last_batch, unconfirmed) = &*shared.0;
+        Self { objects: store.counts().objects, unconfirmed: unconfirmed.load(Relaxed), last_batch: last_batch.load(Relaxed) }
+    }
 }
 
 impl MetaManager {
     /// A module over this store.
     pub fn new(store: Store, config: Config, peers: Peers) -> Self {
-        Self { store, config, peers, reported: Reported::default(), connected: None }
+        Self { store, config, peers, reported: Reported::default(), connected: None, shared: Shared::default() }
+    }
+
+    /// The same, seen on the page.
+    #[must_use]
+    pub fn publishing(mut self, shared: Shared) -> Self {
+        self.shared = shared;
+        self
+    }
+
+    pub(super) fn took(&self, messages: usize) {
+        let (last_batch, unconfirmed) = &*self.shared.0;
+        last_batch.store(messages as u64, Relaxed);
+        unconfirmed.store(self.reported.in_flight.len() as u64, Relaxed);
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod attribute;
 mod batch;
+mod census;
 mod connection;
 pub mod device;
 mod error;
@@ -40,6 +41,7 @@ use lock::FairLock;
 use watch::Watch;
 
 pub use batch::Batch;
+pub use census::Counts;
 pub use error::StoreError;
 pub use watch::{LATENCY_BUCKETS, STUCK_AFTER, STUCK_EXIT_CODE, Stuck, WriteStats};
 
@@ -55,6 +57,7 @@ struct Inner {
     writer: FairLock<Option<SqliteConnection>>,
     readers: Readers,
     watch: Arc<Watch>,
+    census: census::Census,
 }
 
 impl Store {
@@ -70,7 +73,7 @@ impl Store {
         let path = path.as_ref().to_owned();
         let writer = connection::prepare(&path)?;
         let readers = connection::readers(&path)?;
-        let inner = Inner { path, writer: FairLock::new(Some(writer)), readers, watch: Arc::new(Watch::new()) };
+        let inner = Inner { path, writer: FairLock::new(Some(writer)), readers, watch: Arc::new(Watch::new()), census: census::Census::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 

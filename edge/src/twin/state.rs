@@ -1,10 +1,13 @@
 //! What Twin works on, and what is said of it. No input or output but the table functions.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use actor::MsgId;
 use model::twin::{Outcome, TwinError};
 use model::{DeviceId, Origin, PropertyName, Timestamp, TwinChange, merge};
+use serde::Serialize;
 use wire::mqtt::Topic;
 use wire::mqtt::payload::answer;
 
@@ -18,12 +21,49 @@ pub struct Twin {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) peers: Peers,
+    pub(super) shared: Shared,
+}
+
+/// What outlives an incarnation of Twin: what the page shows. Made once, cloned into each incarnation.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<AtomicU64>);
+
+impl Shared {
+    pub(super) fn took(&self, messages: usize) {
+        self.0.store(messages as u64, Relaxed);
+    }
+}
+
+/// What Twin knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Devices whose twin may be asked for.
+    pub devices: u64,
+    /// Properties of their twins.
+    pub properties: u64,
+    /// Messages in the last batch.
+    pub last_batch: u64,
+}
+
+impl Snapshot {
+    /// As it is now, by the last count of the store.
+    pub fn of(shared: &Shared, store: &Store) -> Self {
+        let counts = store.counts();
+        Self { devices: counts.devices, properties: counts.properties, last_batch: shared.0.load(Relaxed) }
+    }
 }
 
 impl Twin {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        Self { config, store, peers }
+        Self { config, store, peers, shared: Shared::default() }
+    }
+
+    /// The same, seen on the page.
+    #[must_use]
+    pub fn publishing(mut self, shared: Shared) -> Self {
+        self.shared = shared;
+        self
     }
 }
 

@@ -19,6 +19,16 @@ use crate::{edge_hub, edged};
 /// Messages that are committed as one transaction (group commit: one sync of the disk for all of them).
 const BATCH: usize = 512;
 
+/// What outlives the incarnations of the modules that have no socket.
+#[derive(Clone, Default)]
+pub struct Shared {
+    pub communication: communication::Shared,
+    pub membership: membership::Shared,
+    pub twin: twin::Shared,
+    pub device: device::Shared,
+    pub meta_manager: meta_manager::Shared,
+}
+
 /// Everything that a module is made of.
 pub struct Modules {
     /// What is in force; decides which modules run.
@@ -26,7 +36,7 @@ pub struct Modules {
     pub mail: Mailboxes,
     pub store: Store,
     pub beside: Arc<Beside>,
-    pub reports: communication::Shared,
+    pub shared: Shared,
 }
 
 impl Modules {
@@ -51,7 +61,7 @@ impl Modules {
 
     pub fn event_bus(&self) -> ChildSpec {
         match self.beside.mqtt().as_ref() {
-            Some(mqtt) => ChildSpec::new(&self.mail.event_bus, mqtt.factory()),
+            Some(mqtt) => ChildSpec::new(&self.mail.event_bus, mqtt.factory()).snapshot(mqtt.snapshot()),
             None => ChildSpec::disabled(&self.mail.event_bus),
         }
     }
@@ -69,7 +79,7 @@ impl Modules {
             edged: self.config.runs(Module::Edged).then(|| mail.edged.clone()),
         };
         match self.beside.link().as_ref() {
-            Some(link) => ChildSpec::new(&mail.edge_hub, link.factory(peers)),
+            Some(link) => ChildSpec::new(&mail.edge_hub, link.factory(peers)).snapshot(link.snapshot()),
             None => ChildSpec::disabled(&mail.edge_hub),
         }
     }
@@ -77,26 +87,35 @@ impl Modules {
     fn communication(&self) -> ChildSpec {
         let mail = &self.mail;
         let peers = communication::Peers { own: mail.communication.clone(), event_bus: mail.event_bus.clone(), edge_hub: mail.edge_hub.clone() };
-        let (settings, store, shared) = (communication::Config::new(self.config.node()), self.store.clone(), self.reports.clone());
+        let (settings, store, shared) = (communication::Config::new(self.config.node()), self.store.clone(), self.shared.communication.clone());
+        let page = (shared.clone(), store.clone());
         ChildSpec::new(&mail.communication, move || Communication::new(settings.clone(), store.clone(), peers.clone(), shared.clone()))
+            .snapshot(move || communication::Snapshot::of(&page.0, &page.1))
     }
 
     fn membership(&self) -> ChildSpec {
         let peers = membership::Peers { communication: self.mail.communication.clone() };
-        let (settings, store) = (membership::Config::new(self.config.node()), self.store.clone());
-        ChildSpec::new(&self.mail.membership, move || Membership::new(settings.clone(), store.clone(), peers.clone())).batch(BATCH)
+        let (settings, store, shared) = (membership::Config::new(self.config.node()), self.store.clone(), self.shared.membership.clone());
+        let page = (shared.clone(), store.clone());
+        ChildSpec::new(&self.mail.membership, move || Membership::new(settings.clone(), store.clone(), peers.clone()).publishing(shared.clone()))
+            .batch(BATCH)
+            .snapshot(move || membership::Snapshot::of(&page.0, &page.1))
     }
 
     fn twin(&self) -> ChildSpec {
         let peers = twin::Peers { communication: self.mail.communication.clone(), membership: self.mail.membership.clone() };
-        let store = self.store.clone();
-        ChildSpec::new(&self.mail.twin, move || Twin::new(twin::Config::default(), store.clone(), peers.clone())).batch(BATCH)
+        let (store, shared) = (self.store.clone(), self.shared.twin.clone());
+        let page = (shared.clone(), store.clone());
+        let make = move || Twin::new(twin::Config::default(), store.clone(), peers.clone()).publishing(shared.clone());
+        ChildSpec::new(&self.mail.twin, make).batch(BATCH).snapshot(move || twin::Snapshot::of(&page.0, &page.1))
     }
 
     fn device(&self) -> ChildSpec {
         let peers = device::Peers { communication: self.mail.communication.clone(), membership: self.mail.membership.clone() };
-        let store = self.store.clone();
-        ChildSpec::new(&self.mail.device, move || Device::new(device::Config::default(), store.clone(), peers.clone())).batch(BATCH)
+        let (store, shared) = (self.store.clone(), self.shared.device.clone());
+        let page = (shared.clone(), store.clone());
+        let make = move || Device::new(device::Config::default(), store.clone(), peers.clone()).publishing(shared.clone());
+        ChildSpec::new(&self.mail.device, make).batch(BATCH).snapshot(move || device::Snapshot::of(&page.0, &page.1))
     }
 
     pub fn meta_manager(&self) -> ChildSpec {
@@ -111,13 +130,16 @@ impl Modules {
         };
         let period = Duration::from_secs(config.meta.sync.podstatus.interval);
         let (settings, store) = (meta_manager::Config::new(config.node(), config.namespace(), period), self.store.clone());
-        ChildSpec::new(&mail.meta_manager, move || MetaManager::new(store.clone(), settings.clone(), peers.clone())).batch(BATCH)
+        let shared = self.shared.meta_manager.clone();
+        let page = (shared.clone(), store.clone());
+        let make = move || MetaManager::new(store.clone(), settings.clone(), peers.clone()).publishing(shared.clone());
+        ChildSpec::new(&mail.meta_manager, make).batch(BATCH).snapshot(move || meta_manager::Snapshot::of(&page.0, &page.1))
     }
 
     pub fn edged(&self) -> ChildSpec {
         let peers = edged::Peers { meta_manager: self.mail.meta_manager.clone(), own: self.mail.edged.clone() };
         match self.beside.engine().as_ref() {
-            Some(engine) => ChildSpec::new(&self.mail.edged, engine.factory(self.store.clone(), peers)),
+            Some(engine) => ChildSpec::new(&self.mail.edged, engine.factory(self.store.clone(), peers)).snapshot(engine.snapshot()),
             None => ChildSpec::disabled(&self.mail.edged),
         }
     }

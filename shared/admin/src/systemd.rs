@@ -2,9 +2,11 @@
 //!
 //! Without `NOTIFY_SOCKET` nothing is sent.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actor::{Health, Registry, State, View};
+use actor::{Health, Policy, Registry, State, View};
 use sd_notify::NotifyState;
 
 /// Between two looks when there is no watchdog.
@@ -29,15 +31,15 @@ pub fn stopping() {
 }
 
 /// Feeds the watchdog at half its period while every module is [well](Wellness), and tells in one line how things stand,
-/// whenever that line has changed. `patience`: how long an actor may be between two lives.
-pub async fn watch(registry: Registry, patience: impl Fn() -> Duration, line: impl Fn() -> String) {
+/// whenever that line has changed.
+pub async fn watch(registry: Registry, patience: Patience, line: impl Fn() -> String) {
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(LOOK_EVERY, |period| (period / 2).clamp(Duration::from_millis(100), LOOK_EVERY));
     let mut tick = tokio::time::interval(every);
     let (mut wellness, mut said) = (Wellness::default(), String::new());
     loop {
         tick.tick().await;
-        let ill = wellness.look(&registry.health(), &registry.views(), tokio::time::Instant::now(), patience());
+        let ill = wellness.look(&registry.health(), &registry.views(), tokio::time::Instant::now(), patience.get());
         if ill.is_none() {
             tell(&[NotifyState::Watchdog]);
         }
@@ -46,6 +48,31 @@ pub async fn watch(registry: Registry, patience: impl Fn() -> Duration, line: im
             tell(&[NotifyState::Status(&status)]);
             said = status;
         }
+    }
+}
+
+/// How long an actor may be between two lives: as long as its supervisor may need to find that it is silent, and then
+/// pause. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Patience(Arc<AtomicU64>);
+
+impl Patience {
+    /// By these numbers.
+    #[must_use]
+    pub fn new(policy: &Policy) -> Self {
+        let patience = Self(Arc::default());
+        patience.set(policy);
+        patience
+    }
+
+    /// By other numbers.
+    pub fn set(&self, policy: &Policy) {
+        let secs = (policy.silent_for + policy.backoff_max).as_secs();
+        self.0.store(secs, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -81,6 +108,12 @@ pub fn actors_up(views: &[View]) -> String {
     let enabled = views.iter().filter(|view| view.state != State::Disabled).count();
     let up = views.iter().filter(|view| view.state == State::Up).count();
     if up == enabled { format!("{up} actors up") } else { format!("{up} of {enabled} actors up") }
+}
+
+/// A count with its word.
+#[must_use]
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn tell(states: &[NotifyState<'_>]) {

@@ -83,7 +83,7 @@ pub enum TransportError {
 }
 
 /// Figures of one connection for the status page.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Figures {
     /// Name of the endpoint.
     pub endpoint: &'static str,
@@ -209,6 +209,11 @@ impl Transport {
     pub fn unsubscribe(&self, filter: &str) {
         self.wanted.extra().remove(filter);
         self.wanted.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Topic filters that are subscribed at each broker: those of the devices, and those that the cloud asked for.
+    pub fn subscriptions(&self) -> usize {
+        self.wanted.filters().len()
     }
 
     /// Figures of each connection.
