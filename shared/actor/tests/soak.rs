@@ -1,6 +1,6 @@
 //! Panics, hangs and restarts at random under load: nothing is lost, nothing takes effect twice, order is kept.
 //!
-//! Two stages, as Twin and Communication are: the first commits and tells the second. Each keeps a ledger in place of the
+//! Two stages: the first commits and tells the second. Each keeps a ledger in place of the
 //! database: a commit happens under its lock, checks the fence there, and refuses what it has already (handlers are
 //! idempotent because they commit before they tell). `SKEP_SOAK_SECONDS` says how long (5 if not set), `SKEP_SOAK_SEED`
 //! repeats the faults of a run as far as threads allow.

@@ -18,13 +18,13 @@ fn empty() -> Running {
 fn add_module_ch_6_5_1_gives_a_running_process_a_further_actor_under_its_name() {
     run(async {
         let core = empty();
-        let (edged, notes, spec) = desk("edged");
-        edged.try_send(Do::Note(1)).unwrap();
+        let (module, notes, spec) = desk("module");
+        module.try_send(Do::Note(1)).unwrap();
         core.add(spec).await.unwrap();
         eventually!(SOON, *notes.lock().unwrap() == [1]);
-        assert_eq!(core.registry().views()[0].name, "edged");
-        let (_, _, again) = desk("edged");
-        assert_eq!(core.add(again).await, Err(ControlError::Taken("edged".into())));
+        assert_eq!(core.registry().views()[0].name, "module");
+        let (_, _, again) = desk("module");
+        assert_eq!(core.add(again).await, Err(ControlError::Taken("module".into())));
         core.shutdown().await;
     });
 }
@@ -57,19 +57,19 @@ fn add_module_group_ch_6_5_2_and_send2group_ch_6_6_2_reach_every_member() {
 fn clean_up_ch_6_5_3_takes_a_module_out_of_the_core_and_of_all_groups_and_closes_its_channel() {
     run(async {
         let core = empty();
-        let ((edged, notes, edged_spec), (twin, _, twin_spec)) = (desk("edged"), desk("twin"));
-        core.add(edged_spec).await.unwrap();
-        core.add(twin_spec).await.unwrap();
-        let groups = [Group::new(vec![edged.clone(), twin.clone()]), Group::new(vec![edged.clone()])];
+        let ((module, notes, module_spec), (other, _, other_spec)) = (desk("module"), desk("other"));
+        core.add(module_spec).await.unwrap();
+        core.add(other_spec).await.unwrap();
+        let groups = [Group::new(vec![module.clone(), other.clone()]), Group::new(vec![module.clone()])];
         for n in 0..50 {
-            edged.try_send(Do::Note(n)).unwrap();
+            module.try_send(Do::Note(n)).unwrap();
         }
-        core.remove("edged").await.unwrap();
+        core.remove("module").await.unwrap();
         assert_eq!(notes.lock().unwrap().len(), 50, "what was accepted is handled first");
-        assert!(matches!(edged.try_send(Do::Note(0)), Err(SendError::Closed(_))));
+        assert!(matches!(module.try_send(Do::Note(0)), Err(SendError::Closed(_))));
         assert_eq!(groups.map(|group| group.members().len()), [1, 0]);
-        assert_eq!(core.registry().views().iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["twin"]);
-        assert_eq!(core.remove("edged").await, Err(ControlError::Unknown("edged".into())));
+        assert_eq!(core.registry().views().iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["other"]);
+        assert_eq!(core.remove("module").await, Err(ControlError::Unknown("module".into())));
         core.shutdown().await;
     });
 }
@@ -78,15 +78,15 @@ fn clean_up_ch_6_5_3_takes_a_module_out_of_the_core_and_of_all_groups_and_closes
 fn send_ch_6_6_1_and_receive_ch_6_6_3_deliver_in_order_and_tell_a_closed_channel() {
     run(async {
         let core = empty();
-        let (edged, notes, spec) = desk("edged");
+        let (module, notes, spec) = desk("module");
         core.add(spec).await.unwrap();
         for n in 0..1000 {
-            edged.send(Do::Note(n)).await.unwrap();
+            module.send(Do::Note(n)).await.unwrap();
         }
         eventually!(SOON, notes.lock().unwrap().len() == 1000);
         assert!(notes.lock().unwrap().windows(2).all(|w| w[0] + 1 == w[1]));
         core.shutdown().await;
-        assert!(matches!(edged.send(Do::Note(0)).await, Err(SendError::Closed(Do::Note(0)))), "it is given back");
+        assert!(matches!(module.send(Do::Note(0)).await, Err(SendError::Closed(Do::Note(0)))), "it is given back");
     });
 }
 
@@ -94,10 +94,10 @@ fn send_ch_6_6_1_and_receive_ch_6_6_3_deliver_in_order_and_tell_a_closed_channel
 fn send_sync_ch_6_6_4_waits_for_the_answer_until_its_deadline() {
     run(async {
         let core = empty();
-        let (edged, _, spec) = desk("edged");
-        assert_eq!(edged.ask(Duration::from_millis(30), Do::Ask).await, Err(AskError::Deadline));
+        let (module, _, spec) = desk("module");
+        assert_eq!(module.ask(Duration::from_millis(30), Do::Ask).await, Err(AskError::Deadline));
         core.add(spec).await.unwrap();
-        assert_eq!(edged.ask(SOON, Do::Ask).await, Ok(0));
+        assert_eq!(module.ask(SOON, Do::Ask).await, Ok(0));
         core.shutdown().await;
     });
 }
@@ -129,11 +129,11 @@ fn send2group_sync_ch_6_6_5_succeeds_only_if_all_n_answered() {
 fn send_resp_ch_6_6_6_answers_once_and_a_lost_answer_is_an_error_at_once() {
     run(async {
         let core = empty();
-        let (edged, _, spec) = desk("edged");
+        let (module, _, spec) = desk("module");
         core.add(spec).await.unwrap();
         let (reply, answer) = Reply::channel();
         let question = Do::Ask(reply);
-        edged.send(question).await.unwrap();
+        module.send(question).await.unwrap();
         assert_eq!(answer.await, Ok(0));
         // A question that is thrown away fails its asker long before the deadline.
         let (reply, answer) = Reply::<usize>::channel();
@@ -146,21 +146,21 @@ fn send_resp_ch_6_6_6_answers_once_and_a_lost_answer_is_an_error_at_once() {
 #[test]
 fn a_module_that_is_not_enabled_ch_6_3_takes_and_forgets_and_can_be_enabled_and_disabled_at_run_time() {
     run(async {
-        let (edged, notes, enabled) = desk("edged");
-        let core = Supervisor::new("core", quick()).child(ChildSpec::disabled(&edged)).start(|why| panic!("{why}"));
-        edged.send(Do::Note(1)).await.unwrap();
-        let view = || edged.observe().view();
+        let (module, notes, enabled) = desk("module");
+        let core = Supervisor::new("core", quick()).child(ChildSpec::disabled(&module)).start(|why| panic!("{why}"));
+        module.send(Do::Note(1)).await.unwrap();
+        let view = || module.observe().view();
         eventually!(SOON, view().handled == 1 && view().state == State::Disabled);
         assert_eq!(core.registry().health(), crate::Health::Green, "a choice of the operator is no fault");
 
         core.replace(enabled).await.unwrap();
         eventually!(SOON, view().state == State::Up);
-        edged.send(Do::Note(2)).await.unwrap();
+        module.send(Do::Note(2)).await.unwrap();
         eventually!(SOON, *notes.lock().unwrap() == [2]);
 
-        core.replace(ChildSpec::disabled(&edged)).await.unwrap();
+        core.replace(ChildSpec::disabled(&module)).await.unwrap();
         eventually!(SOON, view().state == State::Disabled);
-        edged.send(Do::Note(3)).await.unwrap();
+        module.send(Do::Note(3)).await.unwrap();
         eventually!(SOON, view().handled == 3);
         assert_eq!(*notes.lock().unwrap(), [2]);
         let (_, _, stranger) = desk("stranger");

@@ -12,11 +12,11 @@ fn entry(actor: &str, at_ms: u64, payload: &[u8]) -> Quarantined {
         parent: None,
         actor: actor.to_owned(),
         kind: "Update".to_owned(),
-        source: "mqtt".to_owned(),
+        source: "outside".to_owned(),
         text: "an update".to_owned(),
         last_words: "index out of bounds".to_owned(),
         at_ms,
-        ingress: Some(Ingress { border: "mqtt".to_owned(), address: "a/b".to_owned(), payload: Bytes::copy_from_slice(payload) }),
+        ingress: Some(Ingress { border: "outside".to_owned(), address: "a/b".to_owned(), payload: Bytes::copy_from_slice(payload) }),
     }
 }
 
@@ -24,7 +24,7 @@ fn entry(actor: &str, at_ms: u64, payload: &[u8]) -> Quarantined {
 fn what_is_in_quarantine_survives_a_restart_of_the_process_in_order_and_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("quarantine");
-    let (text, raw) = (entry("twin", 1, "21 °C \"x\"\n".as_bytes()), entry("twin", 2, &[0, 159, 146, 150, 255]));
+    let (text, raw) = (entry("clerk", 1, "21 °C \"x\"\n".as_bytes()), entry("clerk", 2, &[0, 159, 146, 150, 255]));
     let first = Quarantine::open(&at).unwrap();
     first.put(text.clone());
     first.put(raw.clone());
@@ -32,7 +32,7 @@ fn what_is_in_quarantine_survives_a_restart_of_the_process_in_order_and_byte_for
     drop(first);
     let second = Quarantine::open(&at).unwrap();
     assert_eq!(second.list(), [text.clone(), raw.clone()]);
-    assert_eq!(second.of("twin").len(), 2);
+    assert_eq!(second.of("clerk").len(), 2);
     second.remove(&text.id).unwrap();
     second.flush();
     assert_eq!(Quarantine::open(&at).unwrap().list(), [raw]);
@@ -47,7 +47,7 @@ fn files_that_are_none_of_ours_are_left_alone_and_half_written_ones_go() {
         std::fs::write(dir.path().join(name), content).unwrap();
     }
     std::fs::write(dir.path().join("huge.json"), vec![b' '; 2 << 20]).unwrap();
-    let mut stray = entry("twin", 1, b"x");
+    let mut stray = entry("clerk", 1, b"x");
     stray.id = "../../escape".to_owned();
     std::fs::write(dir.path().join("stray.json"), serde_json::to_vec(&stray).unwrap()).unwrap();
     let quarantine = Quarantine::open(dir.path()).unwrap();
@@ -103,14 +103,14 @@ fn a_poison_message_is_answered_for_retried_at_the_border_and_dropped() {
             .child(ChildSpec::new(&handle, move || Clerk { notes: theirs.clone() }))
             .start(|why| panic!("{why}"));
         for payload in ["good now", "never good"] {
-            let ingress = Ingress { border: "mqtt".into(), address: "a/b".into(), payload: payload.into() };
-            handle.try_post(Meta::new("mqtt").entered(ingress), Do::PanicAlways).unwrap();
+            let ingress = Ingress { border: "outside".into(), address: "a/b".into(), payload: payload.into() };
+            handle.try_post(Meta::new("outside").entered(ingress), Do::PanicAlways).unwrap();
         }
         handle.try_send(Do::PanicAlways).unwrap();
         eventually!(SOON, quarantine.list().len() == 3 && handle.observe().view().state == State::Up);
         let [good, bad, internal] = quarantine.list().try_into().unwrap();
         assert_eq!(*told.lock().unwrap(), [good.id.clone(), bad.id.clone(), internal.id.clone()], "the sender is answered");
-        assert_eq!((good.source.as_str(), good.ingress.as_ref().map(|i| i.address.as_str())), ("mqtt", Some("a/b")));
+        assert_eq!((good.source.as_str(), good.ingress.as_ref().map(|i| i.address.as_str())), ("outside", Some("a/b")));
         assert_eq!(handle.observe().view().in_quarantine, 3);
 
         quarantine.retry(&good.id).unwrap();
