@@ -236,8 +236,10 @@ pub(crate) fn check_action_header(request: &HttpRequest) -> Result<(), Refusal> 
     }
 }
 
+/// `/livez` or `/livez/<check>`, and the same for the other two.
 fn is_probe(path: &str) -> bool {
-    ["/livez", "/readyz", "/healthz"].iter().any(|probe| path.strip_prefix(probe).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    let one_segment = |rest: &str| rest.strip_prefix('/').is_some_and(|check| !check.contains('/'));
+    ["/livez", "/readyz", "/healthz"].iter().any(|probe| path.strip_prefix(probe).is_some_and(|rest| rest.is_empty() || one_segment(rest)))
 }
 
 fn token_of(header: &str) -> Option<String> {

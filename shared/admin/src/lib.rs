@@ -13,18 +13,26 @@
 //! rebinding). Nothing here changes anything.
 
 mod access;
+mod actions;
+mod api;
 mod claim;
 mod config;
 pub mod exit;
+mod forms;
 mod health;
 pub mod keys;
 mod logging;
 mod metrics;
+mod moment;
 mod page;
 mod server;
 pub mod settings;
+mod stream;
 pub mod systemd;
+#[cfg(test)]
+mod tests;
 mod tls;
+mod view;
 
 pub use access::{AccessError, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, read_token};
 pub use claim::{Claim, claim};
@@ -34,4 +42,5 @@ pub use health::Check;
 pub use logging::{BadFilter, FILTER_BYTES_MAX, LogControl, LogError};
 pub use metrics::Metric;
 pub use server::{AdminServer, Bound, bind, serve};
+pub use stream::WATCHERS_MAX;
 pub use tls::client_certificates;

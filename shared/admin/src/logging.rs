@@ -58,6 +58,11 @@ impl LogControl {
         Ok(control)
     }
 
+    #[cfg(test)]
+    pub(crate) fn detached(filter: &str, quiet: &'static str) -> Result<Self, BadFilter> {
+        Self::new(filter, quiet)
+    }
+
     fn new(filter: &str, quiet: &'static str) -> Result<Self, BadFilter> {
         let logger = build(filter, quiet)?;
         Ok(Self(Arc::new(Inner { logger: RwLock::new(Arc::new(logger)), filter: Mutex::new(filter.trim().to_owned()), quiet })))
