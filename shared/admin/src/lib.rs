@@ -27,6 +27,7 @@ mod moment;
 mod page;
 mod server;
 pub mod settings;
+pub mod status;
 mod stream;
 pub mod systemd;
 #[cfg(test)]

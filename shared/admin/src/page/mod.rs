@@ -18,7 +18,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::moment;
 
-pub(crate) use parts::encoded;
+pub(crate) use parts::{count, encoded, micros, rate, span, state_words, verb};
 use parts::{counted, fill};
 
 const STYLE: &str = include_str!("page.css");

@@ -191,6 +191,12 @@ fn a_client_certificate_of_the_authority_opens_the_page_and_no_other() {
         assert_eq!(status(&over_tls(site.address, none, "/livez")), 200, "a kubelet has no certificate");
         assert_eq!(over_tls(site.address, bad, "/livez"), "", "the handshake fails");
         assert!(!site.get("/").contains("worker"), "nothing in plain text");
+
+        let mut printed = Vec::new();
+        let credentials = crate::status::Credentials::Certificate(good, "localhost".try_into().unwrap());
+        // The Host is the address, which is loopback.
+        crate::status::run(site.address, &credentials, crate::status::Options::default(), &mut printed).unwrap();
+        assert!(String::from_utf8(printed).unwrap().contains("worker"));
     });
 }
 

@@ -7,6 +7,7 @@ mod api;
 mod hostile;
 mod page;
 mod schema;
+mod status;
 mod stream;
 
 use std::io::{Read, Write};
