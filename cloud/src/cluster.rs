@@ -9,6 +9,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, Request, request};
 use serde_json::Value;
 
+use crate::standing::Standing;
+
 /// How long one request may take. An edge repeats what was not confirmed, so giving up is safe.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -123,12 +125,25 @@ pub enum Part {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    standing: Standing,
 }
 
 impl Cluster {
     /// Wraps a client.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, standing: Standing::default() }
+    }
+
+    /// The same, counting where the page looks.
+    #[must_use]
+    pub fn seen_by(mut self, standing: Standing) -> Self {
+        self.standing = standing;
+        self
+    }
+
+    /// What has been seen of this API.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// A client for the API that `config` describes; no connection is opened yet. Inside a tokio runtime only.
@@ -149,7 +164,7 @@ impl Cluster {
     /// # Errors
     /// `NotFound`, and the others of [`ClusterError`].
     pub async fn get(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> Result<Value, ClusterError> {
-        within(self.client.request(kind.request(namespace).get(name, &Default::default())?)).await
+        self.within(self.client.request(kind.request(namespace).get(name, &Default::default())?)).await
     }
 
     /// The object's JSON text, unread.
@@ -158,7 +173,7 @@ impl Cluster {
     /// As [`Cluster::get`].
     pub async fn get_text(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> Result<String, ClusterError> {
         let request = kind.request(namespace).get(name, &Default::default())?;
-        within(self.client.request_text(request)).await
+        self.within(self.client.request_text(request)).await
     }
 
     /// Creates an object and returns what is stored.
@@ -167,7 +182,7 @@ impl Cluster {
     /// `Conflict` when it exists.
     pub async fn create(&self, kind: &Kind, namespace: Option<&str>, object: &Value) -> Result<Value, ClusterError> {
         let body = serde_json::to_vec(object).expect("a JSON value always serialises");
-        within(self.client.request(kind.request(namespace).create(&PostParams::default(), body)?)).await
+        self.within(self.client.request(kind.request(namespace).create(&PostParams::default(), body)?)).await
     }
 
     /// Applies a JSON merge patch and returns what is stored.
@@ -180,7 +195,7 @@ impl Cluster {
             Part::Main => request.patch(name, &params, &patch)?,
             Part::Status => request.patch_subresource("status", name, &params, &patch)?,
         };
-        within(self.client.request(request)).await
+        self.within(self.client.request(request)).await
     }
 
     /// Deletes an object at once, if it still is the one with this uid.
@@ -190,13 +205,16 @@ impl Cluster {
     pub async fn delete_now(&self, kind: &Kind, namespace: Option<&str>, name: &str, uid: &str) -> Result<(), ClusterError> {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), ..Default::default() };
         let params = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..Default::default() };
-        within(self.client.request::<Value>(kind.request(namespace).delete(name, &params)?)).await.map(drop)
+        self.within(self.client.request::<Value>(kind.request(namespace).delete(name, &params)?)).await.map(drop)
     }
-}
 
-async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(result) => result.map_err(ClusterError::from),
-        Err(_) => Err(ClusterError::Unavailable(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+    async fn within<T>(&self, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
+        let in_time = async {
+            match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+                Ok(result) => result.map_err(ClusterError::from),
+                Err(_) => Err(ClusterError::Unavailable(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+            }
+        };
+        self.standing.count(in_time).await
     }
 }

@@ -10,6 +10,7 @@
 //! | the rest | is |
 //! |---|---|
 //! | [`wiring`] | the one place where mailboxes meet: capacities, peers, start order, orderly stop |
+//! | [`standing`] | how the API stands, for the page |
 //! | [`cluster`], [`watching`] | the Kubernetes API as the controllers use it; they cannot tell a real one from the embedded |
 //! | [`embedded`] | the Kubernetes API where there is no cluster: actix-web over SQLite, the only place that knows Diesel |
 //! | [`pki`] | the authority, join tokens, the port where an edge gets its certificate |
@@ -25,6 +26,7 @@ pub mod embedded;
 pub mod limits;
 pub mod pki;
 mod reload;
+pub mod standing;
 #[cfg(test)]
 mod testing;
 pub mod watching;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use actor::chain;
 use admin::exit::{self, Exit};
 use clap::{Parser, Subcommand};
-use skep_cloud::config::{COMMENTED_DEFAULT, CloudConfig};
+use skep_cloud::config::{COMMENTED_DEFAULT, CloudConfig, Log};
 
 #[derive(Parser)]
 #[command(name = "skep-cloud", version, about = "Kubernetes at the edge: the cloud service")]
@@ -76,12 +76,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sets up the log, once. A single word is the level of our own modules; the HTTP server is kept to its warnings, unless
-/// `log.level` or `RUST_LOG` says otherwise for it.
+/// Libraries that name each connection: kept to their warnings, unless `log.level` or `RUST_LOG` has several parts.
+const QUIET: &str = "actix_server=warn";
+
+/// The log of a command that runs before, or without, a configuration; once.
 fn log_at(level: &str) {
-    let quiet = format!("{level},actix_server=warn");
-    let filter = if level.contains(['=', ',']) { level } else { &quiet };
-    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).format_timestamp_millis().try_init();
+    let _ = Log { level: level.to_owned() }.init(QUIET);
 }
 
 #[allow(clippy::print_stdout)] // the commands whose result is text on standard output
@@ -94,8 +94,8 @@ fn execute(command: Command) -> Result<(), Exit> {
                 Ok(config)
             };
             let config = reread()?;
-            log_at(&config.log.level);
-            skep_cloud::wiring::run(config, reread)
+            let log = config.log.init(QUIET).map_err(|error| Exit::Configuration(chain(&error)))?;
+            skep_cloud::wiring::run(config, log, reread)
         }
         Command::Version => {
             println!("skep-cloud {}", env!("CARGO_PKG_VERSION"));

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actor::{EventKind, Running};
-use admin::Exit;
 use admin::settings::differences;
 use admin::systemd::{self, Patience};
+use admin::{Exit, LogControl};
 
 use crate::cloud_hub::{Hub, Tuning};
 use crate::config::CloudConfig;
@@ -38,13 +38,14 @@ pub struct Reload {
     hub: Arc<Hub>,
     running: Running,
     patience: Patience,
+    log: LogControl,
     reread: Reread,
 }
 
 impl Reload {
     /// Over the modules that run with `config`.
-    pub fn new(config: CloudConfig, mail: Mailboxes, hub: Arc<Hub>, running: Running, patience: Patience, reread: Reread) -> Self {
-        Self { config, mail, hub, running, patience, reread }
+    pub fn new(config: CloudConfig, mail: Mailboxes, hub: Arc<Hub>, running: Running, patience: Patience, log: LogControl, reread: Reread) -> Self {
+        Self { config, mail, hub, running, patience, log, reread }
     }
 
     /// Reads the configuration and applies it.
@@ -75,7 +76,10 @@ impl Reload {
         }
         config.mailbox = new.mailbox;
         self.mail.set_limits(&config.mailbox);
-        config.log = new.log;
+        if config.log != new.log {
+            config.log = new.log;
+            config.log.apply(&self.log);
+        }
         let hub = &mut config.cloudhub;
         hub.keepalive_interval = new.cloudhub.keepalive_interval;
         hub.write_timeout = new.cloudhub.write_timeout;

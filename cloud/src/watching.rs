@@ -12,6 +12,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::standing::Standing;
+
 /// One step of a watch. After `Begin` every object that exists is `Listed`, then `Complete`: what was known before and
 /// was not listed is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,19 +68,22 @@ impl Drop for Watch {
 
 /// Watches all objects of `api` that `config` selects, for as long as the result lives.
 ///
-/// Each step goes through `message` to `to`, waiting for room, which holds the API server's stream back. Errors are
+/// Whether it stands is told to `standing`. Each step goes through `message` to `to`, waiting for room, which holds the API server's stream back. Errors are
 /// logged once per outage; the watch goes on with exponential back-off ([`PAUSE_MIN`] to [`PAUSE_MAX`]).
 pub fn watch<K, M>(
     api: Api<K>,
     config: watcher::Config,
     to: Handle<M>,
     what: &'static str,
+    standing: &Standing,
     mut message: impl FnMut(Change<K>) -> Option<M> + Send + 'static,
 ) -> Watch
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     M: Mail,
 {
+    let standing = standing.clone();
+    standing.watch_begins(what);
     let task = async move {
         let mut failing = false;
         loop {
@@ -94,6 +99,11 @@ where
                             failing = false;
                             log::info!(watch = what; "watch resumed");
                         }
+                        match &event {
+                            // A list that has begun can still fail; whatever comes after it cannot come without it.
+                            watcher::Event::Init | watcher::Event::InitApply(_) => {}
+                            watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_) => standing.watch_stands(what),
+                        }
                         match event {
                             watcher::Event::Init => Change::Begin,
                             watcher::Event::InitApply(object) => Change::Listed(object),
@@ -103,6 +113,7 @@ where
                         }
                     }
                     Err(error) => {
+                        standing.watch_failed(what, &why(&error));
                         if !failing {
                             failing = true;
                             log::warn!(watch = what, error = why(&error).as_str(); "watch interrupted, it is tried again");

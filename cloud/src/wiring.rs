@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use actor::{Quarantine, Registry, chain};
 use admin::systemd::{self, Patience};
-use admin::{Exit, Metric};
+use admin::{Check, Exit, LogControl, Metric};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -37,11 +37,11 @@ use crate::reload::{Reload, Reread};
 ///
 /// # Errors
 /// See [`Exit`]; each ends the process with a stated code.
-pub fn run(config: CloudConfig, reread: impl Fn() -> Result<CloudConfig, Exit> + 'static) -> Result<(), Exit> {
+pub fn run(config: CloudConfig, log: LogControl, reread: impl Fn() -> Result<CloudConfig, Exit> + 'static) -> Result<(), Exit> {
     actor::install_panic_hook();
     // One provider for everything that asks for the process's default; a second call in one process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    actix_rt::System::new().block_on(serve(config, Box::new(reread)))
+    actix_rt::System::new().block_on(serve(config, log, Box::new(reread)))
 }
 
 /// A token with which an edge machine may join this cloud.
@@ -59,7 +59,7 @@ fn pki_settings(config: &CloudConfig) -> pki::Config {
     settings
 }
 
-async fn serve(config: CloudConfig, reread: Reread) -> Result<(), Exit> {
+async fn serve(config: CloudConfig, log: LogControl, reread: Reread) -> Result<(), Exit> {
     // First, so that a signal during start-up is not lost.
     let mut terminate = listen_for(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = listen_for(SignalKind::interrupt(), "SIGINT")?;
@@ -111,11 +111,12 @@ async fn serve(config: CloudConfig, reread: Reread) -> Result<(), Exit> {
             devices: mail.device_controller.clone(),
         },
     );
-    let supervisor = modules::tree(&config, &mail, &hub, &kube, &registry);
+    let api_seen = modules::Api::default();
+    let supervisor = modules::tree(&config, &mail, &hub, &kube, &api_seen, &registry);
 
     // All ports before any actor: an occupied one ends the process before anything has happened.
-    let ready = Arc::new(AtomicBool::new(false));
-    let admin = admin::bind(admin_settings(&config, hub.clone(), ready.clone())).map_err(|error| admin_failed(&error))?;
+    let listening = Arc::new(AtomicBool::new(false));
+    let admin = admin::bind(admin_settings(&config, hub.clone(), listening.clone(), api_seen, log.clone())?).map_err(|error| admin_failed(&error))?;
     let tls = certificates.server_tls(ClientCertificates::Required).map_err(|error| Exit::from(&error))?;
     let nodes = cloud_hub::listener::start(hub.clone(), tls).map_err(|error| Exit::Unavailable(chain(&error)))?;
     let (joins, joins_at) =
@@ -127,15 +128,24 @@ async fn serve(config: CloudConfig, reread: Reread) -> Result<(), Exit> {
     });
     let admin = admin.serve(running.clone()).map_err(|error| admin_failed(&error))?;
     let (nodes_handle, nodes_at, joins_handle) = (nodes.handle(), nodes.address, joins.handle());
-    actix_rt::spawn(nodes.server);
+    actix_rt::spawn({
+        let listening = listening.clone();
+        listening.store(true, Ordering::Release);
+        async move {
+            let ended = nodes.server.await;
+            listening.store(false, Ordering::Release);
+            if let Err(error) = ended {
+                log::error!(error:% = error; "the port of the nodes closed by itself");
+            }
+        }
+    });
     actix_rt::spawn(joins);
-    ready.store(true, Ordering::Release);
     log::info!(nodes:% = nodes_at, certificates:% = joins_at, admin:? = admin.addresses; "skep-cloud serves");
 
     systemd::ready();
     let patience = Patience::new(&config.supervision.policy());
     let watch = actix_rt::spawn(systemd::watch(registry.clone(), patience.clone(), status_line(hub.clone(), registry.clone())));
-    let mut reload = Reload::new(config, mail, hub.clone(), running.clone(), patience, reread);
+    let mut reload = Reload::new(config, mail, hub.clone(), running.clone(), patience, log, reread);
 
     let mut escalation = std::pin::pin!(escalation);
     let end = loop {
@@ -155,7 +165,6 @@ async fn serve(config: CloudConfig, reread: Reread) -> Result<(), Exit> {
         log::info!(signal = signal; "stopping");
     }
 
-    ready.store(false, Ordering::Release);
     let stop = async {
         hub.close_all();
         tokio::join!(joins_handle.stop(true), nodes_handle.stop(true));
@@ -214,24 +223,31 @@ async fn ended(api: Option<&EmbeddedApi>) {
     }
 }
 
-fn admin_settings(config: &CloudConfig, hub: Arc<Hub>, ready: Arc<AtomicBool>) -> admin::AdminConfig {
-    admin::AdminConfig {
+fn admin_settings(
+    config: &CloudConfig,
+    hub: Arc<Hub>,
+    listening: Arc<AtomicBool>,
+    api: modules::Api,
+    log: LogControl,
+) -> Result<admin::AdminConfig, Exit> {
+    let checks = move || {
+        let listener = if listening.load(Ordering::Acquire) { Ok(()) } else { Err("the port of the nodes is not open".to_owned()) };
+        vec![Check::ready("listener", listener), Check::ready("api", api.check())]
+    };
+    Ok(admin::AdminConfig {
         listen: vec![config.admin_address()],
+        read_only: Vec::new(),
+        hosts: config.admin.hosts.clone(),
+        access: config.admin.access().map_err(|error| unsettled(chain(&error)))?,
         title: "skep-cloud".to_owned(),
         prefix: "skep_cloud",
         extra: Arc::new(move || metrics(&hub.totals())),
-        read_only: Vec::new(),
-        hosts: Vec::new(),
-        access: admin::Access::Loopback,
-        checks: Arc::new(move || {
-            let up = if ready.load(Ordering::Acquire) { Ok(()) } else { Err("starting or stopping".to_owned()) };
-            vec![admin::Check::ready("serving", up)]
-        }),
-        fault_injection: false,
-        log: None,
+        checks: Arc::new(checks),
+        fault_injection: config.admin.fault_injection,
+        log: Some(log),
         routes: |_| {},
         data: Arc::new(|_| {}),
-    }
+    })
 }
 
 /// How things stand, in one line for systemd.

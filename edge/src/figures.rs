@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actor::Registry;
-use admin::Metric;
 use admin::systemd::{actors_up, count};
+use admin::{Check, Metric};
 
 use crate::communication;
 use crate::store::Store;
@@ -57,6 +57,28 @@ impl Sources {
             for (outcome, count) in [("refused", f.refused), ("busy", f.busy), ("dropped", f.dropped), ("ignored", f.ignored)] {
                 all.push(labelled("mqtt_ingress_total", "Messages that went no further, by outcome.", ("outcome", outcome), count));
             }
+        }
+        all
+    }
+
+    /// What has to be well for the node to serve. The cloud is not among it: an edge is made to go on alone.
+    pub fn checks(&self) -> Vec<Check> {
+        let mut all = vec![Check::ready("store", self.store.fault().map_or(Ok(()), Err))];
+        if let Some(mqtt) = self.beside.mqtt().as_ref() {
+            let away: Vec<_> = mqtt.figures().iter().filter(|f| !f.connected).map(|f| f.endpoint).collect();
+            let result = if away.is_empty() { Ok(()) } else { Err(format!("not connected to the {} broker", away.join(" and the "))) };
+            all.push(Check::ready("mqtt", result));
+        }
+        if let Some(engine) = self.beside.engine().as_ref() {
+            let engine = engine.snapshot()();
+            all.push(Check::ready(
+                "engine",
+                match engine.engine_answers {
+                    Some(true) => Ok(()),
+                    Some(false) => Err(engine.reason),
+                    None => Err("the container engine was not asked yet".to_owned()),
+                },
+            ));
         }
         all
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use actor::chain;
 use admin::exit::{self, Exit};
 use clap::{Parser, Subcommand};
-use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
+use skep_edge::config::{DEFAULT_YAML, EdgeConfig, Log};
 use skep_edge::join::{JoinArgs, join};
 
 #[derive(Parser)]
@@ -57,12 +57,12 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Sets up the log. A single word is the level of our own modules; the libraries that name each connection are kept to
-/// their warnings, unless `log.level` or `RUST_LOG` says otherwise for them.
+/// Libraries that name each connection: kept to their warnings, unless `log.level` or `RUST_LOG` has several parts.
+const QUIET: &str = "mqtt5=warn,actix_server=warn,paho_mqtt=error,paho_mqtt_c=error,rustls=warn,tungstenite=warn";
+
+/// The log of a command that runs before, or without, a configuration.
 fn log_at(level: &str) {
-    let quiet = format!("{level},mqtt5=warn,actix_server=warn,paho_mqtt=error,paho_mqtt_c=error,rustls=warn,tungstenite=warn");
-    let filter = if level.contains(['=', ',']) { level } else { &quiet };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).format_timestamp_millis().init();
+    let _ = Log { level: level.to_owned() }.init(QUIET);
 }
 
 fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
@@ -73,9 +73,12 @@ fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
             return end(&Exit::Configuration(chain(&error)));
         }
     };
-    log_at(&config.log.level);
+    let log = match config.log.init(QUIET) {
+        Ok(log) => log,
+        Err(error) => return end(&Exit::Configuration(chain(&error))),
+    };
     let reread = move || EdgeConfig::load(file.as_deref(), data_dir.clone(), std::env::vars());
-    match skep_edge::wiring::run(config, reread) {
+    match skep_edge::wiring::run(config, log, reread) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => end(&exit),
     }

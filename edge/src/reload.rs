@@ -15,9 +15,9 @@
 use std::time::Duration;
 
 use actor::{ChildSpec, ControlError, EventKind, Handle, Mail, Running, chain};
-use admin::Exit;
 use admin::settings::differences;
 use admin::systemd::{self, Patience};
+use admin::{Exit, LogControl};
 
 use crate::config::{ConfigError, EdgeConfig, Module};
 use crate::edge_hub::Link;
@@ -35,6 +35,7 @@ pub struct Reload {
     modules: Modules,
     running: Running,
     patience: Patience,
+    log: LogControl,
     reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>,
 }
 
@@ -59,8 +60,14 @@ struct Prepared {
 
 impl Reload {
     /// Over the modules that run.
-    pub fn new(modules: Modules, running: Running, patience: Patience, reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>) -> Self {
-        Self { modules, running, patience, reread }
+    pub fn new(
+        modules: Modules,
+        running: Running,
+        patience: Patience,
+        log: LogControl,
+        reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>,
+    ) -> Self {
+        Self { modules, running, patience, log, reread }
     }
 
     /// Reads the configuration and applies it.
@@ -95,7 +102,10 @@ impl Reload {
         }
         config.mailbox = new.mailbox;
         self.modules.mail.set_limits(&config.mailbox);
-        config.log = new.log;
+        if config.log != new.log {
+            config.log = new.log;
+            config.log.apply(&self.log);
+        }
         let mut text = match now.is_empty() {
             true => "nothing to apply".to_owned(),
             false => format!("applied: {}", now.join(", ")),

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use actix_web::web;
 use actor::{Quarantine, Registry, Running, chain};
 use admin::systemd::{self, Patience};
-use admin::{AdminConfig, AdminServer, Exit};
+use admin::{AdminConfig, AdminError, AdminServer, Exit, LogControl};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -52,14 +52,14 @@ use crate::store::{STUCK_AFTER, Store};
 ///
 /// # Errors
 /// See [`Exit`]; each ends the process with a stated code.
-pub fn run(config: EdgeConfig, reread: impl Fn() -> Result<EdgeConfig, ConfigError> + 'static) -> Result<(), Exit> {
+pub fn run(config: EdgeConfig, log: LogControl, reread: impl Fn() -> Result<EdgeConfig, ConfigError> + 'static) -> Result<(), Exit> {
     actor::install_panic_hook();
     // One provider for all TLS of this process; a second install would only return the first.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    actix_rt::System::new().block_on(serve(config, Box::new(reread)))
+    actix_rt::System::new().block_on(serve(config, log, Box::new(reread)))
 }
 
-async fn serve(config: EdgeConfig, reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>) -> Result<(), Exit> {
+async fn serve(config: EdgeConfig, log: LogControl, reread: Box<dyn Fn() -> Result<EdgeConfig, ConfigError>>) -> Result<(), Exit> {
     // First, so that a signal during start-up is not lost.
     let mut signals = Signals::listen()?;
     beside::prepare_directory(&config.data_dir)?;
@@ -87,7 +87,7 @@ async fn serve(config: EdgeConfig, reread: Box<dyn Fn() -> Result<EdgeConfig, Co
     });
     beside.watch_engine();
     let seen = Arc::new(figures::Sources { store, beside: beside.clone(), reports: modules.shared.communication.clone() });
-    let admin = match start_admin(&modules.config, &running, seen.clone()) {
+    let admin = match start_admin(&modules.config, &running, seen.clone(), &log) {
         Ok(admin) => admin,
         Err(exit) => {
             stop(&running, &beside, None).await;
@@ -98,7 +98,7 @@ async fn serve(config: EdgeConfig, reread: Box<dyn Fn() -> Result<EdgeConfig, Co
     systemd::ready();
     let patience = Patience::new(&modules.config.supervision.policy());
     let watch = actix_rt::spawn(systemd::watch(registry.clone(), patience.clone(), move || seen.line(&registry)));
-    let mut reload = Reload::new(modules, running.clone(), patience, reread);
+    let mut reload = Reload::new(modules, running.clone(), patience, log, reread);
 
     let end = loop {
         tokio::select! {
@@ -162,25 +162,31 @@ fn database_unusable(database: &Path, why: &str) -> Exit {
     Exit::State(if why.contains(&file) { why.to_owned() } else { format!("cannot use the database `{file}`: {why}") })
 }
 
-fn start_admin(config: &EdgeConfig, running: &Running, seen: Arc<figures::Sources>) -> Result<AdminServer, Exit> {
+fn start_admin(config: &EdgeConfig, running: &Running, seen: Arc<figures::Sources>, log: &LogControl) -> Result<AdminServer, Exit> {
     let store = web::Data::new(seen.store.clone());
     let admin = AdminConfig {
         listen: vec![config.admin()],
         read_only: config.read_only().filter(|_| config.runs(Module::Edged)).into_iter().collect(),
-        hosts: Vec::new(),
-        access: admin::Access::Loopback,
+        hosts: config.admin.hosts.clone(),
+        access: config.admin.access().map_err(|error| Exit::Configuration(chain(&error)))?,
         title: format!("skep-edge {}", config.node()),
         prefix: "skep_edge",
-        extra: Arc::new(move || seen.metrics()),
-        checks: Arc::new(Vec::new),
-        fault_injection: false,
-        log: None,
+        extra: Arc::new({
+            let seen = seen.clone();
+            move || seen.metrics()
+        }),
+        checks: Arc::new(move || seen.checks()),
+        fault_injection: config.admin.fault_injection,
+        log: Some(log.clone()),
         routes: edged::read_only::routes,
         data: Arc::new(move |server| {
             server.app_data(store.clone());
         }),
     };
-    admin::serve(admin, running.clone()).map_err(|error| Exit::Unavailable(chain(&error)))
+    admin::serve(admin, running.clone()).map_err(|error| match &error {
+        AdminError::Bind { .. } => Exit::Unavailable(chain(&error)),
+        AdminError::NotLoopback(_) | AdminError::Access(_) => Exit::Configuration(chain(&error)),
+    })
 }
 
 /// The actors drain, last started first: mailboxes close towards the border, so what was accepted is still answered. Then

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix::{Actor, AsyncContext as _, Context, Handler};
-use actor::{Lease, Meta};
+use actor::{EventKind, Lease, Meta};
 use model::NodeName;
 use wire::hub::{Downstream, Frame, OutboxKey};
 
@@ -105,10 +105,12 @@ impl Handler<Lease<CloudHubMessage>> for CloudHub {
             CloudHubMessage::Answer { node, frame } => self.answer(node, frame),
             CloudHubMessage::Connected { node, session } => {
                 log::info!(node:% = node, session = *session; "node connected");
+                self.hub.note(node, EventKind::Connected, format!("node {node}, session {session}"));
                 self.announce();
             }
             CloudHubMessage::Disconnected { node, session, reason } => {
                 log::info!(node:% = node, session = *session, reason = reason.as_str(); "node disconnected");
+                self.hub.note(node, EventKind::Disconnected, format!("node {node}, session {session}: {reason}"));
                 self.announce();
             }
             CloudHubMessage::SweepDue => {

@@ -30,6 +30,7 @@ mod link;
 pub mod listener;
 mod message;
 mod nodes;
+mod page;
 mod session;
 mod state;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use handlers::CloudHub;
 pub use listener::{CloudHubError, Listener};
 pub use message::{CloudHubMessage, SessionId};
 pub use nodes::{Nodes, Totals};
+pub use page::{Backlog, Snapshot};
 
 use crate::device_controller::DeviceControllerMessage;
 use crate::edge_controller::downstream::DownstreamMessage;
@@ -111,6 +113,7 @@ pub struct Hub {
     tuning: Mutex<Tuning>,
     pub(crate) peers: Peers,
     pub(crate) nodes: Nodes,
+    diary: page::Diary,
 }
 
 impl Hub {
@@ -118,7 +121,7 @@ impl Hub {
     #[must_use]
     pub fn new(config: Config, peers: Peers) -> Arc<Self> {
         let tuning = Tuning { keepalive: config.keepalive, write_timeout: config.write_timeout, node_limit: config.node_limit };
-        Arc::new(Self { config, tuning: Mutex::new(tuning), peers, nodes: Nodes::default() })
+        Arc::new(Self { config, tuning: Mutex::new(tuning), peers, nodes: Nodes::default(), diary: page::Diary::default() })
     }
 
     /// The settings that are in force.

@@ -16,6 +16,7 @@ use wire::hub::{Downstream, Envelope, Frame, MsgId, Outbox, OutboxKey};
 
 use super::link::Link;
 use super::message::SessionId;
+use super::page::Backlog;
 use super::state::{End, verdict};
 
 /// Most answers that wait for one node.
@@ -293,6 +294,16 @@ impl Nodes {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The `most` nodes that have most to take, worst first; only those that have anything.
+    pub fn worst(&self, most: usize) -> Vec<Backlog> {
+        let nodes: Vec<(NodeName, Arc<Node>)> = lock(&self.map).iter().map(|(name, node)| (name.clone(), node.clone())).collect();
+        let backlogs = nodes.into_iter().map(|(name, node)| node.backlog(name));
+        let mut worst: Vec<Backlog> = backlogs.filter(|backlog| backlog.waiting + backlog.parked > 0 || backlog.lagging).collect();
+        worst.sort_by_key(|backlog| std::cmp::Reverse((backlog.bytes, backlog.waiting, backlog.parked)));
+        worst.truncate(most);
+        worst
+    }
+
     /// Figures over all nodes.
     pub fn totals(&self) -> Totals {
         let nodes: Vec<Arc<Node>> = lock(&self.map).values().cloned().collect();
@@ -344,6 +355,20 @@ impl Node {
         desk.answers.clear();
         desk.answers_bytes = 0;
         std::mem::replace(&mut desk.link, link)
+    }
+
+    fn backlog(&self, node: NodeName) -> Backlog {
+        let desk = lock(&self.desk);
+        let parked = desk.outbox.parked().count();
+        Backlog {
+            node: node.to_string(),
+            session: desk.link.session,
+            waiting: desk.outbox.len() - parked,
+            parked,
+            bytes: desk.outbox.bytes(),
+            answers: desk.answers.len(),
+            lagging: desk.lagging_ms.is_some(),
+        }
     }
 
     fn is_live(&self, session: SessionId) -> bool {

@@ -251,7 +251,7 @@ impl CloudConfig {
 
     /// Address of the admin page.
     pub fn admin_address(&self) -> SocketAddr {
-        SocketAddr::new(self.admin.address, self.admin.port)
+        self.admin.listen()
     }
 
     /// Directory of certificates and keys.

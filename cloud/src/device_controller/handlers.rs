@@ -1,8 +1,9 @@
 //! One exhaustive match; then what it led to is sent and written, and what was written is confirmed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use actix::{ActorFutureExt as _, Context, Handler, WrapFuture as _};
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use actor::{Lease, Work};
 use futures_util::{StreamExt as _, stream};
 use model::{DeviceId, NodeName};
@@ -25,10 +26,15 @@ struct Outcome {
     write: BTreeMap<DeviceId, (Pending, Vec<CloudHubMessage>)>,
 }
 
+/// How often the page's figures are brought up to date.
+const PUBLISH_EVERY: Duration = Duration::from_secs(2);
+
 impl actix::Actor for DeviceController {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.publish();
+        ctx.run_interval(PUBLISH_EVERY, |this, _| this.publish());
         self.watches = watch::start(&self.cluster, &self.config.namespace, &self.peers.device_controller, self.generation);
     }
 }
@@ -38,6 +44,7 @@ impl Handler<Lease<DeviceControllerMessage>> for DeviceController {
 
     fn handle(&mut self, lease: Lease<DeviceControllerMessage>, _: &mut Self::Context) -> Work<Self> {
         let mut outcome = Outcome::default();
+        self.is_published = false;
         for (_, message) in lease.iter() {
             self.one(message, &mut outcome);
         }

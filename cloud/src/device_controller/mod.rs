@@ -19,6 +19,7 @@ pub mod crd;
 mod early;
 mod handlers;
 mod message;
+pub mod page;
 pub mod state;
 pub mod status;
 #[cfg(test)]
@@ -67,6 +68,8 @@ pub struct DeviceController {
     early: Early,
     writer: Arc<status::Writer>,
     watches: Vec<Watch>,
+    known: page::Shared,
+    is_published: bool,
 }
 
 impl DeviceController {
@@ -82,6 +85,15 @@ impl DeviceController {
             early: Early::default(),
             writer: Arc::default(),
             watches: Vec::new(),
+            known: page::Shared::default(),
+            is_published: false,
         }
+    }
+
+    /// The same, seen on the page.
+    #[must_use]
+    pub fn publishing(mut self, known: page::Shared) -> Self {
+        self.known = known;
+        self
     }
 }

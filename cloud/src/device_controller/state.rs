@@ -75,10 +75,23 @@ pub struct Report {
     pub again: Option<Effect>,
 }
 
+/// How much is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Known {
+    /// Whether devices and models were listed completely; before that no report is taken.
+    pub complete: bool,
+    /// Devices.
+    pub devices: usize,
+    /// Those that are bound to a node.
+    pub bound: usize,
+    /// Models.
+    pub models: usize,
+}
+
 type ModelKey = (String, String);
 
 #[derive(Clone, Debug)]
-struct Known {
+struct One {
     owner: Owner,
     description: String,
     node: Option<NodeName>,
@@ -105,7 +118,7 @@ struct Sent {
 /// All devices and models.
 #[derive(Debug, Default)]
 pub struct Devices {
-    devices: BTreeMap<DeviceId, Known>,
+    devices: BTreeMap<DeviceId, One>,
     models: HashMap<ModelKey, BTreeMap<PropertyName, TwinType>>,
     listed_devices: Option<HashSet<DeviceId>>,
     listed_models: Option<HashSet<ModelKey>>,
@@ -175,6 +188,12 @@ impl Devices {
         self.devices_complete && self.models_complete
     }
 
+    /// How much is known.
+    pub fn known(&self) -> Known {
+        let bound = self.devices.values().filter(|device| device.node.is_some()).count();
+        Known { complete: self.is_complete(), devices: self.devices.len(), bound, models: self.models.len() }
+    }
+
     /// All devices of a node, with what is wanted of them.
     pub fn of_node(&mut self, node: &NodeName) -> Vec<DeviceEntry> {
         let models = &self.models;
@@ -234,7 +253,7 @@ impl Devices {
     }
 
     fn put(&mut self, id: DeviceId, device: &Device, out: &mut Vec<Effect>) {
-        let mut known = Known::read(device);
+        let mut known = One::read(device);
         let before = self.devices.remove(&id);
         match before {
             Some(before) if before.owner.uid == known.owner.uid && before.node == known.node => {
@@ -281,7 +300,7 @@ impl Devices {
     }
 }
 
-impl Known {
+impl One {
     fn read(device: &Device) -> Self {
         let meta = &device.metadata;
         let mut wanted = BTreeMap::new();

@@ -11,11 +11,11 @@ use crate::watching::{Generation, Watch, settings, watch};
 /// Starts the watches of Devices and DeviceModels; their messages carry `generation`. `namespace`: empty for all.
 pub fn start(cluster: &Cluster, namespace: &str, to: &Handle<DeviceControllerMessage>, generation: Generation) -> Vec<Watch> {
     // Objects are read one by one: one that cannot be read must not hide the others.
-    let models = watch(api(cluster, namespace, &cluster::DEVICE_MODEL), settings(), to.clone(), "devicemodels", move |change| {
+    let models = watch(api(cluster, namespace, &cluster::DEVICE_MODEL), settings(), to.clone(), "devicemodels", cluster.standing(), move |change| {
         let change = change.filter_map(|object| read(object).map(Box::new))?;
         Some(DeviceControllerMessage::Model { generation, change })
     });
-    let devices = watch(api(cluster, namespace, &cluster::DEVICE), settings(), to.clone(), "devices", move |change| {
+    let devices = watch(api(cluster, namespace, &cluster::DEVICE), settings(), to.clone(), "devices", cluster.standing(), move |change| {
         let change = change.filter_map(|object| read(object).map(Box::new))?;
         Some(DeviceControllerMessage::Device { generation, change })
     });

@@ -107,7 +107,7 @@ impl EdgeConfig {
     /// Address of the admin page.
     #[must_use]
     pub const fn admin(&self) -> SocketAddr {
-        SocketAddr::new(self.admin.address, self.admin.port)
+        self.admin.listen()
     }
 
     /// Address of the read-only pods endpoint.

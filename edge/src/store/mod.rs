@@ -29,7 +29,7 @@ mod watch;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actor::Fence;
@@ -58,6 +58,8 @@ struct Inner {
     readers: Readers,
     watch: Arc<Watch>,
     census: census::Census,
+    /// Why the last transaction failed, if that concerns every other too.
+    fault: Mutex<Option<String>>,
 }
 
 impl Store {
@@ -73,7 +75,14 @@ impl Store {
         let path = path.as_ref().to_owned();
         let writer = connection::prepare(&path)?;
         let readers = connection::readers(&path)?;
-        let inner = Inner { path, writer: FairLock::new(Some(writer)), readers, watch: Arc::new(Watch::new()), census: census::Census::default() };
+        let inner = Inner {
+            path,
+            writer: FairLock::new(Some(writer)),
+            readers,
+            watch: Arc::new(Watch::new()),
+            census: census::Census::default(),
+            fault: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -94,6 +103,7 @@ impl Store {
         }
         let open = writer.as_mut().expect("opened above");
         let result = self.transact(open, fence, body);
+        self.note_fault(result.as_ref().err());
         if let Err(error) = &result {
             self.inner.watch.rolled_back(matches!(error, StoreError::Fenced));
             if !connection::is_usable(open) {
@@ -101,6 +111,20 @@ impl Store {
             }
         }
         result
+    }
+
+    fn note_fault(&self, error: Option<&StoreError>) {
+        let mut fault = self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            None => *fault = None,
+            Some(error) if error.is_of_the_whole_store() => *fault = Some(actor::chain(error)),
+            Some(_) => {}
+        }
+    }
+
+    /// Why nothing can be stored at present (a full disk, a damaged file), by the last transaction.
+    pub fn fault(&self) -> Option<String> {
+        self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn transact<T>(

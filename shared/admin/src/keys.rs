@@ -1,12 +1,14 @@
 //! Keys that both daemons have: supervision, and who may use the admin page.
 
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use actor::Policy;
 use serde::{Deserialize, Serialize};
+
+use crate::{Access, AccessError, LogControl, LogError, client_certificates};
 
 /// A key whose value cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +110,7 @@ pub struct Admin<D> {
     pub fault_injection: bool,
     /// File with the token that a request has to carry; empty: none.
     pub token_file: PathBuf,
-    /// PEM certificate of the page; empty: no TLS.
+    /// PEM certificate of the page; empty: no TLS. Goes with `client_ca_file`.
     pub tls_cert_file: PathBuf,
     /// Its key.
     pub tls_key_file: PathBuf,
@@ -149,6 +151,10 @@ impl<D: Daemon> Admin<D> {
                           or admin.client-ca-file";
             return Err(Invalid::new("admin.address", self.address, advice));
         }
+        if token && clients {
+            let advice = "a visitor has one way in: set admin.client-ca-file or admin.token-file, and empty the other";
+            return Err(Invalid::new("admin.token-file", self.token_file.display(), advice));
+        }
         match (given(&self.tls_cert_file), given(&self.tls_key_file)) {
             (true, false) => {
                 return Err(Invalid::new("admin.tls-key-file", "", "name the key of admin.tls-cert-file, or empty both"));
@@ -160,6 +166,11 @@ impl<D: Daemon> Admin<D> {
                 let advice = "certificates of administrators need TLS: set admin.tls-cert-file and admin.tls-key-file too";
                 return Err(Invalid::new("admin.client-ca-file", self.client_ca_file.display(), advice));
             }
+            (true, true) if !clients => {
+                let advice = "the page has TLS together with certificates of administrators only: set admin.client-ca-file too, or empty \
+                              admin.tls-cert-file and admin.tls-key-file and put a proxy in front of the page";
+                return Err(Invalid::new("admin.client-ca-file", "", advice));
+            }
             (false, false) | (true, true) => {}
         }
         let is_host = |host: &str| !host.is_empty() && host.len() <= 253 && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
@@ -167,6 +178,26 @@ impl<D: Daemon> Admin<D> {
             return Err(Invalid::new("admin.hosts", host, "write host names or addresses, without port and path"));
         }
         Ok(())
+    }
+
+    /// Where the page listens.
+    #[must_use]
+    pub const fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
+    /// Who may come in.
+    ///
+    /// # Errors
+    /// [`AccessError::Certificates`]. The token's file is read when the page is bound.
+    pub fn access(&self) -> Result<Access, AccessError> {
+        if !self.client_ca_file.as_os_str().is_empty() {
+            return client_certificates(&self.tls_cert_file, &self.tls_key_file, &self.client_ca_file);
+        }
+        if !self.token_file.as_os_str().is_empty() {
+            return Ok(Access::Token(self.token_file.clone()));
+        }
+        Ok(Access::Loopback)
     }
 }
 
@@ -190,17 +221,39 @@ impl Log {
     /// # Errors
     /// [`Invalid`].
     pub fn check(&self) -> Result<(), Invalid> {
-        let is_level = |text: &str| text.parse::<log::LevelFilter>().is_ok();
-        // A part without a level is the name of a module, of which everything is logged.
-        let understood = |part: &str| match part.split_once('=') {
-            Some((module, level)) => !module.is_empty() && is_level(level),
-            None => is_level(part) || part.contains("::") || part.contains('_'),
-        };
-        if self.level.split(',').all(|part| understood(part.trim())) {
-            return Ok(());
-        }
-        Err(Invalid::new("log.level", &self.level, "write error, warn, info, debug, trace or off, or pairs module=level"))
+        crate::logging::check(self.level.trim()).map_err(|why| {
+            Invalid::new("log.level", &self.level, format!("{why}; write error, warn, info, debug, trace or off, or pairs module=level"))
+        })
     }
+
+    /// Sets up the log of this process at this level, or as `RUST_LOG` says. `quiet`: see [`LogControl::init`].
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn init(&self, quiet: &'static str) -> Result<LogControl, LogError> {
+        let Some(wanted) = rust_log() else { return LogControl::init(&self.level, quiet) };
+        match LogControl::init(&wanted, quiet) {
+            Err(LogError::Filter(why)) => {
+                let control = LogControl::init(&self.level, quiet)?;
+                log::warn!(reason:% = why; "RUST_LOG cannot be used, log.level is");
+                Ok(control)
+            }
+            done => done,
+        }
+    }
+
+    /// Goes on at this level, unless `RUST_LOG` holds the log. The level has been [checked](Self::check).
+    pub fn apply(&self, control: &LogControl) {
+        if rust_log().is_some() {
+            log::warn!("log.level has changed, but RUST_LOG is set and wins");
+        } else if let Err(error) = control.set(&self.level) {
+            log::error!(error:% = error; "log.level was not applied");
+        }
+    }
+}
+
+fn rust_log() -> Option<String> {
+    std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.trim().is_empty())
 }
 
 #[cfg(test)]
@@ -241,7 +294,10 @@ mod tests {
         assert_eq!(clients.check().unwrap_err().key, "admin.client-ca-file");
         let half = Admin { tls_cert_file: "/c".into(), ..clients };
         assert_eq!(half.check().unwrap_err().key, "admin.tls-key-file");
-        assert_eq!(Admin { tls_key_file: "/k".into(), ..half }.check(), Ok(()));
+        let whole = Admin { tls_key_file: "/k".into(), ..half };
+        assert_eq!(whole.check(), Ok(()));
+        assert_eq!(Admin { token_file: "/t".into(), ..whole.clone() }.check().unwrap_err().key, "admin.token-file");
+        assert_eq!(Admin { client_ca_file: "".into(), token_file: "/t".into(), ..whole }.check().unwrap_err().key, "admin.client-ca-file");
         assert_eq!(Admin::<Tested> { hosts: vec!["edge-1".into(), "a/b".into()], ..Admin::default() }.check().unwrap_err().key, "admin.hosts");
     }
 
@@ -250,7 +306,7 @@ mod tests {
         for level in ["info", "DEBUG", "off", "warn,skep_edge::twin=trace", "skep_edge=debug,mqtt5=warn"] {
             assert_eq!(Log { level: level.into() }.check(), Ok(()), "{level}");
         }
-        for level in ["", "loud", "skep_edge=loud", "=info", "info,"] {
+        for level in ["", "loud", "skep_edge", "skep_edge=loud", "=info", "info,"] {
             assert!(Log { level: level.into() }.check().is_err(), "{level}");
         }
     }

@@ -116,7 +116,7 @@ fn build(filter: &str, quiet: &str) -> Result<Logger, BadFilter> {
     Ok(builder.build())
 }
 
-fn check(filter: &str) -> Result<(), BadFilter> {
+pub(crate) fn check(filter: &str) -> Result<(), BadFilter> {
     if filter.is_empty() {
         return Err(BadFilter::Empty);
     }

@@ -1,17 +1,24 @@
 //! One exhaustive match.
 
-use actix::{ActorFutureExt as _, Context, Handler, WrapFuture as _};
+use std::time::Duration;
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use actor::{Lease, Work};
 use wire::hub::{Downstream as Body, Frame, MsgId, OutboxKey};
 
-use super::state::Outgoing;
+use super::state::{Known, Outgoing};
 use super::{Downstream, DownstreamMessage, watch};
 use crate::cloud_hub::CloudHubMessage;
+
+/// How often the page's figures are brought up to date.
+const PUBLISH_EVERY: Duration = Duration::from_secs(2);
 
 impl actix::Actor for Downstream {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.known.set(Known::default());
+        ctx.run_interval(PUBLISH_EVERY, |this, _| this.publish());
         self.watches = watch::start(&self.cluster, &self.config.namespace, &self.peers.downstream, self.generation);
     }
 }
@@ -21,6 +28,7 @@ impl Handler<Lease<DownstreamMessage>> for Downstream {
 
     fn handle(&mut self, lease: Lease<DownstreamMessage>, _: &mut Self::Context) -> Work<Self> {
         let mut out = Vec::new();
+        self.is_published = false;
         for (_, message) in lease.iter() {
             match message {
                 DownstreamMessage::NodeConnected { node } => out.extend(self.desired.everything_for(node)),
@@ -53,6 +61,13 @@ impl Handler<Lease<DownstreamMessage>> for Downstream {
 }
 
 impl Downstream {
+    /// Counts for the page, now and then: there may be many objects.
+    fn publish(&mut self) {
+        if !std::mem::replace(&mut self.is_published, true) {
+            self.known.set(self.desired.known());
+        }
+    }
+
     fn message(&self, outgoing: Outgoing) -> CloudHubMessage {
         let Outgoing { node, operation, key, resource_version, object, .. } = outgoing;
         let body = Body::Object { operation, key: key.clone(), object };

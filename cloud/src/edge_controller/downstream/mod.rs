@@ -26,7 +26,7 @@ use model::Clock;
 
 pub use message::DownstreamMessage;
 use state::Desired;
-pub use state::Permission;
+pub use state::{Known, Permission, Shared, Snapshot};
 
 use crate::cloud_hub::CloudHubMessage;
 use crate::cluster::Cluster;
@@ -57,11 +57,30 @@ pub struct Downstream {
     generation: Generation,
     desired: Desired,
     watches: Vec<Watch>,
+    known: Shared,
+    is_published: bool,
 }
 
 impl Downstream {
     /// An incarnation that knows nothing yet; its watches start with the actor.
     pub fn new(config: Config, peers: Peers, cluster: Cluster, clock: Arc<dyn Clock>) -> Self {
-        Self { config, peers, cluster, clock, generation: Generation::fresh(), desired: Desired::default(), watches: Vec::new() }
+        Self {
+            config,
+            peers,
+            cluster,
+            clock,
+            generation: Generation::fresh(),
+            desired: Desired::default(),
+            watches: Vec::new(),
+            known: Shared::default(),
+            is_published: false,
+        }
+    }
+
+    /// The same, seen on the page.
+    #[must_use]
+    pub fn publishing(mut self, known: Shared) -> Self {
+        self.known = known;
+        self
     }
 }

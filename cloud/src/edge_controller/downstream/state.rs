@@ -1,14 +1,16 @@
 //! What the edges should have: every object that matters, and which node needs it. Pure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{NodeName, ResourceKey, ResourceKind};
+use serde::Serialize;
 use wire::RawJson;
 use wire::hub::ObjectOperation;
 
 use crate::edge_controller::location::{Locations, Moved};
 use crate::edge_controller::resource::observed::{Detail, Observed};
+use crate::standing::{ApiSnapshot, Standing};
 use crate::watching::Change;
 
 /// Kinds that the downstream half watches.
@@ -40,6 +42,44 @@ pub enum Permission {
     Refused,
     /// The pods are not all known yet; the question should be asked again.
     NotYet,
+}
+
+/// How much is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Known {
+    /// Whether every kind was listed completely; before that nothing is sent.
+    pub complete: bool,
+    /// Nodes that are edges.
+    pub edge_nodes: usize,
+    /// Objects that are kept, by kind.
+    pub objects: BTreeMap<&'static str, usize>,
+}
+
+/// What outlives an incarnation: what the page shows. Made once, cloned into each.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Known>>);
+
+impl Shared {
+    pub(super) fn set(&self, known: Known) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+}
+
+/// What Downstream knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// The objects.
+    #[serde(flatten)]
+    pub known: Known,
+    /// The API.
+    pub api: ApiSnapshot,
+}
+
+impl Snapshot {
+    /// As it is now.
+    pub fn of(shared: &Shared, api: &Standing) -> Self {
+        Self { known: shared.0.lock().unwrap_or_else(PoisonError::into_inner).clone(), api: api.snapshot() }
+    }
 }
 
 /// The objects as the API server has them, and what follows for the nodes.
@@ -113,6 +153,15 @@ impl Desired {
         } else {
             Permission::NotYet
         }
+    }
+
+    /// How much is known.
+    pub fn known(&self) -> Known {
+        let mut objects = BTreeMap::new();
+        for key in self.objects.keys() {
+            *objects.entry(key.kind.as_str()).or_default() += 1;
+        }
+        Known { complete: self.is_complete(), edge_nodes: self.edge_nodes.len(), objects }
     }
 
     /// Whether every kind was listed completely at least once.

@@ -29,7 +29,7 @@ pub fn start(cluster: &Cluster, namespace: &str, to: &Handle<DownstreamMessage>,
             } else {
                 (Api::namespaced_with(cluster.client(), namespace, &resource), settings())
             };
-            watch(api, settings, to.clone(), kind.plural, move |change| {
+            watch(api, settings, to.clone(), kind.plural, cluster.standing(), move |change| {
                 let change = change.filter_map(|object| Observed::read(kind, as_kind, object))?;
                 Some(DownstreamMessage::Watch { generation, kind: as_kind, change })
             })

@@ -55,12 +55,27 @@ pub struct Upstream {
     leases: state::Leases,
     began: tokio::time::Instant,
     unavailable: bool,
+    known: state::Shared,
 }
 
 impl Upstream {
     /// An incarnation that knows no connected node; each makes itself known by its next message.
     pub fn new(peers: Peers, cluster: Cluster, clock: Arc<dyn Clock>) -> Self {
         let scribe = Scribe { cluster, clock, downstream: peers.downstream.clone(), cloud_hub: peers.cloud_hub.clone() };
-        Self { peers, scribe, leases: state::Leases::default(), began: tokio::time::Instant::now(), unavailable: false }
+        Self {
+            peers,
+            scribe,
+            leases: state::Leases::default(),
+            began: tokio::time::Instant::now(),
+            unavailable: false,
+            known: state::Shared::default(),
+        }
+    }
+
+    /// The same, seen on the page.
+    #[must_use]
+    pub fn publishing(mut self, known: state::Shared) -> Self {
+        self.known = known;
+        self
     }
 }

@@ -1,8 +1,13 @@
 //! When which lease is to be renewed. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::NodeName;
+use serde::Serialize;
+
+use crate::standing::{ApiSnapshot, Standing};
 
 /// Time between two renewals of a lease (Kubernetes: a quarter of its duration), in milliseconds.
 pub const RENEW_EVERY_MS: u64 = 10_000;
@@ -19,7 +24,37 @@ pub struct Leases {
     due: HashMap<NodeName, u64>,
 }
 
+/// What outlives an incarnation: what the page shows. Made once, cloned into each.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(pub(super) Arc<AtomicU64>);
+
+/// What Upstream knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Nodes whose lease is renewed.
+    pub nodes: u64,
+    /// The API.
+    pub api: ApiSnapshot,
+}
+
+impl Snapshot {
+    /// As it is now.
+    pub fn of(shared: &Shared, api: &Standing) -> Self {
+        Self { nodes: shared.0.load(Ordering::Relaxed), api: api.snapshot() }
+    }
+}
+
 impl Leases {
+    /// Nodes that are connected.
+    pub fn len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Whether no node is connected.
+    pub fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
     /// A node is connected: its lease is due at once. Says whether that is new.
     pub fn connected(&mut self, node: &NodeName, now: u64) -> bool {
         let new = !self.due.contains_key(node);
