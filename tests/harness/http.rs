@@ -12,10 +12,22 @@ const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// # Errors
 /// The port does not answer, or not in HTTP.
 pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+    ask(port, "GET", path, "")
+}
+
+/// Status and body of `POST path` without a body, as an administrator's program sends it.
+///
+/// # Errors
+/// The port does not answer, or not in HTTP.
+pub fn post(port: u16, path: &str) -> Result<(u16, String), String> {
+    ask(port, "POST", path, "X-Skep-Action: 1\r\nContent-Length: 0\r\n")
+}
+
+fn ask(port: u16, method: &str, path: &str, headers: &str) -> Result<(u16, String), String> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n{headers}\r\n")?;
         let mut bytes = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -4,12 +4,15 @@
 //! |---|---|
 //! | [`CloudUnderTest`], [`EdgeUnderTest`] | the daemons, on free ports and in directories of their own |
 //! | [`Kubectl`], [`docker`], [`mqtt`], [`sqlite`], [`http`] | `kubectl`, `docker`, mosquitto's clients and broker, `sqlite3`, plain HTTP: what a test believes |
+//! | [`Browser`] | headless Chromium: what a visitor of a page gets; [`artefacts`] keeps its screenshots |
 //! | [`Cut`] | a wire with scissors: a forwarder between two parties that can be cut and mended |
 //! | [`eventually!`] | waits for what must become true, with a deadline and the last thing seen |
 //!
 //! Invariant: names are random per test and ports are its own, so tests run side by side, also of two clones.
 //! Invariant: a test that cannot run says so and fails; `SKEP_SKIP=docker` leaves the tests that need Docker out, in plain words.
+//! A machine without a Chromium leaves those that need one out, as plainly, unless `CI=true`.
 
+pub mod browser;
 pub mod cut;
 pub mod daemon;
 pub mod docker;
@@ -23,9 +26,12 @@ pub mod sources;
 pub mod sqlite;
 pub mod wait;
 
+mod artefacts;
 mod cloud;
 mod edge;
 
+pub use artefacts::artefacts;
+pub use browser::Browser;
 pub use cloud::{CloudOptions, CloudUnderTest};
 pub use cut::Cut;
 pub use daemon::{Daemon, End, program};
