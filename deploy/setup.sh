@@ -6,12 +6,14 @@
 #
 #   --for build  build tools and Rust
 #   --for demo   build tools, Rust, Docker, kubectl, sqlite3, mosquitto's clients          (default)
-#   --for test   the same, the mosquitto broker, openssl and a static busybox
+#   --for test   the same, the mosquitto broker, openssl, a static busybox and a Chromium
 #   --for lint   build tools, Rust with rustfmt and clippy, shellcheck, cargo-deny
 #   --for ci     lint and test
 #   --check      install nothing; list what is missing
 #
 # SKEP_SETUP=no does the same as --check: no installation, whoever calls.
+# Chromium is the one thing that may stay missing (Ubuntu has it as a snap only): tests that need it then say that they
+# were skipped, or fail where CI=true.
 # Exit codes: 0 everything is there; 1 something is missing or could not be installed; 64 usage.
 set -euo pipefail
 
@@ -36,7 +38,7 @@ while [ $# -gt 0 ]; do
         --for) [ $# -ge 2 ] || { echo 'setup: --for needs one of build, demo, test, lint, ci' >&2; exit 64; }
                scope=$2; shift 2 ;;
         --check) install=no; shift ;;
-        -h|--help) sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h|--help) sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "setup: unknown argument $1; see $0 --help" >&2; exit 64 ;;
     esac
 done
@@ -87,6 +89,16 @@ cargo_deny() { # prints the path of the right cargo-deny
     done
     return 1
 }
+chromium_is_here() { # one that tests can drive: a snap does not see their temporary directories
+    local name at
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        have "$name" || continue
+        at=$(readlink -f "$(command -v "$name")")
+        case $at in /snap/*|*/snap) continue ;; esac
+        head -c 65536 "$at" | grep -aq /snap/ || return 0
+    done
+    return 1
+}
 docker_answers() { have docker && timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 # True when Docker answers root, but this user may not use its socket.
 docker_only_for_root() {
@@ -103,7 +115,7 @@ need git git
 rust=ok
 rust_is_here || { rust=missing; missing+=("Rust $rust_min or newer (found: $(cargo_version || true))"); }
 
-docker=ok kubectl=ok
+docker=ok kubectl=ok chromium=ok
 if [ $want_run = yes ]; then
     need sqlite3 sqlite3
     need mosquitto_sub mosquitto-clients
@@ -117,6 +129,10 @@ if [ $want_test = yes ]; then
     need mosquitto mosquitto
     need openssl openssl
     need busybox busybox-static
+    chromium_is_here || chromium=missing
+fi
+if [ "${CI:-}" = true ]; then without_chromium='tests of the admin page will fail, because CI=true'
+else without_chromium='tests of the admin page will be skipped'
 fi
 deny=ok
 if [ $want_lint = yes ]; then
@@ -125,11 +141,13 @@ if [ $want_lint = yes ]; then
     cargo_deny >/dev/null || { deny=missing; missing+=("cargo-deny $CARGO_DENY_VERSION"); }
 fi
 
-if [ ${#missing[@]} -eq 0 ]; then
+if [ ${#missing[@]} -eq 0 ] && [ $chromium = ok ]; then
     say "everything for '$scope' is here"
     exit 0
 fi
 if [ $install = no ]; then
+    [ $chromium = ok ] || say "no Chromium (Debian package chromium, or google-chrome): $without_chromium" >&2
+    [ ${#missing[@]} -gt 0 ] || exit 0
     {
         echo "setup: missing for '$scope':"
         printf 'setup:   - %s\n' "${missing[@]}"
@@ -158,8 +176,10 @@ apt() { # apt ARGUMENTS: without questions; shows what it said only when it fail
     rm -f "$log"
 }
 
-say "for '$scope' these are missing and will be installed or started:"
-printf 'setup:   - %s\n' "${missing[@]}"
+if [ ${#missing[@]} -gt 0 ]; then
+    say "for '$scope' these are missing and will be installed or started:"
+    printf 'setup:   - %s\n' "${missing[@]}"
+fi
 
 apt_is_fresh=no
 apt_install() {
@@ -230,6 +250,24 @@ if [ $kubectl = missing ] && ! kubectl_is_here; then
     kubectl_is_here || fail "kubectl on the PATH ($(command -v kubectl || echo none)) is older than 1.$KUBECTL_MINOR_MIN: remove it or put a newer one before it"
 fi
 
+if [ $chromium = missing ]; then
+    # Where there is none, each run comes here again: the lists are read from the network only if this system has none.
+    if have apt-get && [ $apt_is_fresh = no ] && ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
+        apt update && apt_is_fresh=yes
+    fi
+    candidate=$(apt-cache policy chromium 2>/dev/null | sed -n 's/^ *Candidate: *//p') || candidate=
+    case $candidate in
+        ''|'(none)'|*snap*)
+            say "no package of this system brings a Chromium that tests can drive (Ubuntu's is a snap), so none is installed:" >&2
+            say "$without_chromium; install google-chrome (https://www.google.com/chrome/) by hand to have them run" >&2 ;;
+        *)
+            say "Chromium is missing and will be installed: tests look at the admin page with it (some 350 MB)"
+            apt_install chromium
+            hash -r
+            chromium_is_here || fail "the package chromium is installed, and still there is no chromium on the PATH" ;;
+    esac
+fi
+
 if [ $docker = silent ] && ! docker_answers; then
     if ! docker_only_for_root; then
         have dockerd || apt_install docker.io
@@ -274,4 +312,6 @@ if [ $deny = missing ]; then
     rm -rf "$build"
 fi
 
-say "everything for '$scope' is here"
+if [ $chromium = ok ] || chromium_is_here; then say "everything for '$scope' is here"
+else say "everything for '$scope' is here but a Chromium"
+fi

@@ -36,6 +36,7 @@ fn with_skep_setup_no_nothing_is_installed_and_what_is_missing_is_listed() {
         assert!(said.contains(missing), "`{missing}` is not listed:\n{said}");
     }
     assert!(said.contains("SKEP_SETUP=no"), "{said}");
+    assert!(said.contains("no Chromium") && said.contains("tests of the admin page will be skipped"), "{said}");
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["bin"], "something was written to the home directory");
 }
