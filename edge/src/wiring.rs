@@ -26,14 +26,14 @@
 mod beside;
 mod mail;
 mod modules;
+mod page;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use actix_web::web;
 use actor::{Quarantine, Registry, Running, chain};
 use admin::systemd::{self, Patience};
-use admin::{AdminConfig, AdminError, AdminServer, Exit, LogControl};
+use admin::{AdminServer, Exit, LogControl};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -43,7 +43,6 @@ pub(crate) use mail::{Mailboxes, waiting};
 pub(crate) use modules::{Modules, Shared};
 
 use crate::config::{ConfigError, EdgeConfig, Module};
-use crate::edged;
 use crate::figures;
 use crate::reload::Reload;
 use crate::store::{STUCK_AFTER, Store};
@@ -87,7 +86,7 @@ async fn serve(config: EdgeConfig, log: LogControl, reread: Box<dyn Fn() -> Resu
     });
     beside.watch_engine();
     let seen = Arc::new(figures::Sources { store, beside: beside.clone(), reports: modules.shared.communication.clone() });
-    let admin = match start_admin(&modules.config, &running, seen.clone(), &log) {
+    let admin = match page::start(&modules.config, &running, seen.clone(), &log) {
         Ok(admin) => admin,
         Err(exit) => {
             stop(&running, &beside, None).await;
@@ -160,33 +159,6 @@ fn open_quarantine(config: &EdgeConfig) -> Result<Quarantine, Exit> {
 fn database_unusable(database: &Path, why: &str) -> Exit {
     let file = database.display().to_string();
     Exit::State(if why.contains(&file) { why.to_owned() } else { format!("cannot use the database `{file}`: {why}") })
-}
-
-fn start_admin(config: &EdgeConfig, running: &Running, seen: Arc<figures::Sources>, log: &LogControl) -> Result<AdminServer, Exit> {
-    let store = web::Data::new(seen.store.clone());
-    let admin = AdminConfig {
-        listen: vec![config.admin()],
-        read_only: config.read_only().filter(|_| config.runs(Module::Edged)).into_iter().collect(),
-        hosts: config.admin.hosts.clone(),
-        access: config.admin.access().map_err(|error| Exit::Configuration(chain(&error)))?,
-        title: format!("skep-edge {}", config.node()),
-        prefix: "skep_edge",
-        extra: Arc::new({
-            let seen = seen.clone();
-            move || seen.metrics()
-        }),
-        checks: Arc::new(move || seen.checks()),
-        fault_injection: config.admin.fault_injection,
-        log: Some(log.clone()),
-        routes: edged::read_only::routes,
-        data: Arc::new(move |server| {
-            server.app_data(store.clone());
-        }),
-    };
-    admin::serve(admin, running.clone()).map_err(|error| match &error {
-        AdminError::Bind { .. } => Exit::Unavailable(chain(&error)),
-        AdminError::NotLoopback(_) | AdminError::Access(_) => Exit::Configuration(chain(&error)),
-    })
 }
 
 /// The actors drain, last started first: mailboxes close towards the border, so what was accepted is still answered. Then

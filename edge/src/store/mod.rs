@@ -179,6 +179,25 @@ impl Store {
         })
     }
 
+    /// For a drill: takes the write connection into a transaction on a thread of its own and keeps it for ever, as a disk
+    /// that does not answer would.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn hang_on_purpose(&self) -> std::io::Result<()> {
+        let store = self.clone();
+        let hang = move || {
+            // No fence is lost and nothing is written: it never comes to that.
+            let mut writer = store.inner.writer.lock();
+            let _busy = store.inner.watch.enter();
+            let transaction = writer.as_mut().map(|open| Transaction::begin(open, "BEGIN IMMEDIATE"));
+            let (_keep, never) = std::sync::mpsc::channel::<()>();
+            let _ = never.recv();
+            drop(transaction);
+        };
+        std::thread::Builder::new().name("store-hang".into()).stack_size(256 * 1024).spawn(hang).map(drop)
+    }
+
     /// What the write connection has done so far.
     pub fn stats(&self) -> WriteStats {
         self.inner.watch.stats()
