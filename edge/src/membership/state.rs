@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use model::membership::{AttributeOrigin, Plan, merge_attributes};
 use model::{Device, DeviceEntry, DeviceId, Origin, Timestamp};
