@@ -3,3 +3,4 @@
 mod autonomy;
 mod daemon;
 mod membership;
+mod reload;
