@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use actor::chain;
 use admin::exit::{self, Exit};
+use admin::status::{Call, Options, Output};
 use clap::{Parser, Subcommand};
 use skep_cloud::config::{COMMENTED_DEFAULT, CloudConfig, Log};
 
@@ -24,6 +25,33 @@ enum Command {
         /// Where the administrator's kubeconfig for the embedded API is written.
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
+    },
+    /// Print the actors and mailboxes of the running daemon, as its admin page shows them.
+    Status {
+        /// Configuration file that says where the page is; /etc/skep/cloud.yaml when it exists.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Address of the page; wins over the configuration.
+        #[arg(long, value_name = "HOST:PORT")]
+        admin: Option<String>,
+        /// File with the page's token; wins over the configuration.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// Your certificate, where the page asks for one (PEM; so are --key and --ca).
+        #[arg(long, value_name = "FILE", requires_all = ["key", "ca"])]
+        cert: Option<PathBuf>,
+        /// Its key.
+        #[arg(long, value_name = "FILE", requires = "cert")]
+        key: Option<PathBuf>,
+        /// The authority of the page's own certificate.
+        #[arg(long, value_name = "FILE", requires = "cert")]
+        ca: Option<PathBuf>,
+        /// Print it again each second.
+        #[arg(long)]
+        watch: bool,
+        /// `text`, or `json`.
+        #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
+        output: String,
     },
     /// Print the version.
     Version,
@@ -96,6 +124,19 @@ fn execute(command: Command) -> Result<(), Exit> {
             let config = reread()?;
             let log = config.log.init(QUIET).map_err(|error| Exit::Configuration(chain(&error)))?;
             skep_cloud::wiring::run(config, log, reread)
+        }
+        Command::Status { config, admin, token_file, cert, key, ca, watch, output } => {
+            log_at("warn");
+            let certificate = cert.zip(key).zip(ca).map(|((cert, key), ca)| [cert, key, ca]);
+            let output = if output == "json" { Output::Json } else { Output::Text };
+            let options = Options { watch, output, terminal: false };
+            let call = Call { admin, token_file, certificate, options };
+            // Whoever names the page need not be able to read the service's configuration.
+            let config = match call.admin.is_some() && config.is_none() {
+                true => None,
+                false => Some(Place { config, data_dir: None }.read()?),
+            };
+            admin::status::call(&call, config.as_ref().map(|config| &config.admin))
         }
         Command::Version => {
             println!("skep-cloud {}", env!("CARGO_PKG_VERSION"));

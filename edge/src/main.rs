@@ -1,10 +1,11 @@
 //! `skep-edge`: reads arguments and configuration, sets up the log, runs, and ends with a stated exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use actor::chain;
 use admin::exit::{self, Exit};
+use admin::status::{Call, Options, Output};
 use clap::{Parser, Subcommand};
 use skep_edge::config::{DEFAULT_YAML, EdgeConfig, Log};
 use skep_edge::join::{JoinArgs, join};
@@ -29,6 +30,33 @@ enum Command {
     },
     /// Get a certificate for this machine from the cloud, with a token that `skep-cloud token` printed.
     Join(JoinArgs),
+    /// Print the actors and mailboxes of the running daemon, as its admin page shows them.
+    Status {
+        /// Configuration file that says where the page is; /etc/skep/edge.yaml when it exists.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Address of the page; wins over the configuration.
+        #[arg(long, value_name = "HOST:PORT")]
+        admin: Option<String>,
+        /// File with the page's token; wins over the configuration.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// Your certificate, where the page asks for one (PEM; so are --key and --ca).
+        #[arg(long, value_name = "FILE", requires_all = ["key", "ca"])]
+        cert: Option<PathBuf>,
+        /// Its key.
+        #[arg(long, value_name = "FILE", requires = "cert")]
+        key: Option<PathBuf>,
+        /// The authority of the page's own certificate.
+        #[arg(long, value_name = "FILE", requires = "cert")]
+        ca: Option<PathBuf>,
+        /// Print it again each second.
+        #[arg(long)]
+        watch: bool,
+        /// `text`, or `json`.
+        #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
+        output: String,
+    },
     /// Print the version.
     Version,
     /// Print the commented default configuration.
@@ -46,6 +74,13 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config, data_dir } => run(config, data_dir),
         Command::Join(arguments) => join_cloud(&arguments),
+        Command::Status { config, admin, token_file, cert, key, ca, watch, output } => {
+            let certificate = cert.zip(key).zip(ca).map(|((cert, key), ca)| [cert, key, ca]);
+            let output = if output == "json" { Output::Json } else { Output::Text };
+            let options = Options { watch, output, terminal: false };
+            let call = Call { admin, token_file, certificate, options };
+            status(&call, config.as_deref())
+        }
         Command::Version => print(&format!("skep-edge {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Config => print(DEFAULT_YAML),
     }
@@ -79,6 +114,22 @@ fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
     };
     let reread = move || EdgeConfig::load(file.as_deref(), data_dir.clone(), std::env::vars());
     match skep_edge::wiring::run(config, log, reread) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => end(&exit),
+    }
+}
+
+fn status(call: &Call, file: Option<&Path>) -> ExitCode {
+    log_at("warn");
+    // Whoever names the page need not be able to read the daemon's configuration.
+    let config = match call.admin.is_some() && file.is_none() {
+        true => None,
+        false => match EdgeConfig::load(file, None, std::env::vars()) {
+            Ok(config) => Some(config),
+            Err(error) => return end(&Exit::Configuration(chain(&error))),
+        },
+    };
+    match admin::status::call(call, config.as_ref().map(|config| &config.admin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => end(&exit),
     }

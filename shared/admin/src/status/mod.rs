@@ -3,6 +3,7 @@
 //! The client is a hundred lines over a blocking socket: one GET, bounded in time and in bytes. A library would cost the
 //! edge's program more than it has left.
 
+mod call;
 mod client;
 mod text;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::access::{AccessError, read_token};
+pub use call::{Call, call};
 pub use client::ClientError;
 
 /// Between two looks of `--watch`.
