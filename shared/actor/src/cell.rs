@@ -169,8 +169,9 @@ impl<M> Cell<M> {
 
     /// No further message is taken; the actor ends once it has drained.
     pub(crate) fn close(&self) {
-        lock(&self.inbox).closed = true;
+        // Before the lock: who looks at the bytes under it afterwards sees that the mailbox is closed, too.
         self.room.close();
+        lock(&self.inbox).closed = true;
         self.tell_watchers();
         self.wake();
     }
