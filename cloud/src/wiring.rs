@@ -28,7 +28,7 @@ pub(crate) use modules::Mailboxes;
 
 use crate::cloud_hub::{self, Hub, Totals};
 use crate::config::{ApiSource, CloudConfig};
-use crate::embedded::EmbeddedApi;
+use crate::embedded::{Commits, EmbeddedApi};
 use crate::limits;
 use crate::pki::{self, ClientCertificates, Pki};
 use crate::reload::{Reload, Reread};
@@ -116,7 +116,9 @@ async fn serve(config: CloudConfig, log: LogControl, reread: Reread) -> Result<(
 
     // All ports before any actor: an occupied one ends the process before anything has happened.
     let listening = Arc::new(AtomicBool::new(false));
-    let admin = admin::bind(admin_settings(&config, hub.clone(), listening.clone(), api_seen, log.clone())?).map_err(|error| admin_failed(&error))?;
+    let commits = api.as_ref().map(|api| api.commits.clone());
+    let admin = admin::bind(admin_settings(&config, hub.clone(), listening.clone(), api_seen, commits, log.clone())?)
+        .map_err(|error| admin_failed(&error))?;
     let tls = certificates.server_tls(ClientCertificates::Required).map_err(|error| Exit::from(&error))?;
     let nodes = cloud_hub::listener::start(hub.clone(), tls).map_err(|error| Exit::Unavailable(chain(&error)))?;
     let (joins, joins_at) =
@@ -228,6 +230,7 @@ fn admin_settings(
     hub: Arc<Hub>,
     listening: Arc<AtomicBool>,
     api: modules::Api,
+    commits: Option<Arc<Commits>>,
     log: LogControl,
 ) -> Result<admin::AdminConfig, Exit> {
     let checks = move || {
@@ -241,7 +244,11 @@ fn admin_settings(
         access: config.admin.access().map_err(|error| unsettled(chain(&error)))?,
         title: "skep-cloud".to_owned(),
         prefix: "skep_cloud",
-        extra: Arc::new(move || metrics(&hub.totals())),
+        extra: Arc::new(move || {
+            let mut all = metrics(&hub.totals());
+            all.extend(commits.iter().flat_map(|commits| store_metrics(commits)));
+            all
+        }),
         checks: Arc::new(checks),
         fault_injection: config.admin.fault_injection,
         log: Some(log),
@@ -276,5 +283,15 @@ fn metrics(totals: &Totals) -> Vec<Metric> {
         Metric::counter("frames_acknowledged_total", "Frames that nodes acknowledged.", totals.acknowledged),
         Metric::counter("frames_refused_total", "Frames that nodes refused.", totals.refusals),
         Metric::counter("answers_dropped_total", "Answers dropped because too many waited.", totals.answers_dropped),
+    ]
+}
+
+/// Of the embedded API; beside a cluster there is no store.
+fn store_metrics(commits: &Commits) -> [Metric; 3] {
+    let seconds = commits.total().as_secs_f64();
+    [
+        Metric::counter("store_commits_total", "Transactions that became durable.", commits.count()),
+        Metric { kind: "counter", ..Metric::gauge("store_commit_seconds_total", "Time spent in COMMIT.", seconds) },
+        Metric::gauge("store_commit_seconds_max", "Longest COMMIT.", commits.longest().as_secs_f64()),
     ]
 }

@@ -49,9 +49,12 @@ mod watch;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use store::{Store, StoreError};
+
+pub use store::Commits;
 
 /// What the embedded API needs to start.
 #[derive(Clone, Debug)]
@@ -133,6 +136,8 @@ pub enum EmbeddedError {
 pub struct EmbeddedApi {
     /// Where it listens, with the port that the system chose for port 0.
     pub addr: SocketAddr,
+    /// How long the commits of its store took.
+    pub commits: Arc<Commits>,
     stop: tokio::sync::watch::Sender<bool>,
     ended: tokio::sync::watch::Receiver<bool>,
 }
@@ -163,9 +168,10 @@ pub fn start(config: EmbeddedConfig) -> Result<EmbeddedApi, EmbeddedError> {
     let store = open_store(&config.database)?;
     operations::create_namespaces(&store).map_err(|error| EmbeddedError::Database { path: config.database.clone(), why: error.to_string() })?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
+    let commits = Arc::clone(store.commits());
     let ended = http::serve(http::Serving { store, listener, tls, stopped, lease_duration: config.lease_duration })?;
     log::info!(address:% = addr, database:% = config.database.display(); "embedded API listens");
-    Ok(EmbeddedApi { addr, stop, ended })
+    Ok(EmbeddedApi { addr, commits, stop, ended })
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, EmbeddedError> {

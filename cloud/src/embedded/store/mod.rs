@@ -7,6 +7,7 @@
 //! Invariant: an event is in the history only after its commit, and in the order of its revision.
 //! Invariant: a revision is given out once, also across restarts.
 
+mod commits;
 mod open;
 mod reader;
 mod schema;
@@ -24,6 +25,7 @@ use super::history::{self, History};
 use super::kind::Kind;
 use super::status_error::StatusError;
 
+pub use commits::Commits;
 pub use reader::{Page, Snapshot};
 pub use tx::Tx;
 
@@ -133,6 +135,7 @@ struct Shared {
     readers: Readers,
     writer: writer::Writing,
     history: Arc<History>,
+    commits: Arc<Commits>,
 }
 
 /// A handle to the store. Cheap to clone; dropping the last one waits for the writer to end.
@@ -158,13 +161,19 @@ impl Store {
         let objects = tx::count_objects(&mut connection)?;
         let history = Arc::new(History::new(revision, events_max, bytes_max));
         let readers = open::readers(path)?;
-        let writer = writer::start(connection, revision, objects, Arc::clone(&history))?;
-        Ok(Self(Arc::new(Shared { readers, writer, history })))
+        let commits = Arc::new(Commits::default());
+        let writer = writer::start(connection, revision, objects, Arc::clone(&history), Arc::clone(&commits))?;
+        Ok(Self(Arc::new(Shared { readers, writer, history, commits })))
     }
 
     /// The events since this process started, as far as they are kept.
     pub fn history(&self) -> &Arc<History> {
         &self.0.history
+    }
+
+    /// How long its commits took.
+    pub fn commits(&self) -> &Arc<Commits> {
+        &self.0.commits
     }
 
     /// Runs `read` on one consistent snapshot. Blocks: call it off the async threads.

@@ -4,13 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::tx::Tx;
-use super::{JobError, StoreError};
+use super::{Commits, JobError, StoreError};
 use crate::embedded::history::{Event, History};
 
 /// How many jobs share a transaction at most.
@@ -80,6 +81,7 @@ struct Writer {
     revision: i64,
     objects: i64,
     history: Arc<History>,
+    commits: Arc<Commits>,
 }
 
 /// The running writer. Dropping it lets the writer finish what waits and close the database.
@@ -108,9 +110,9 @@ impl Drop for Writing {
 }
 
 /// Starts the writer thread.
-pub fn start(connection: SqliteConnection, revision: i64, objects: i64, history: Arc<History>) -> Result<Writing, StoreError> {
+pub fn start(connection: SqliteConnection, revision: i64, objects: i64, history: Arc<History>, commits: Arc<Commits>) -> Result<Writing, StoreError> {
     let (sender, jobs) = sync_channel(QUEUE_MAX);
-    let mut writer = Writer { connection, revision, objects, history };
+    let mut writer = Writer { connection, revision, objects, history, commits };
     let thread = std::thread::Builder::new()
         .name("api-writer".to_owned())
         .spawn(move || writer.run(&jobs))
@@ -143,7 +145,7 @@ impl Writer {
     }
 
     fn transaction(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failed> {
-        let Self { connection, revision, objects, history } = self;
+        let Self { connection, revision, objects, history, commits } = self;
         connection.batch_execute("BEGIN IMMEDIATE").map_err(|error| Failed::Database(("begin a transaction", error)))?;
         let mut tx = Tx::new(connection, *revision, *objects);
         let mut outcome = Ok(());
@@ -160,6 +162,7 @@ impl Writer {
             Ok(())
         });
         let (new_revision, new_objects, events) = tx.into_parts();
+        let began = Instant::now();
         let outcome = outcome.and_then(|()| connection.batch_execute("COMMIT").map_err(|error| Failed::Database(("commit a transaction", error))));
         if let Err(failed) = outcome {
             // After a failed COMMIT SQLite may have rolled back already; then there is nothing to do here.
@@ -168,6 +171,7 @@ impl Writer {
             }
             return Err(failed);
         }
+        commits.record(began.elapsed());
         (*revision, *objects) = (new_revision, new_objects);
         publish(history, events, new_revision);
         Ok(())
