@@ -146,7 +146,9 @@ impl Site {
             None => meta,
         };
         assert!(self.worker.try_post(meta, Work::Poison).is_ok());
-        until(|| self.registry.quarantine().list().len() > before && self.registry.views()[0].state == actor::State::Up);
+        // The last that is noted of it: the incarnation after the third death.
+        let is_back = || self.registry.events().last().is_some_and(|event| event.kind == actor::EventKind::Restarted);
+        until(|| self.registry.quarantine().list().len() > before && is_back());
         self.registry.quarantine().list().pop().unwrap().id
     }
 
