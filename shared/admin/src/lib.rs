@@ -3,14 +3,19 @@
 //!
 //! | endpoint | answers |
 //! |---|---|
-//! | `/` | the actors and their mailboxes, as a page that reloads itself |
-//! | `/api/actors`, `/api/actors/{name}`, `/api/events` | the same as JSON |
+//! | `/`, `/actors/{name}` | the tree of actors and one actor, as pages that update themselves |
+//! | `/api/…` | the same as JSON, and the actions; `/api/openapi.json` describes all of it |
 //! | `/metrics` | Prometheus text |
-//! | `/healthz`, `/livez`, `/readyz` | `ok`, or 503 with the reason |
+//! | `/livez`, `/readyz`, `/healthz` | `ok`, or 503 with a line for each check, as Kubernetes' own components have it |
+//! | `/debug/actors/{name}/…` | fault drills, where `admin.fault-injection` allows them |
 //!
-//! The server has a worker thread of its own and reads atomics only: it asks no actor, so it answers while one hangs or
-//! floods. It listens on loopback addresses only, and refuses a request whose `Host` is no loopback name (DNS
-//! rebinding). Nothing here changes anything.
+//! The server has a worker thread of its own and reads atomics and short locks only: it asks no actor, so it answers
+//! while one hangs or floods.
+//!
+//! Invariant: on an address that is not loopback it does not start without a token file or client certificates.
+//! Invariant: a request changes something only if it comes from one of our own forms, or carries a header that a foreign
+//! page cannot set; and each change is logged and in the diary.
+//! Invariant: what others said (last words, texts, names) is shown as text, and a quarantined payload is not shown at all.
 
 mod access;
 mod actions;

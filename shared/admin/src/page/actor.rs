@@ -4,12 +4,14 @@ use actor::{Bucket, View};
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::parts::{badge, bytes, count, counted, events, micros, rate, span, time};
+use super::parts::{TEXT_CHARS_MAX, badge, bytes, count, counted, cut, events, micros, rate, span, time};
 use super::{Frame, Scene, fill, svg};
 use crate::view::Kept;
 
 /// Entries of the diary that an actor's page shows.
 const EVENTS_SHOWN: usize = 25;
+/// Quarantined messages that an actor's page shows, the newest.
+const KEPT_SHOWN: usize = 20;
 /// Nested values of a snapshot that are shown as such.
 const NESTED_MAX: usize = 6;
 /// Values of one level of a snapshot that are shown.
@@ -133,7 +135,7 @@ fn quarantine(frame: Frame<'_>, scene: &Scene, kept: &[Kept]) -> Markup {
         section aria-labelledby="quarantine" {
             h2 #quarantine { "Quarantine" }
             @if kept.is_empty() { p.zero { "Empty: no message killed it three times." } }
-            @for message in kept.iter().rev() {
+            @for message in kept.iter().rev().take(KEPT_SHOWN) {
                 article.panel.kept id={ "q-" (message.id) } aria-label={ "message " (message.id) } {
                     strong { (message.kind) } " from " (message.source) " "
                     (time(message.at_ms, scene.now_ms))
@@ -144,7 +146,7 @@ fn quarantine(frame: Frame<'_>, scene: &Scene, kept: &[Kept]) -> Markup {
                         }
                     }
                     @if message.text != message.kind { pre { (message.text) } }
-                    @if !message.last_words.is_empty() { p { "It died saying: " span.said { (message.last_words) } } }
+                    @if !message.last_words.is_empty() { p { "It died saying: " span.said { (cut(&message.last_words, TEXT_CHARS_MAX)) } } }
                     div.actions {
                         @if message.can_retry {
                             (form(frame, "retry", &message.id, &html! { button { "Let it in again" } }))
@@ -155,6 +157,9 @@ fn quarantine(frame: Frame<'_>, scene: &Scene, kept: &[Kept]) -> Markup {
                         }
                     }
                 }
+            }
+            @if kept.len() > KEPT_SHOWN {
+                p { (counted((kept.len() - KEPT_SHOWN) as u64, "older message is", "older messages are")) " in " a href="/api/quarantine" { "the list for programs" } "." }
             }
         }
     }

@@ -68,7 +68,7 @@ fn table(scene: &Scene, caption: &str, actors: &[&View]) -> Markup {
                     th scope="col" role="columnheader" class="left" { "actor" }
                     th scope="col" role="columnheader" class="left" { "state" }
                     th scope="col" role="columnheader" class="left" { "mailbox" }
-                    th scope="col" role="columnheader" { "handled per second" }
+                    th scope="col" role="columnheader" { span.hide { "handled " } "per second" }
                     th scope="col" role="columnheader" class="left" { "in hand" }
                     th scope="col" role="columnheader" { "p50 / p99" }
                     th scope="col" role="columnheader" { "idle" }
@@ -91,7 +91,7 @@ fn row(scene: &Scene, view: &View) -> Markup {
             td.full role="cell" data-label="handled per second" title={ (count(view.handled)) " in all" } {
                 (figure(&rate(view.per_second), view.per_second == 0.0)) (svg::sparkline(scene.history(&view.name), "small"))
             }
-            td.left role="cell" data-label="in hand" { (in_hand(view)) }
+            td.left.flow role="cell" data-label="in hand" { (in_hand(view)) }
             td role="cell" data-label="p50 / p99" { (micros(view.p50_us)) span.zero { " / " } (micros(view.p99_us)) }
             td role="cell" data-label="idle" { @if view.in_hand.is_some() || view.state != State::Up { (figure("–", true)) } @else { (span(view.idle_ms)) } }
             td role="cell" data-label="restarts" { (figure(&count(view.restarts), view.restarts == 0)) }
@@ -108,7 +108,7 @@ fn figure(text: &str, quiet: bool) -> Markup {
 
 fn in_hand(view: &View) -> Markup {
     match view.in_hand {
-        Some(kind) => html! { (kind) " " small { "for " (span(view.in_hand_ms)) } },
+        Some(kind) => html! { (kind) " " small.one { "for " (span(view.in_hand_ms)) } },
         None => figure("–", true),
     }
 }

@@ -1,7 +1,12 @@
 //! Small things that both pages are made of.
 
+use std::borrow::Cow;
+
 use actor::{Event, EventKind, State, View};
 use maud::{Markup, html};
+
+/// Characters of an event, or of what an actor said when it died, that a page shows; the API has all of them.
+pub(super) const TEXT_CHARS_MAX: usize = 400;
 
 /// A state in a word, beside a sign of its own, so that neither colour nor shape alone carries it.
 pub(super) fn badge(state: State) -> Markup {
@@ -63,7 +68,7 @@ pub(super) fn events<'a>(events: impl Iterator<Item = &'a Event>, now_ms: u64, k
                     span.what {
                         @if known(&event.actor) { a href=(link(&event.actor)) { (event.actor) } } @else { b { (event.actor) } }
                         " " (verb(event.kind))
-                        @if !event.text.is_empty() && event.text != verb(event.kind) { ": " span.said { (event.text) } }
+                        @if !event.text.is_empty() && event.text != verb(event.kind) { ": " span.said { (cut(&event.text, TEXT_CHARS_MAX)) } }
                     }
                 }
             }
@@ -150,6 +155,14 @@ pub(crate) fn bytes(number: usize) -> String {
         0..1024 => format!("{number} B"),
         1024..1_048_576 => format!("{} KiB", number / 1024),
         _ => format!("{} MiB", number / 1_048_576),
+    }
+}
+
+/// The beginning of a text.
+pub(super) fn cut(text: &str, chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars) {
+        Some((at, _)) => Cow::Owned(format!("{}…", &text[..at])),
+        None => Cow::Borrowed(text),
     }
 }
 

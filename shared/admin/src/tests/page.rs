@@ -53,6 +53,19 @@ fn the_payload_of_a_quarantined_message_is_shown_nowhere() {
 }
 
 #[test]
+fn a_page_stays_small_however_much_was_said() {
+    with(config(), |site| {
+        for _ in 0..300 {
+            site.registry.note("worker", actor::EventKind::Died, "x<".repeat(50_000));
+        }
+        for path in ["/", "/actors/worker"] {
+            let page = site.get(path);
+            assert!(page.len() < 128 * 1024, "{path}: {}", page.len());
+        }
+    });
+}
+
+#[test]
 fn the_policy_of_the_page_allows_its_own_script_and_style_by_hash_and_nothing_else() {
     use base64::Engine as _;
     with(config(), |site| {
