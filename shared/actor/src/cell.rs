@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::drill::Drill;
 use crate::mail::{Entry, Mail, Meta, MsgId};
+use crate::mailbox::weight;
 use crate::queue::{Batch, Blame, Desk, Inbox, Item};
 use crate::registry::Registry;
 use crate::stats::Stats;
@@ -200,7 +201,7 @@ impl<M: Mail> Cell<M> {
     /// back.
     pub(crate) fn push(&self, meta: Meta, message: M, limited: bool) -> Result<MsgId, (Meta, M)> {
         let id = meta.id;
-        let bytes = message.bytes() + meta.ingress.as_ref().map_or(0, |ingress| ingress.payload.len());
+        let bytes = weight(&meta, &message);
         let waker = {
             let mut inbox = lock(&self.inbox);
             if limited && !self.fits(inbox.bytes, bytes) {

@@ -28,6 +28,12 @@ pub trait Mail: Send + Sync + 'static {
     }
 }
 
+/// The beginning of a text that others chose, for [`Mail::describe`]: 200 bytes at most.
+#[must_use]
+pub fn brief(text: &str) -> &str {
+    &text[..text.floor_char_boundary(200)]
+}
+
 /// Identity of one message: 128 bits, unique in this process and, by a random prefix, between processes.
 ///
 /// Printed in the form of a version 4 UUID, as the header of KubeEdge's messages has it (manual ch. 6.2).
@@ -72,14 +78,18 @@ pub struct NotAMsgId;
 impl FromStr for MsgId {
     type Err = NotAMsgId;
     fn from_str(text: &str) -> Result<Self, NotAMsgId> {
-        if text.len() != 36 || !text.is_ascii() {
+        if text.len() != 36 {
             return Err(NotAMsgId);
         }
-        let digits: String = text.chars().filter(|c| *c != '-').collect();
-        if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(NotAMsgId);
+        let mut id = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            match (at, char::from(byte).to_digit(16)) {
+                (8 | 13 | 18 | 23, None) if byte == b'-' => {}
+                (8 | 13 | 18 | 23, _) | (_, None) => return Err(NotAMsgId),
+                (_, Some(digit)) => id = (id << 4) | u128::from(digit),
+            }
         }
-        u128::from_str_radix(&digits, 16).map(Self).map_err(|_| NotAMsgId)
+        Ok(Self(id))
     }
 }
 
@@ -115,7 +125,13 @@ impl Meta {
     /// A header for what follows from `parent`.
     #[must_use]
     pub fn child_of(parent: &Meta, source: &'static str) -> Self {
-        Self { parent: Some(parent.id), ..Self::new(source) }
+        Self::caused_by(Some(parent.id), source)
+    }
+
+    /// A header for what follows from a message of which only the identity is left, if that is known.
+    #[must_use]
+    pub fn caused_by(parent: Option<MsgId>, source: &'static str) -> Self {
+        Self { parent, ..Self::new(source) }
     }
 
     /// The same header for a message that has to wait until what the ticket names is done.

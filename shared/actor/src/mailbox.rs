@@ -273,6 +273,6 @@ impl<M: Mail> Room<M> {
 }
 
 /// What a message weighs in its mailbox.
-fn weight<M: Mail>(meta: &Meta, message: &M) -> usize {
-    message.bytes() + meta.ingress.as_ref().map_or(0, |ingress| ingress.payload.len())
+pub(crate) fn weight<M: Mail>(meta: &Meta, message: &M) -> usize {
+    message.bytes() + meta.ingress.as_ref().map_or(0, |ingress| ingress.bytes())
 }

@@ -3,7 +3,9 @@
 //! One per process. With a [directory](Quarantine::open) it survives a restart of the process: each entry is a file,
 //! written by a thread of its own, so that a slow disk holds up neither an actor nor its supervisor.
 
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,12 +20,20 @@ use crate::cell::lock;
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ingress {
     /// Which border it crossed: `mqtt`, `cloud`, `node`.
-    pub border: String,
+    pub border: Cow<'static, str>,
     /// Where exactly: a topic, the name of a peer.
     pub address: String,
-    /// The bytes as they came.
+    /// The bytes as they came. `None` where the border keeps them to itself (a secret) or they are too many: such a
+    /// message can only be dropped, but its sender can be answered.
     #[serde(with = "as_text")]
-    pub payload: Bytes,
+    pub payload: Option<Bytes>,
+}
+
+impl Ingress {
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// A message that was in hand at three deaths of its actor.
@@ -45,7 +55,7 @@ pub struct Quarantined {
     pub last_words: String,
     /// When it was put here, in ms since 1970.
     pub at_ms: u64,
-    /// The form in which it can enter again; a message without one can only be dropped.
+    /// The form in which it can enter again; a message without one, or without its bytes, can only be dropped.
     pub ingress: Option<Ingress>,
 }
 
@@ -71,7 +81,7 @@ pub enum RetryError {
     /// There is none of this identity.
     #[error("no message `{0}` is in quarantine: it was retried, dropped or pushed out by newer ones; see the list")]
     Unknown(String),
-    /// It was made inside the process, or was too large to keep.
+    /// It was made inside the process, was too large to keep, or holds a secret.
     #[error(
         "message `{0}` did not come from outside in a form that was kept, so it cannot enter again; drop it: what it asked for is asked again from the store"
     )]
@@ -159,8 +169,9 @@ impl Quarantine {
         let _ = self.0.reentry.set(Box::new(reentry));
     }
 
-    /// Says who is told of each message that comes here, to answer its sender. It runs on the thread of the dying actor
-    /// or of the supervisor and must not wait. Once per process; a second call is ignored.
+    /// Says who is told of each message that comes here, to answer its sender; it sees the payload also where that is too
+    /// large to be kept. It runs on the thread of the dying actor or of the supervisor and must not wait; a panic in it is
+    /// logged and goes no further. Once per process; a second call is ignored.
     pub fn on_buried(&self, tell: impl Fn(&Quarantined) + Send + Sync + 'static) {
         let _ = self.0.on_buried.set(Box::new(tell));
     }
@@ -188,13 +199,18 @@ impl Quarantine {
     /// # Errors
     /// [`RetryError::Unknown`].
     pub fn remove(&self, id: &str) -> Result<Quarantined, RetryError> {
-        let removed = {
+        self.take(|q| q.id == id).ok_or_else(|| RetryError::Unknown(id.to_owned()))
+    }
+
+    fn take(&self, which: impl Fn(&Quarantined) -> bool) -> Option<Quarantined> {
+        let taken = {
             let mut entries = lock(&self.0.entries);
-            entries.iter().position(|q| q.id == id).and_then(|at| entries.remove(at))
+            entries.iter().position(which).and_then(|at| entries.remove(at))
         };
-        let removed = removed.ok_or_else(|| RetryError::Unknown(id.to_owned()))?;
-        self.look();
-        Ok(removed)
+        if taken.is_some() {
+            self.look();
+        }
+        taken
     }
 
     /// Lets a message enter again at its border. It leaves the quarantine when the border has taken it; if it kills
@@ -205,11 +221,14 @@ impl Quarantine {
     pub fn retry(&self, id: &str) -> Result<Quarantined, RetryError> {
         let found = lock(&self.0.entries).iter().find(|q| q.id == id).cloned();
         let found = found.ok_or_else(|| RetryError::Unknown(id.to_owned()))?;
-        let (Some(ingress), Some(reentry)) = (&found.ingress, self.0.reentry.get()) else {
+        let whole = found.ingress.as_ref().filter(|ingress| ingress.payload.is_some());
+        let (Some(ingress), Some(reentry)) = (whole, self.0.reentry.get()) else {
             return Err(RetryError::Internal(id.to_owned()));
         };
         reentry(ingress).map_err(|reason| RetryError::Refused { id: id.to_owned(), reason })?;
-        self.remove(id)
+        // Not one of the same identity that came here since: it may have killed again already.
+        self.take(|q| (&q.id, q.at_ms) == (&found.id, found.at_ms));
+        Ok(found)
     }
 
     /// Waits until the disk has everything that was put here before. For an orderly end.
@@ -225,11 +244,19 @@ impl Quarantine {
     pub(crate) fn put(&self, mut entry: Quarantined) {
         cut(&mut entry.text);
         cut(&mut entry.last_words);
-        entry.ingress = entry.ingress.filter(|i| i.payload.len() <= Quarantined::PAYLOAD_MAX);
-        self.insert(entry.clone());
+        let mut kept = entry.clone();
+        if let Some(ingress) = &mut kept.ingress
+            && ingress.bytes() > Quarantined::PAYLOAD_MAX
+        {
+            ingress.payload = None;
+        }
+        self.insert(kept);
         self.look();
-        if let Some(tell) = self.0.on_buried.get() {
-            tell(&entry);
+        if let Some(tell) = self.0.on_buried.get()
+            && catch_unwind(AssertUnwindSafe(|| tell(&entry))).is_err()
+        {
+            // It looks at bytes of which an actor died before.
+            log::error!(actor = entry.actor.as_str(), id = entry.id.as_str(); "the sender of a quarantined message is not answered: that panicked, too");
         }
     }
 
@@ -237,6 +264,8 @@ impl Quarantine {
         let mut pushed_out = Vec::new();
         {
             let mut entries = lock(&self.0.entries);
+            // A peer that sends the same message again gets no second place.
+            entries.retain(|q| (&q.actor, &q.id) != (&entry.actor, &entry.id));
             if entries.iter().filter(|q| q.actor == entry.actor).count() >= PER_ACTOR_MAX
                 && let Some(oldest) = entries.iter().position(|q| q.actor == entry.actor)
             {
@@ -353,7 +382,7 @@ fn read(path: &Path) -> io::Result<Quarantined> {
     Ok(entry)
 }
 
-/// Payloads in JSON: as text where they are UTF-8, else as numbers.
+/// Payloads in JSON: as text where they are UTF-8, else as numbers; `null` where they are not kept.
 mod as_text {
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -365,18 +394,18 @@ mod as_text {
         Bytes(std::borrow::Cow<'a, [u8]>),
     }
 
-    pub(super) fn serialize<S: Serializer>(payload: &Bytes, to: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(payload) {
+    pub(super) fn serialize<S: Serializer>(payload: &Option<Bytes>, to: S) -> Result<S::Ok, S::Error> {
+        let form = payload.as_ref().map(|payload| match std::str::from_utf8(payload) {
             Ok(text) => Form::Text(text.into()),
             Err(_) => Form::Bytes(payload.as_ref().into()),
-        }
-        .serialize(to)
+        });
+        form.serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
-        Ok(match Form::deserialize(from)? {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+        Ok(Option::deserialize(from)?.map(|form| match form {
             Form::Text(text) => Bytes::from(text.into_owned()),
             Form::Bytes(bytes) => Bytes::from(bytes.into_owned()),
-        })
+        }))
     }
 }

@@ -134,7 +134,7 @@ fn main() {
             Meta::new("mqtt").entered(Ingress {
                 border: "mqtt".into(),
                 address: "$hw/events/device/thermostat-7/twin/update".into(),
-                payload: vec![b'x'; 312].into(),
+                payload: Some(vec![b'x'; 312].into()),
             })
         };
         device.try_post(poison(), Toy::Poison).unwrap();

@@ -70,9 +70,9 @@ pub(crate) struct Kept {
 
 impl From<Quarantined> for Kept {
     fn from(q: Quarantined) -> Self {
-        let can_retry = q.ingress.is_some();
-        let payload_bytes = q.ingress.as_ref().map_or(0, |ingress| ingress.payload.len());
-        let (border, address) = q.ingress.map(|ingress| (ingress.border, ingress.address)).unzip();
+        let payload = q.ingress.as_ref().and_then(|ingress| ingress.payload.as_ref());
+        let (can_retry, payload_bytes) = (payload.is_some(), payload.map_or(0, |bytes| bytes.len()));
+        let (border, address) = q.ingress.map(|ingress| (ingress.border.into_owned(), ingress.address)).unzip();
         let Quarantined { id, parent, actor, kind, source, text, last_words, at_ms, ingress: _ } = q;
         Self { id, parent, actor, kind, source, text, last_words, at_ms, border, address, payload_bytes, can_retry }
     }

@@ -16,7 +16,7 @@ fn entry(actor: &str, at_ms: u64, payload: &[u8]) -> Quarantined {
         text: "an update".to_owned(),
         last_words: "index out of bounds".to_owned(),
         at_ms,
-        ingress: Some(Ingress { border: "outside".to_owned(), address: "a/b".to_owned(), payload: Bytes::copy_from_slice(payload) }),
+        ingress: Some(Ingress { border: "outside".into(), address: "a/b".to_owned(), payload: Some(Bytes::copy_from_slice(payload)) }),
     }
 }
 
@@ -63,9 +63,15 @@ fn it_is_bounded_by_actor_in_total_and_in_each_message() {
     let quarantine = Quarantine::open(dir.path()).unwrap();
     let mut large = entry("chatty", 0, &vec![b'x'; Quarantined::PAYLOAD_MAX + 1]);
     large.text = "é".repeat(Quarantined::TEXT_MAX);
+    let told = Arc::new(Mutex::new(0));
+    let theirs = told.clone();
+    quarantine.on_buried(move |entry| {
+        *theirs.lock().unwrap() = entry.ingress.as_ref().and_then(|i| i.payload.as_ref()).map_or(0, Bytes::len);
+    });
     quarantine.put(large);
+    assert_eq!(*told.lock().unwrap(), Quarantined::PAYLOAD_MAX + 1, "its sender can be answered");
     let kept = quarantine.list().remove(0);
-    assert!(kept.ingress.is_none() && kept.text.len() == Quarantined::TEXT_MAX);
+    assert!(kept.ingress.as_ref().is_some_and(|i| i.payload.is_none() && i.address == "a/b") && kept.text.len() == Quarantined::TEXT_MAX);
     assert_eq!(quarantine.retry(&kept.id), Err(RetryError::Internal(kept.id.clone())));
     for n in 1..=2 * PER_ACTOR_MAX as u64 {
         quarantine.put(entry("chatty", n, b"x"));
@@ -94,7 +100,7 @@ fn a_poison_message_is_answered_for_retried_at_the_border_and_dropped() {
         let (told, border) = (Arc::new(Mutex::new(Vec::new())), handle.clone());
         let answered = told.clone();
         quarantine.on_buried(move |entry| answered.lock().unwrap().push(entry.id.clone()));
-        quarantine.on_retry(move |ingress| match ingress.payload.as_ref() {
+        quarantine.on_retry(move |ingress| match ingress.payload.as_deref().unwrap_or_default() {
             b"good now" => border.try_send(Do::Note(7)).map(drop).map_err(|error| error.to_string()),
             _ => Err("the border does not know this form".to_owned()),
         });
@@ -103,7 +109,7 @@ fn a_poison_message_is_answered_for_retried_at_the_border_and_dropped() {
             .child(ChildSpec::new(&handle, move || Clerk { notes: theirs.clone() }))
             .start(|why| panic!("{why}"));
         for payload in ["good now", "never good"] {
-            let ingress = Ingress { border: "outside".into(), address: "a/b".into(), payload: payload.into() };
+            let ingress = Ingress { border: "outside".into(), address: "a/b".into(), payload: Some(payload.into()) };
             handle.try_post(Meta::new("outside").entered(ingress), Do::PanicAlways).unwrap();
         }
         handle.try_send(Do::PanicAlways).unwrap();
@@ -124,6 +130,50 @@ fn a_poison_message_is_answered_for_retried_at_the_border_and_dropped() {
         quarantine.flush();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     });
+}
+
+#[test]
+fn the_same_message_has_one_place_and_a_border_that_panics_harms_nobody() {
+    let quarantine = Quarantine::in_memory();
+    quarantine.on_buried(|_| panic!("the bytes are poison for the border, too"));
+    let mut first = entry("clerk", 1, b"x");
+    quarantine.put(first.clone());
+    first.at_ms = 2;
+    quarantine.put(first.clone());
+    assert_eq!(quarantine.list(), [first]);
+}
+
+#[test]
+fn what_the_border_keeps_to_itself_can_only_be_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let quarantine = Quarantine::open(dir.path()).unwrap();
+    quarantine.on_retry(|_| Ok(()));
+    let mut secret = entry("clerk", 1, b"");
+    secret.ingress = Some(Ingress { border: "elsewhere".into(), address: "a/secret".into(), payload: None });
+    quarantine.put(secret.clone());
+    quarantine.flush();
+    let again = Quarantine::open(dir.path()).unwrap();
+    assert_eq!(again.list(), [secret.clone()]);
+    assert_eq!(quarantine.retry(&secret.id), Err(RetryError::Internal(secret.id.clone())));
+    quarantine.remove(&secret.id).unwrap();
+    assert!(quarantine.list().is_empty());
+}
+
+#[test]
+fn a_message_id_is_read_as_it_is_printed_and_in_no_other_form() {
+    let id = MsgId::fresh();
+    assert_eq!(id.to_string().parse::<MsgId>().unwrap(), id);
+    assert_eq!("A1b2c3d4-e5f6-4711-8abc-0123456789AB".parse::<MsgId>().unwrap().to_string(), "a1b2c3d4-e5f6-4711-8abc-0123456789ab");
+    for text in [
+        "",
+        "t1",
+        "a1b2c3d4e5f647118abc0123456789ab",
+        "a1b2c3d4-e5f6-4711-8abc-0123456789ag",
+        "a1b2c3d4-e5f6-47118-abc-0123456789ab",
+        "éé2c3d4-e5f6-4711-8abc-0123456789ab",
+    ] {
+        assert!(text.parse::<MsgId>().is_err(), "{text}");
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl Site {
         let before = self.registry.quarantine().list().len();
         let meta = Meta::new("test");
         let meta = match address {
-            Some(address) => meta.entered(Ingress { border: "mqtt".into(), address: address.into(), payload: "s3cr3t".into() }),
+            Some(address) => meta.entered(Ingress { border: "mqtt".into(), address: address.into(), payload: Some("s3cr3t".into()) }),
             None => meta,
         };
         assert!(self.worker.try_post(meta, Work::Poison).is_ok());
