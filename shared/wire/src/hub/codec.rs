@@ -1,8 +1,12 @@
 //! One WebSocket text frame to one typed message, and back.
 
-use super::envelope::Envelope;
+use model::ResourceKind;
+use serde::Deserialize;
+
+use super::envelope::{Envelope, Header, Route};
 use super::frame::{Body, BodyError, Frame};
-use crate::json::{DEPTH_MAX, Object, is_deeper_than};
+use super::resource::Resource;
+use crate::json::{DEPTH_MAX, Object, is_deeper_than, object_or_default};
 
 /// Longest text frame in either direction, in bytes.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -62,6 +66,49 @@ pub fn decode_envelope(text: &str) -> Result<Envelope, DecodeError> {
         return Err(DecodeError::TooDeep);
     }
     serde_json::from_str::<Object<Envelope>>(text).map(|object| object.0).map_err(DecodeError::Envelope)
+}
+
+/// What a text frame says of itself before anybody looks at its content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Who, when.
+    pub header: Header,
+    /// From where to where.
+    pub route: Route,
+    /// Whether the content may be a secret: a Secret, a token, or a thing that is not known. Such a text is not to be
+    /// kept outside the place that is made for it.
+    pub is_secret: bool,
+}
+
+/// Reads header and route of a text frame and passes over the rest. `None` for what is no envelope.
+pub fn head(text: &str) -> Option<Head> {
+    #[derive(Deserialize)]
+    struct Outer {
+        #[serde(default, deserialize_with = "object_or_default")]
+        header: Header,
+        #[serde(default, deserialize_with = "object_or_default")]
+        route: Route,
+    }
+    if text.len() > FRAME_BYTES_MAX || is_deeper_than(text.as_bytes(), DEPTH_MAX) {
+        return None;
+    }
+    let Outer { header, route } = serde_json::from_str::<Object<Outer>>(text).ok()?.0;
+    let is_secret = match Resource::of(&route) {
+        Ok(Resource::Object(key)) => matches!(key.kind, ResourceKind::Secret | ResourceKind::ServiceAccountToken),
+        Ok(
+            Resource::Keepalive
+            | Resource::MembershipDetail
+            | Resource::Membership
+            | Resource::TwinCloudUpdated(_)
+            | Resource::TwinEdgeUpdated(_)
+            | Resource::DeviceState(_)
+            | Resource::Device(_)
+            | Resource::Twin
+            | Resource::Topic(_),
+        ) => false,
+        Ok(Resource::Other(_)) | Err(_) => true,
+    };
+    Some(Head { header, route, is_secret })
 }
 
 /// Encodes one message as a text frame.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use model::Timestamp;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::RawJson;
@@ -14,6 +15,9 @@ use crate::json::object_or_default;
 
 /// Longest message id, in bytes. KubeEdge's are UUIDs of 36.
 pub const MSG_ID_BYTES_MAX: usize = 128;
+
+/// Most causes that one message names; of more the latest ones.
+pub const CAUSES_MAX: usize = 16;
 
 /// Identity of one message; an answer carries the one of its question as parent.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,6 +169,13 @@ pub struct Header {
     /// Somebody waits for the answer.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "std::ops::Not::not")]
     pub sync: bool,
+    /// The messages that led to this one, the latest last; at most [`CAUSES_MAX`].
+    ///
+    /// Ours alone: an unsolicited message has no `parent_msg_id`, because KubeEdge's edge and its WebSocket library take
+    /// that for an answer (`beehive` `SendResp` looks for a waiter of it), and because a report has several causes after
+    /// a time offline. Peers that do not know the field pass over it, as Go's `encoding/json` does with any other.
+    #[serde(default, deserialize_with = "some_causes", skip_serializing_if = "Vec::is_empty")]
+    pub cause: Vec<String>,
 }
 
 /// From whom, for whom, what, and about which thing.
@@ -227,6 +238,32 @@ fn is_none(operation: &Operation) -> bool {
     *operation == Operation::None
 }
 
+/// Keeps the first [`CAUSES_MAX`] of a list; what comes after them is read over.
+fn some_causes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Causes;
+    impl<'de> Visitor<'de> for Causes {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of message ids")
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut causes = Vec::new();
+            while causes.len() < CAUSES_MAX {
+                match list.next_element()? {
+                    Some(cause) => causes.push(cause),
+                    None => return Ok(causes),
+                }
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(causes)
+        }
+    }
+    deserializer.deserialize_any(Causes)
+}
+
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
@@ -253,7 +290,7 @@ mod tests {
         for text in [
             "{}",
             r#"{"header":null,"route":null,"content":null}"#,
-            r#"{"header":{"msg_id":null,"sync":null,"timestamp":null,"type":"x"},"route":{"operation":null,"destination":"y"}}"#,
+            r#"{"header":{"msg_id":null,"sync":null,"timestamp":null,"cause":null,"type":"x"},"route":{"operation":null,"destination":"y"}}"#,
         ] {
             assert_eq!(serde_json::from_str::<Envelope>(text).unwrap(), Envelope::default(), "{text}");
         }
@@ -267,6 +304,20 @@ mod tests {
         let text = serde_json::to_string(&envelope).unwrap();
         assert!(text.contains(r#""resourceversion":"4711","sync":true}"#), "{text}");
         assert_eq!(serde_json::from_str::<Envelope>(&text).unwrap(), envelope);
+    }
+
+    #[test]
+    fn a_message_names_its_causes_and_of_too_many_only_some_are_read() {
+        let cause = |count: usize| (0..count).map(|n| format!("\"c{n}\"")).collect::<Vec<_>>().join(",");
+        for (given, read) in [(0, 0), (1, 1), (CAUSES_MAX, CAUSES_MAX), (5000, CAUSES_MAX)] {
+            let text = format!(r#"{{"header":{{"msg_id":"a","cause":[{}]}}}}"#, cause(given));
+            let envelope: Envelope = serde_json::from_str(&text).unwrap();
+            assert_eq!(envelope.header.cause.len(), read);
+            assert_eq!(serde_json::to_string(&envelope).unwrap().contains("cause"), read > 0);
+        }
+        for wrong in ["7", "{}", "[7]", "\"c\""] {
+            assert!(serde_json::from_str::<Envelope>(&format!(r#"{{"header":{{"cause":{wrong}}}}}"#)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use model::{NameError, Timestamp};
 
-use super::envelope::{Envelope, Header, MsgId, MsgIdError, Operation, Route};
+use super::envelope::{CAUSES_MAX, Envelope, Header, MsgId, MsgIdError, Operation, Route};
 use super::resource::{Resource, ResourceError};
 use super::{Downstream, RawJson, Upstream};
 use crate::mqtt::payload::Rejection;
@@ -20,6 +20,8 @@ pub struct Frame<B> {
     pub resource_version: Option<String>,
     /// Somebody waits for the answer.
     pub sync: bool,
+    /// The messages that led to this one, the latest last; see [`Header::cause`].
+    pub cause: Vec<MsgId>,
     /// What it says.
     pub body: B,
 }
@@ -27,7 +29,7 @@ pub struct Frame<B> {
 impl<B> Frame<B> {
     /// A message of its own.
     pub fn new(id: MsgId, timestamp: Timestamp, body: B) -> Self {
-        Self { id, parent: None, timestamp, resource_version: None, sync: false, body }
+        Self { id, parent: None, timestamp, resource_version: None, sync: false, cause: Vec::new(), body }
     }
 
     /// An answer to the message `parent`.
@@ -39,6 +41,14 @@ impl<B> Frame<B> {
     #[must_use]
     pub fn with_resource_version(self, resource_version: impl Into<String>) -> Self {
         Self { resource_version: Some(resource_version.into()), ..self }
+    }
+
+    /// The same with what led to it, the latest last; of more than [`CAUSES_MAX`] the latest.
+    #[must_use]
+    pub fn with_cause(self, cause: impl IntoIterator<Item = MsgId>) -> Self {
+        let mut cause: Vec<MsgId> = cause.into_iter().collect();
+        cause.drain(..cause.len().saturating_sub(CAUSES_MAX));
+        Self { cause, ..self }
     }
 
     /// The same, marked as one whose sender waits.
@@ -187,6 +197,7 @@ impl<B: Body> Frame<B> {
             timestamp: self.timestamp,
             resourceversion: self.resource_version.clone().unwrap_or_default(),
             sync: self.sync,
+            cause: self.cause.iter().map(MsgId::to_string).collect(),
         };
         let route = Route { source: source.into(), group: group.into(), operation, resource: resource.to_string() };
         Envelope { header, route, content }
@@ -211,6 +222,8 @@ impl<B: Body> Frame<B> {
             timestamp: header.timestamp,
             resource_version: Some(header.resourceversion.clone()).filter(|version| !version.is_empty()),
             sync: header.sync,
+            // Only for the log: one that is none is no reason to refuse the message.
+            cause: header.cause.iter().filter_map(|cause| MsgId::new(cause).ok()).collect(),
             body: B::read(envelope, Resource::of(&envelope.route)?)?,
         })
     }

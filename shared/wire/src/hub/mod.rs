@@ -12,7 +12,7 @@ pub mod upstream;
 
 pub use codec::DecodeError;
 pub use downstream::{Downstream, ObjectOperation};
-pub use envelope::{Envelope, Header, MsgId, MsgIdError, Operation, Route};
+pub use envelope::{CAUSES_MAX, Envelope, Header, MsgId, MsgIdError, Operation, Route};
 pub use frame::{Body, BodyError, Frame, Parts};
 pub use outbox::{Outbox, OutboxKey, Outgoing};
 

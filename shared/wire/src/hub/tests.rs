@@ -100,6 +100,48 @@ fn an_acknowledgement_names_its_question_and_copies_its_route() {
 }
 
 #[test]
+fn a_report_names_its_causes_and_a_peer_that_does_not_know_them_reads_the_rest() {
+    let report = read::<Upstream>(fixtures::TWIN_REPORT);
+    let causes: Vec<_> = report.cause.iter().map(MsgId::as_str).collect();
+    assert_eq!(causes, ["a1b2c3d4-e5f6-4711-8abc-0123456789ab", "a1b2c3d4-e5f6-4711-8abc-0123456789ac"]);
+    assert_eq!(report.parent, None, "KubeEdge would take it for an answer");
+    let mut without = value(fixtures::TWIN_REPORT);
+    without["header"].as_object_mut().unwrap().remove("cause");
+    let without = read::<Upstream>(&without.to_string());
+    assert_eq!((without.body, without.id), (report.body, report.id));
+
+    let many = Frame::new(MsgId::random(), Timestamp(1), Upstream::Keepalive).with_cause((0..100).map(|n| MsgId::new(&format!("c{n}")).unwrap()));
+    assert_eq!((many.cause.len(), many.cause[0].as_str(), many.cause[15].as_str()), (CAUSES_MAX, "c84", "c99"));
+}
+
+#[test]
+fn the_head_of_a_frame_tells_a_secret_without_reading_it() {
+    for (name, text) in fixtures::DOWNSTREAM {
+        let head = codec::head(text).unwrap();
+        let envelope: Envelope = serde_json::from_str(text).unwrap();
+        assert_eq!((head.header, head.route), (envelope.header, envelope.route), "{name}");
+        assert_eq!(head.is_secret, *name == "secret_update", "{name}");
+    }
+    let secret = fixtures::SECRET_UPDATE;
+    let resource = "default/secret/tok";
+    assert!(secret.contains(resource));
+    for (to, is_secret) in [
+        ("default\\/secret\\/tok", true),
+        ("default/\\u0073ecret/tok", true),
+        ("default/secret", true),
+        ("default/serviceaccounttoken/tok", true),
+        ("default/unheard-of/tok", true),
+        ("x", true),
+        ("default/configmap/secret", false),
+    ] {
+        assert_eq!(codec::head(&secret.replace(resource, to)).unwrap().is_secret, is_secret, "{to}");
+    }
+    for text in ["", "{", "[]", "{\"header\":7}", &"[".repeat(1000)] {
+        assert_eq!(codec::head(text), None, "{text}");
+    }
+}
+
+#[test]
 fn an_answer_tells_object_reason_and_ok_apart() {
     let Downstream::QueryAnswer { result: Ok(object), .. } = read(fixtures::NODE_ANSWER).body else { panic!() };
     assert_eq!(object.to::<Value>().unwrap()["metadata"]["name"], "edge-1");
