@@ -134,6 +134,22 @@ impl Meta {
         Self { parent, ..Self::new(source) }
     }
 
+    /// A header for what comes with an identity of its own, given as text, from a peer that speaks of messages as well;
+    /// with a fresh one where that is no UUID.
+    #[must_use]
+    pub fn named(id: &str, parent: Option<&str>, source: &'static str) -> Self {
+        let meta = Self::caused_by(parent.and_then(|parent| parent.parse().ok()), source);
+        Self { id: id.parse().unwrap_or(meta.id), ..meta }
+    }
+
+    /// The parent for a line of the log; `-` where there is none.
+    pub fn parent_or_dash(&self) -> impl fmt::Display + '_ {
+        fmt::from_fn(|f| match self.parent {
+            Some(parent) => fmt::Display::fmt(&parent, f),
+            None => f.write_str("-"),
+        })
+    }
+
     /// The same header for a message that has to wait until what the ticket names is done.
     #[must_use]
     pub fn behind(self, after: Ticket) -> Self {
