@@ -21,6 +21,7 @@
 //! | [`join`], [`tls`] | how the node gets its certificate, and reads it |
 //! | `reload` | what a SIGHUP changes |
 //! | [`figures`] | what `/metrics` and systemd are told |
+//! | `ids` | identities of messages and frames |
 //! | `backoff` | when to connect again |
 
 mod backoff;
@@ -31,6 +32,7 @@ pub mod edge_hub;
 pub mod edged;
 pub mod event_bus;
 pub mod figures;
+mod ids;
 pub mod join;
 pub mod membership;
 pub mod meta_manager;

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use actor::{Lease, SendError, Work};
-use wire::hub::{Frame, MsgId, Upstream};
+use actor::{Lease, Meta, MsgId, SendError, Work};
+use wire::hub::{self, Frame, Upstream};
 
-use super::state::Communication;
-use super::{CommunicationMessage, Effect, Figures};
+use super::state::{Communication, Upload};
+use super::{Caused, CommunicationMessage, Effect, Figures};
 use crate::edge_hub::EdgeHubMessage;
 use crate::event_bus::EventBusMessage;
+use crate::ids;
 use crate::store::pending_report::{self, Seq};
 use crate::twin::fresh_event_id;
 
@@ -35,7 +36,8 @@ impl Actor for Communication {
 /// What one batch comes to.
 #[derive(Default)]
 struct Sum {
-    publications: Vec<EventBusMessage>,
+    /// With the message from which each follows.
+    publications: Vec<(MsgId, EventBusMessage)>,
     settled: Vec<Seq>,
     look_for_reports: bool,
 }
@@ -45,8 +47,8 @@ impl Handler<Lease<CommunicationMessage>> for Communication {
 
     fn handle(&mut self, lease: Lease<CommunicationMessage>, ctx: &mut Self::Context) -> Work<Self> {
         let mut sum = Sum::default();
-        for (_, message) in lease.iter() {
-            self.take(message, &mut sum);
+        for (meta, message) in lease.iter() {
+            self.take(meta, message, &mut sum);
         }
         if !sum.settled.is_empty() {
             let settled = self.store.write(&lease.fence(), |tx| pending_report::settle(tx, &sum.settled));
@@ -64,11 +66,11 @@ impl Handler<Lease<CommunicationMessage>> for Communication {
 }
 
 impl Communication {
-    fn take(&mut self, message: &CommunicationMessage, sum: &mut Sum) {
+    fn take(&mut self, meta: &Meta, message: &CommunicationMessage, sum: &mut Sum) {
         match message {
             CommunicationMessage::Effects(effects) => {
-                for effect in effects {
-                    self.carry_out(effect, sum);
+                for Caused { by, effect } in effects {
+                    self.carry_out(*by, effect, sum);
                 }
             }
             CommunicationMessage::CloudConnected => {
@@ -111,17 +113,17 @@ impl Communication {
                 }
             }
             CommunicationMessage::Upload { topic, payload } => {
-                let dropped = self.uploads.push(topic.clone(), payload.clone());
+                let dropped = self.uploads.push(Upload { by: meta.id, topic: topic.clone(), payload: payload.clone() });
                 self.shared.figures.uploads_dropped.fetch_add(dropped, Relaxed);
                 self.flush_uploads();
             }
         }
     }
 
-    fn carry_out(&mut self, effect: &Effect, sum: &mut Sum) {
+    fn carry_out(&mut self, by: MsgId, effect: &Effect, sum: &mut Sum) {
         match effect {
             Effect::Publish { topic, payload } => {
-                sum.publications.push(EventBusMessage::Publish { topic: topic.clone(), payload: payload.clone() });
+                sum.publications.push((by, EventBusMessage::Publish { topic: topic.clone(), payload: payload.clone() }));
             }
             Effect::ReportsPending => sum.look_for_reports = true,
             Effect::Acknowledge { frame, resource } => {
@@ -135,54 +137,61 @@ impl Communication {
     }
 
     /// An answer that does not get through is no loss: the cloud sends what is not answered again.
-    fn answer_cloud(&self, to: &MsgId, body: Upstream) {
-        let frame = Frame::answer(MsgId::random(), to.clone(), self.config.clock.now(), body);
-        if self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)).is_err() {
+    fn answer_cloud(&self, to: &hub::MsgId, body: Upstream) {
+        let frame = Frame::answer(hub::MsgId::random(), to.clone(), self.config.clock.now(), body);
+        if self.send(frame).is_err() {
             log::debug!(frame:% = to; "no room for an answer to the cloud");
         }
+    }
+
+    /// Gives a frame to EdgeHub; the message that carries it has its identity.
+    pub(super) fn send(&self, frame: Frame<Upstream>) -> Result<(), SendError<EdgeHubMessage>> {
+        let meta = ids::meta_of(&frame, "communication");
+        self.peers.edge_hub.try_post(meta, EdgeHubMessage::Send(frame)).map(drop)
     }
 
     fn ask_for_membership(&mut self) {
         self.membership_asks_left = self.membership_asks_left.saturating_sub(1);
         let body = Upstream::MembershipGet { event_id: fresh_event_id(), node: self.config.node.clone() };
-        let frame = Frame::new(MsgId::random(), self.config.clock.now(), body);
-        if self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)).is_err() {
+        let frame = Frame::new(hub::MsgId::random(), self.config.clock.now(), body);
+        if self.send(frame).is_err() {
             log::debug!("no room to ask for the list of devices");
         }
     }
 
     fn flush_uploads(&mut self) {
         while self.is_connected()
-            && let Some((topic, payload)) = self.uploads.pop()
+            && let Some(upload) = self.uploads.pop()
         {
             // KubeEdge's content is text, too; bytes that are none are replaced.
-            let body = Upstream::Upload { topic: topic.clone(), payload: String::from_utf8_lossy(&payload).into_owned() };
-            let frame = Frame::new(MsgId::random(), self.config.clock.now(), body);
-            match self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)) {
-                Ok(_) => {}
-                Err(SendError::Full(_) | SendError::Closed(_)) => return self.uploads.put_back(topic, payload),
+            let body = Upstream::Upload { topic: upload.topic.clone(), payload: String::from_utf8_lossy(&upload.payload).into_owned() };
+            let frame = Frame::new(hub::MsgId::random(), self.config.clock.now(), body).with_cause([ids::on_wire(upload.by)]);
+            match self.send(frame) {
+                Ok(()) => {}
+                Err(SendError::Full(_) | SendError::Closed(_)) => return self.uploads.put_back(upload),
             }
         }
     }
 
     /// Gives the publications to EventBus in order and settles the lease when the last is there.
-    fn publish(&self, publications: Vec<EventBusMessage>, lease: Lease<CommunicationMessage>) -> Work<Self> {
+    fn publish(&self, publications: Vec<(MsgId, EventBusMessage)>, lease: Lease<CommunicationMessage>) -> Work<Self> {
+        let meta = |by| Meta::caused_by(Some(by), "communication");
         let mut left = publications.into_iter();
         let first = loop {
-            let Some(publication) = left.next() else {
+            let Some((by, publication)) = left.next() else {
                 lease.done();
                 return Work::done();
             };
-            match self.peers.event_bus.try_send(publication) {
+            match self.peers.event_bus.try_post(meta(by), publication) {
                 Ok(_) => {}
-                Err(SendError::Full(publication) | SendError::Closed(publication)) => break publication,
+                Err(SendError::Full(publication) | SendError::Closed(publication)) => break (by, publication),
             }
         };
         let (bus, config, figures) = (self.peers.event_bus.clone(), self.config.clone(), self.shared.figures.clone());
         let waiting = async move {
             let all = async {
-                for publication in std::iter::once(first).chain(&mut left) {
-                    if bus.send(publication).await.is_err() {
+                for (by, publication) in std::iter::once(first).chain(&mut left) {
+                    if bus.post(meta(by), publication).await.is_err() {
                         break;
                     }
                 }

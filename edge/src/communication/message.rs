@@ -1,8 +1,8 @@
 //! What Communication is told.
 
-use actor::Mail;
+use actor::{Mail, MsgId, brief};
 use bytes::Bytes;
-use wire::hub::{MsgId, Resource};
+use wire::hub::{self, Resource};
 use wire::mqtt::Topic;
 
 /// Everything that can make Communication act.
@@ -10,7 +10,7 @@ use wire::mqtt::Topic;
 pub enum CommunicationMessage {
     /// From Twin, Membership and Device: what follows from a commit. Publications go to EventBus
     /// in this order, frames to EdgeHub.
-    Effects(Vec<Effect>),
+    Effects(Vec<Caused>),
     /// From EdgeHub: the cloud is there. Followed by a request for the full list of devices, by
     /// what waited, and by all reports that are pending.
     CloudConnected,
@@ -19,12 +19,12 @@ pub enum CommunicationMessage {
     /// From EdgeHub: the cloud took the report of that frame; its changes are forgotten.
     Confirmed {
         /// The report's frame.
-        parent: MsgId,
+        parent: hub::MsgId,
     },
     /// From EdgeHub: the cloud will never take the report of that frame; logged and forgotten.
     Refused {
         /// The report's frame.
-        parent: MsgId,
+        parent: hub::MsgId,
         /// In the cloud's words.
         reason: String,
     },
@@ -38,6 +38,15 @@ pub enum CommunicationMessage {
         /// The payload, as it came.
         payload: Bytes,
     },
+}
+
+/// An effect, and the message from which it follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caused {
+    /// The message that was committed.
+    pub by: MsgId,
+    /// What follows.
+    pub effect: Effect,
 }
 
 /// What follows from a commit.
@@ -55,14 +64,14 @@ pub enum Effect {
     /// What the cloud sent is durable.
     Acknowledge {
         /// Its frame.
-        frame: MsgId,
+        frame: hub::MsgId,
         /// The thing it was about.
         resource: Resource,
     },
     /// What the cloud sent will never be done.
     Refuse {
         /// Its frame.
-        frame: MsgId,
+        frame: hub::MsgId,
         /// The thing it was about.
         resource: Resource,
         /// Why, for the cloud's operator.
@@ -87,17 +96,20 @@ impl Mail for CommunicationMessage {
 
     fn describe(&self) -> String {
         match self {
-            Self::Effects(effects) => format!("Effects: {} of them", effects.len()),
-            Self::Refused { parent, reason } => format!("Refused {parent}: {reason}"),
+            Self::Effects(effects) => {
+                let first = effects.first().map(|first| format!(", the first by {}", first.by)).unwrap_or_default();
+                format!("Effects: {} of them{first}", effects.len())
+            }
+            Self::Refused { parent, reason } => format!("Refused {parent}: {}", brief(reason)),
             Self::Confirmed { parent } => format!("Confirmed {parent}"),
-            Self::Upload { topic, payload } => format!("Upload of {} bytes from `{topic}`", payload.len()),
+            Self::Upload { topic, payload } => format!("Upload of {} bytes from `{}`", payload.len(), brief(topic)),
             Self::CloudConnected | Self::CloudDisconnected | Self::ResendDue => self.kind().into(),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Effects(effects) => 64 + effects.iter().map(Effect::bytes).sum::<usize>(),
+            Self::Effects(effects) => 64 + effects.iter().map(|caused| caused.effect.bytes()).sum::<usize>(),
             Self::Upload { topic, payload } => 128 + topic.len() + payload.len(),
             Self::Refused { reason, .. } => 128 + reason.len(),
             Self::CloudConnected | Self::CloudDisconnected | Self::Confirmed { .. } | Self::ResendDue => 128,
@@ -106,6 +118,11 @@ impl Mail for CommunicationMessage {
 }
 
 impl Effect {
+    /// The same with the message from which it follows.
+    pub(crate) fn caused(self, by: MsgId) -> Caused {
+        Caused { by, effect: self }
+    }
+
     /// Rough size in memory.
     pub(crate) fn bytes(&self) -> usize {
         match self {

@@ -36,7 +36,7 @@ use model::{Clock, NodeName, SystemClock};
 use crate::edge_hub::EdgeHubMessage;
 use crate::event_bus::EventBusMessage;
 
-pub use message::{CommunicationMessage, Effect};
+pub use message::{Caused, CommunicationMessage, Effect};
 pub use state::{Communication, Snapshot};
 
 /// Uploads that are kept while the cloud is away; the oldest goes when one more comes.

@@ -6,12 +6,12 @@ use std::time::Instant;
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use actor::SendError;
 use model::{DeviceId, Timestamp};
-use wire::hub::{Frame, MsgId, Upstream};
+use wire::hub::{CAUSES_MAX, Frame, MsgId, Upstream};
 use wire::mqtt::payload::{DeviceStateReport, TwinReport};
 
 use super::state::Communication;
-use crate::edge_hub::EdgeHubMessage;
-use crate::store::pending_report::{self, Seq};
+use crate::ids;
+use crate::store::pending_report::{self, Pending, Seq};
 use crate::store::{Read, StoreError, device, twin};
 use crate::twin::fresh_event_id;
 
@@ -43,8 +43,8 @@ impl Communication {
         let sent_at = Instant::now();
         for Report { device, frame, seqs } in reports {
             let id = frame.id.clone();
-            match self.peers.edge_hub.try_send(EdgeHubMessage::Send(frame)) {
-                Ok(_) => {
+            match self.send(frame) {
+                Ok(()) => {
                     self.shared.figures.reports_sent.fetch_add(1, Relaxed);
                     self.window.sent(id, device, seqs, sent_at);
                 }
@@ -72,26 +72,41 @@ fn reports_of(read: &mut Read<'_>, device: DeviceId, now: Timestamp) -> Result<V
     let Some(row) = device::row(read, &device)? else { return Ok(Vec::new()) };
     let uid = row.uid;
     let mut reports = Vec::new();
-    let mut report = |body: Upstream, seqs| {
-        reports.push(Report { device: device.clone(), frame: Frame::new(MsgId::random(), now, body), seqs });
+    // A fresh identity at each sending, so that a late answer settles what that sending said; what it is about is named by
+    // the causes.
+    let mut report = |body: Upstream, changes: &[Pending]| {
+        let frame = Frame::new(MsgId::random(), now, body).with_cause(causes(changes).into_iter().map(ids::on_wire));
+        reports.push(Report { device: device.clone(), frame, seqs: changes.iter().map(|change| change.seq).collect() });
     };
     if !pending.properties.is_empty() {
         let mut stored = twin::load(read, &device)?.properties;
-        let mut seqs = Vec::with_capacity(pending.properties.len());
+        let mut changes = Vec::with_capacity(pending.properties.len());
         let mut properties = std::collections::BTreeMap::new();
-        for (name, seq) in pending.properties {
+        for (name, change) in pending.properties {
             properties.extend(stored.remove_entry(&name));
-            seqs.push(seq);
+            changes.push(change);
         }
         let content = TwinReport { event_id: fresh_event_id(), timestamp: now, uid: uid.clone(), properties };
-        report(Upstream::TwinReport { device: device.clone(), report: content }, seqs);
+        report(Upstream::TwinReport { device: device.clone(), report: content }, &changes);
     }
-    if let Some(seq) = pending.state
+    if let Some(change) = pending.state
         && let Some(state) = row.device.state
     {
         let content =
             DeviceStateReport { event_id: fresh_event_id(), timestamp: now, uid, name: row.device.name, state, last_online: row.device.last_online };
-        report(Upstream::DeviceStateReport { device: device.clone(), report: content }, vec![seq]);
+        report(Upstream::DeviceStateReport { device: device.clone(), report: content }, &[change]);
     }
     Ok(reports)
+}
+
+/// The messages that made these changes, each once, the latest last; of more than [`CAUSES_MAX`] the latest.
+fn causes(changes: &[Pending]) -> Vec<actor::MsgId> {
+    let mut latest_first = Vec::new();
+    for cause in changes.iter().rev().filter_map(|change| change.cause) {
+        if latest_first.len() < CAUSES_MAX && !latest_first.contains(&cause) {
+            latest_first.push(cause);
+        }
+    }
+    latest_first.reverse();
+    latest_first
 }

@@ -161,18 +161,33 @@ impl Window {
     }
 }
 
+/// What a device sent for the cloud.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// The message in which it came.
+    pub(super) by: actor::MsgId,
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+}
+
+impl Upload {
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len()
+    }
+}
+
 /// Uploads that wait for the cloud: a ring, because events are worth less the older they are.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
-    ring: VecDeque<(String, Bytes)>,
+    ring: VecDeque<Upload>,
     bytes: usize,
 }
 
 impl Uploads {
     /// Adds one; returns how many had to go for it.
-    pub(super) fn push(&mut self, topic: String, payload: Bytes) -> u64 {
-        self.bytes += topic.len() + payload.len();
-        self.ring.push_back((topic, payload));
+    pub(super) fn push(&mut self, upload: Upload) -> u64 {
+        self.bytes += upload.bytes();
+        self.ring.push_back(upload);
         let mut dropped = 0;
         while self.ring.len() > UPLOADS_MAX || self.bytes > UPLOADS_BYTES_MAX {
             self.pop();
@@ -182,16 +197,16 @@ impl Uploads {
     }
 
     /// Takes the oldest.
-    pub(super) fn pop(&mut self) -> Option<(String, Bytes)> {
-        let (topic, payload) = self.ring.pop_front()?;
-        self.bytes -= topic.len() + payload.len();
-        Some((topic, payload))
+    pub(super) fn pop(&mut self) -> Option<Upload> {
+        let upload = self.ring.pop_front()?;
+        self.bytes -= upload.bytes();
+        Some(upload)
     }
 
     /// Puts the one that was taken last back.
-    pub(super) fn put_back(&mut self, topic: String, payload: Bytes) {
-        self.bytes += topic.len() + payload.len();
-        self.ring.push_front((topic, payload));
+    pub(super) fn put_back(&mut self, upload: Upload) {
+        self.bytes += upload.bytes();
+        self.ring.push_front(upload);
     }
 }
 
@@ -236,14 +251,15 @@ mod tests {
 
     #[test]
     fn the_ring_of_uploads_keeps_the_last_ones_by_number_and_by_size() {
+        let upload = |topic: String, payload: Bytes| Upload { by: actor::MsgId::fresh(), topic, payload };
         let mut uploads = Uploads::default();
-        let dropped: u64 = (0..UPLOADS_MAX + 3).map(|n| uploads.push(format!("t{n}"), Bytes::new())).sum();
+        let dropped: u64 = (0..UPLOADS_MAX + 3).map(|n| uploads.push(upload(format!("t{n}"), Bytes::new()))).sum();
         assert_eq!(dropped, 3);
-        assert_eq!(uploads.pop().unwrap().0, "t3");
+        assert_eq!(uploads.pop().unwrap().topic, "t3");
         let big = Bytes::from(vec![0; UPLOADS_BYTES_MAX - 1]);
-        assert!(uploads.push("b".into(), big) > 200);
-        assert_eq!(uploads.pop().unwrap().0, "b");
+        assert!(uploads.push(upload("b".into(), big)) > 200);
+        assert_eq!(uploads.pop().unwrap().topic, "b");
         assert_eq!((uploads.bytes, uploads.ring.len()), (0, 0));
-        assert_eq!(uploads.push("c".into(), Bytes::from(vec![0; UPLOADS_BYTES_MAX])), 1);
+        assert_eq!(uploads.push(upload("c".into(), Bytes::from(vec![0; UPLOADS_BYTES_MAX]))), 1);
     }
 }

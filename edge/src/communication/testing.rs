@@ -75,7 +75,7 @@ impl Workbench {
         let mut all = Vec::new();
         for message in self.communication.drain() {
             match &*message {
-                CommunicationMessage::Effects(effects) => all.extend(effects.iter().cloned()),
+                CommunicationMessage::Effects(effects) => all.extend(effects.iter().map(|caused| caused.effect.clone())),
                 other => panic!("not an effect: {other:?}"),
             }
         }

@@ -66,7 +66,7 @@ impl Scene {
     /// A device changes a property: the rows that Twin would write.
     fn change(&self, device: &str, property: &str, value: &str) {
         change(&self.bench, device, property, value);
-        self.tell(CommunicationMessage::Effects(vec![Effect::ReportsPending]));
+        self.tell(effects([Effect::ReportsPending]));
     }
 
     async fn next_frame(&self) -> Frame<Upstream> {
@@ -87,7 +87,7 @@ impl Scene {
     async fn connect(&self) {
         self.tell(CommunicationMessage::CloudConnected);
         assert!(matches!(self.next_frame().await.body, Upstream::MembershipGet { .. }));
-        self.tell(CommunicationMessage::Effects(vec![Effect::MembershipReceived]));
+        self.tell(effects([Effect::MembershipReceived]));
     }
 
     fn pending(&self) -> u64 {
@@ -103,14 +103,21 @@ impl Scene {
     }
 }
 
-fn change(bench: &Workbench, device: &str, property: &str, value: &str) {
+fn effects(effects: impl IntoIterator<Item = Effect>) -> CommunicationMessage {
+    CommunicationMessage::Effects(effects.into_iter().map(|effect| effect.caused(actor::MsgId::fresh())).collect())
+}
+
+/// Returns the message that made the change.
+fn change(bench: &Workbench, device: &str, property: &str, value: &str) -> actor::MsgId {
+    let cause = actor::MsgId::fresh();
     let (device, name) = (id(device), PropertyName::new(property).unwrap());
     bench.write(|tx| {
         let incarnation = device::incarnation(tx, &device)?.unwrap();
         let actual = Some(TwinValue { value: value.into(), timestamp: NOW });
         twin::put(tx, &device, &name, &TwinProperty { actual, ..TwinProperty::default() })?;
-        pending_report::property(tx, &device, incarnation, &name, NOW)
+        pending_report::property(tx, &device, incarnation, &name, NOW, cause)
     });
+    cause
 }
 
 fn publication(number: u32) -> Effect {
@@ -123,8 +130,7 @@ fn publications_reach_event_bus_in_the_order_of_the_commits() {
         let scene = scene(&[], |_| {});
         // More than EventBus has room for: the rest waits for room and nothing overtakes.
         for batch in 0..20 {
-            let effects = (0..10).map(|n| publication(batch * 10 + n)).collect();
-            scene.tell(CommunicationMessage::Effects(effects));
+            scene.tell(effects((0..10).map(|n| publication(batch * 10 + n))));
         }
         for expected in 0..200 {
             let taken = scene.event_bus.next(SOON).await.unwrap();
@@ -139,7 +145,7 @@ fn publications_that_find_no_room_in_time_are_dropped_and_counted_and_the_rest_g
     run(async {
         let scene = scene(&["lamp"], |config| config.publish_within = Duration::from_millis(20));
         scene.connect().await;
-        scene.tell(CommunicationMessage::Effects((0..70).map(publication).collect()));
+        scene.tell(effects((0..70).map(publication)));
         scene.change("lamp", "t", "1");
         scene.next_report().await;
         assert_eq!(scene.shared.figures().publications_dropped.load(Relaxed), 6);
@@ -224,7 +230,7 @@ fn a_state_is_reported_beside_the_twin_and_each_is_settled_by_its_own_confirmati
         bench.write(|tx| {
             device::set_state(tx, &id("lamp"), &DeviceState::new("online").unwrap(), "2026-01-01T00:00:00Z")?;
             let incarnation = device::incarnation(tx, &id("lamp"))?.unwrap();
-            pending_report::state(tx, &id("lamp"), incarnation, NOW)
+            pending_report::state(tx, &id("lamp"), incarnation, NOW, actor::MsgId::fresh())
         });
         let scene = scene_with(bench, Probe::new("event-bus", 8), Probe::new("edge-hub", 8), Shared::default(), |_| {});
         scene.connect().await;
@@ -359,7 +365,7 @@ fn uploads_wait_for_the_cloud_in_order() {
 fn what_the_cloud_sent_is_answered_with_its_own_frame_as_parent() {
     run(async {
         let scene = scene(&[], |_| {});
-        scene.tell(CommunicationMessage::Effects(vec![
+        scene.tell(effects([
             Effect::Acknowledge { frame: frame("f1"), resource: Resource::Membership },
             Effect::Refuse { frame: frame("f2"), resource: Resource::Device(id("x")), reason: "why".into() },
         ]));
@@ -367,5 +373,31 @@ fn what_the_cloud_sent_is_answered_with_its_own_frame_as_parent() {
         assert_eq!((ack.parent, ack.body), (Some(frame("f1")), Upstream::Ack { resource: Resource::Membership }));
         assert_eq!(refusal.parent, Some(frame("f2")));
         assert!(matches!(refusal.body, Upstream::Refusal { reason, .. } if reason == "why"));
+    });
+}
+
+#[test]
+fn a_report_names_the_messages_that_led_to_it_each_once_and_the_latest_of_many() {
+    run(async {
+        let scene = scene(&["lamp"], |_| {});
+        scene.connect().await;
+        let causes: Vec<_> = (0..20).map(|n| change(&scene.bench, "lamp", &format!("p{n}"), "1")).collect();
+        // The first property changes once more: its earlier cause is told no more.
+        let last = change(&scene.bench, "lamp", "p0", "2");
+        scene.tell(effects([Effect::ReportsPending]));
+        let frame = scene.next_frame().await;
+        let expected: Vec<_> = causes[5..].iter().chain([&last]).map(|id| MsgId::new(&id.to_string()).unwrap()).collect();
+        assert_eq!(frame.cause, expected);
+        assert_eq!(frame.parent, None, "for KubeEdge a parent marks an answer");
+    });
+}
+
+#[test]
+fn a_publication_carries_the_message_that_it_answers() {
+    run(async {
+        let scene = scene(&[], |_| {});
+        let by = actor::MsgId::fresh();
+        scene.tell(CommunicationMessage::Effects(vec![publication(1).caused(by)]));
+        assert_eq!(scene.event_bus.next(SOON).await.unwrap().meta().parent, Some(by));
     });
 }

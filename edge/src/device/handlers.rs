@@ -10,7 +10,7 @@ use wire::mqtt::payload::{AttributesUpdate, DeviceStateReport, answer};
 
 use super::DeviceMessage;
 use super::state::Device;
-use crate::communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
+use crate::communication::{Caused, CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
 use crate::membership::{MembershipMessage, next_ticket};
 use crate::membership::{tell_attributes, write_attributes};
 use crate::store::device::StoredDevice;
@@ -44,7 +44,7 @@ impl Device {
         }
         let now = self.config.clock.now();
         // A state that could not be stored is not answered, as in KubeEdge; the cloud sends again.
-        let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, membership, now), |_, _| None);
+        let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, membership, now), |_, _, _| None);
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
         self.shared.took(handled);
@@ -61,42 +61,43 @@ impl Device {
 fn apply(
     tx: &mut Tx<'_>,
     part: &[(&Meta, &DeviceMessage)],
-    effects: &mut Vec<Effect>,
+    effects: &mut Vec<Caused>,
     membership: &Handle<MembershipMessage>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let mut handled = 0;
-    let mut reports = false;
+    let mut reports = None;
     let mut bytes = 0;
+    let mut of_message = Vec::new();
     for (meta, message) in part {
         // Membership commits before its ticket is reached, and nobody commits while this transaction is open.
         if !membership.reached(meta.after) {
             break;
         }
         let Some(stored) = device::row(tx, message.device())? else {
-            effects.extend(unknown_device(message));
+            effects.extend(unknown_device(message).map(|effect| effect.caused(meta.id)));
             handled += 1;
             continue;
         };
-        let from = effects.len();
         match message {
             DeviceMessage::StateUpdate { state, .. } => {
-                effects.push(set_state(tx, stored, state, now)?);
-                reports = true;
+                of_message.push(set_state(tx, stored, state, now, meta.id)?);
+                reports = Some(meta.id);
             }
             DeviceMessage::Attributes { device, update, frame } => {
-                effects.extend(change_attributes(tx, device, update, now)?);
-                effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Device(device.clone()) });
+                of_message.extend(change_attributes(tx, device, update, now)?);
+                of_message.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Device(device.clone()) });
             }
         }
         handled += 1;
-        bytes += effects[from..].iter().map(Effect::bytes).sum::<usize>();
+        bytes += of_message.iter().map(Effect::bytes).sum::<usize>();
+        effects.extend(of_message.drain(..).map(|effect| effect.caused(meta.id)));
         if bytes > EFFECTS_BYTES_MAX {
             break;
         }
     }
-    if reports {
-        effects.push(Effect::ReportsPending);
+    if let Some(by) = reports {
+        effects.push(Effect::ReportsPending.caused(by));
     }
     Ok(handled)
 }
@@ -111,11 +112,11 @@ impl DeviceMessage {
 
 /// Stores a state. `last_online` moves with `online` and `ok` only; with the others it says when
 /// the device was last seen (newer KubeEdge empties it there, and that knowledge is lost).
-fn set_state(tx: &mut Tx<'_>, stored: StoredDevice, state: &DeviceState, now: Timestamp) -> Result<Effect, StoreError> {
+fn set_state(tx: &mut Tx<'_>, stored: StoredDevice, state: &DeviceState, now: Timestamp, by: actor::MsgId) -> Result<Effect, StoreError> {
     let StoredDevice { device: row, incarnation, .. } = stored;
     let last_online = if state.is_online() { now.rfc3339() } else { row.last_online };
     device::set_state(tx, &row.id, state, &last_online)?;
-    pending_report::state(tx, &row.id, incarnation, now)?;
+    pending_report::state(tx, &row.id, incarnation, now, by)?;
     // For mappers, in KubeEdge's form: no uid.
     let report =
         DeviceStateReport { event_id: fresh_event_id(), timestamp: now, uid: String::new(), name: row.name, state: state.clone(), last_online };

@@ -63,7 +63,7 @@ impl EdgeHub {
         let mut wait = None;
         for (meta, message) in lease.iter() {
             let late = self.is_late(meta.id);
-            match self.take(message, late) {
+            match self.take(meta, message, late) {
                 Step::Done => self.waiting = None,
                 Step::Wait(room) => {
                     self.waiting.get_or_insert((meta.id, Instant::now()));
@@ -93,7 +93,7 @@ impl EdgeHub {
         }
     }
 
-    fn take(&mut self, message: &EdgeHubMessage, late: bool) -> Step {
+    fn take(&mut self, meta: &Meta, message: &EdgeHubMessage, late: bool) -> Step {
         match message {
             EdgeHubMessage::Send(frame) => {
                 let _ = self.send(frame);
@@ -103,12 +103,12 @@ impl EdgeHub {
                 self.request(frame, *within, reply);
                 Step::Done
             }
-            EdgeHubMessage::Connected { .. } => self.notify(true, late),
+            EdgeHubMessage::Connected { .. } => self.notify(meta, true, late),
             EdgeHubMessage::Disconnected { session, .. } => {
                 self.requests.fail_session(*session);
-                self.notify(false, late)
+                self.notify(meta, false, late)
             }
-            EdgeHubMessage::Received { text, .. } => self.received(text, late),
+            EdgeHubMessage::Received { text, .. } => self.received(meta, text, late),
             EdgeHubMessage::RequestsDue => {
                 self.requests.expire(Instant::now());
                 Step::Done
@@ -165,7 +165,7 @@ impl EdgeHub {
     }
 
     /// Tells everybody whether the cloud is there. All or nobody, unless it is `late`: then whoever has room.
-    fn notify(&self, connected: bool, late: bool) -> Step {
+    fn notify(&self, meta: &Meta, connected: bool, late: bool) -> Step {
         let peers = &self.peers;
         let (communication, meta_manager) = (peers.communication.try_reserve(), peers.meta_manager.try_reserve());
         let edged = peers.edged.as_ref().map(|edged| (edged, edged.try_reserve()));
@@ -181,7 +181,7 @@ impl EdgeHub {
                 return Step::Wait(Box::pin(edged.room()));
             }
         }
-        let meta = || Meta::new("edgehub");
+        let meta = || Meta::child_of(meta, "edgehub");
         match communication {
             Ok(room) if connected => drop(room.send(meta(), CommunicationMessage::CloudConnected)),
             Ok(room) => drop(room.send(meta(), CommunicationMessage::CloudDisconnected)),
@@ -200,9 +200,9 @@ impl EdgeHub {
         Step::Done
     }
 
-    fn received(&mut self, text: &str, late: bool) -> Step {
+    fn received(&mut self, meta: &Meta, text: &str, late: bool) -> Step {
         let step = match codec::decode::<Downstream>(text) {
-            Ok(frame) => self.route(frame, late),
+            Ok(frame) => self.route(meta, frame, late),
             Err(error) => {
                 self.undecodable(&error);
                 Step::Done
@@ -215,7 +215,7 @@ impl EdgeHub {
     }
 
     /// Where each message of the cloud goes.
-    fn route(&mut self, frame: Frame<Downstream>, late: bool) -> Step {
+    fn route(&mut self, meta: &Meta, frame: Frame<Downstream>, late: bool) -> Step {
         let Frame { id, parent, resource_version, .. } = &frame;
         let (id, parent, resource_version) = (id.clone(), parent.clone(), resource_version.clone());
         if let Some(parent) = &parent
@@ -226,54 +226,51 @@ impl EdgeHub {
             return Step::Done;
         }
         let peers = &self.peers;
+        // It is the same message in the module that it is for: one identity, one form to enter again in.
+        let meta = || meta.clone();
+        // Order across modules: what Membership has taken by now is done before this message.
+        let behind = || meta().behind(peers.membership.ticket());
         match frame.body {
             Downstream::Object { operation, key, object } => {
-                self.pass(&peers.meta_manager, MetaManagerMessage::FromCloud { id, operation, key, resource_version, object }, late)
+                self.post(&peers.meta_manager, meta(), MetaManagerMessage::FromCloud { id, operation, key, resource_version, object }, late)
             }
             Downstream::QueryAnswer { key, result } => {
-                self.pass(&peers.meta_manager, MetaManagerMessage::LateAnswer { key, resource_version, answer: result }, late)
+                self.post(&peers.meta_manager, meta(), MetaManagerMessage::LateAnswer { key, resource_version, answer: result }, late)
             }
-            Downstream::MembershipDetail(detail) => self.pass(&peers.membership, MembershipMessage::Detail { detail, frame: id }, late),
-            Downstream::MembershipUpdate(update) => self.pass(&peers.membership, MembershipMessage::Update { update, frame: id }, late),
+            Downstream::MembershipDetail(detail) => self.post(&peers.membership, meta(), MembershipMessage::Detail { detail, frame: id }, late),
+            Downstream::MembershipUpdate(update) => self.post(&peers.membership, meta(), MembershipMessage::Update { update, frame: id }, late),
             Downstream::TwinSync { device, update } => {
-                self.pass_behind(&peers.twin, TwinMessage::CloudSync { device, request: update, frame: id }, late)
+                self.post(&peers.twin, behind(), TwinMessage::CloudSync { device, request: update, frame: id }, late)
             }
             Downstream::Attributes { device, update } => {
-                self.pass_behind(&peers.device, DeviceMessage::Attributes { device, update, frame: id }, late)
+                self.post(&peers.device, behind(), DeviceMessage::Attributes { device, update, frame: id }, late)
             }
             Downstream::Confirm { resource } => match parent {
-                Some(parent) if is_of_objects(&resource) => self.pass(&peers.meta_manager, MetaManagerMessage::Confirmed { parent }, late),
-                Some(parent) => self.pass(&peers.communication, CommunicationMessage::Confirmed { parent }, late),
+                Some(parent) if is_of_objects(&resource) => self.post(&peers.meta_manager, meta(), MetaManagerMessage::Confirmed { parent }, late),
+                Some(parent) => self.post(&peers.communication, meta(), CommunicationMessage::Confirmed { parent }, late),
                 None => Step::Done,
             },
             Downstream::Refusal { resource, reason } => match parent {
-                Some(parent) if is_of_objects(&resource) => self.pass(&peers.meta_manager, MetaManagerMessage::Refused { parent, reason }, late),
-                Some(parent) => self.pass(&peers.communication, CommunicationMessage::Refused { parent, reason }, late),
+                Some(parent) if is_of_objects(&resource) => {
+                    self.post(&peers.meta_manager, meta(), MetaManagerMessage::Refused { parent, reason }, late)
+                }
+                Some(parent) => self.post(&peers.communication, meta(), CommunicationMessage::Refused { parent, reason }, late),
                 None => Step::Done,
             },
             Downstream::Publish { ref topic, ref payload } => match publication(topic, payload) {
-                Ok(message) => self.pass_to_mqtt(message, late),
+                Ok(message) => self.pass_to_mqtt(&meta(), message, late),
                 Err(reason) => self.refuse(&frame, &reason),
             },
-            Downstream::Subscribe { filter } => self.pass_to_mqtt(EventBusMessage::Subscribe { filter }, late),
-            Downstream::Unsubscribe { filter } => self.pass_to_mqtt(EventBusMessage::Unsubscribe { filter }, late),
+            Downstream::Subscribe { filter } => self.pass_to_mqtt(&meta(), EventBusMessage::Subscribe { filter }, late),
+            Downstream::Unsubscribe { filter } => self.pass_to_mqtt(&meta(), EventBusMessage::Unsubscribe { filter }, late),
         }
     }
 
-    fn pass_to_mqtt(&self, message: EventBusMessage, late: bool) -> Step {
+    fn pass_to_mqtt(&self, meta: &Meta, message: EventBusMessage, late: bool) -> Step {
         match &self.peers.event_bus {
-            Some(event_bus) => self.pass(event_bus, message, late),
+            Some(event_bus) => self.post(event_bus, meta.clone(), message, late),
             None => Step::Done,
         }
-    }
-
-    fn pass<M: Mail>(&self, handle: &Handle<M>, message: M, late: bool) -> Step {
-        self.post(handle, Meta::new("cloud"), message, late)
-    }
-
-    /// Order across modules: what Membership has taken by now is done before this message.
-    fn pass_behind<M: Mail>(&self, handle: &Handle<M>, message: M, late: bool) -> Step {
-        self.post(handle, Meta::new("cloud").behind(self.peers.membership.ticket()), message, late)
     }
 
     fn post<M: Mail>(&self, handle: &Handle<M>, meta: Meta, message: M, late: bool) -> Step {

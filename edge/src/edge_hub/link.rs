@@ -16,7 +16,7 @@ use wire::hub::{Frame, MsgId, Upstream, codec};
 
 use super::socket::{self, Destination, Events, Socket};
 use super::state::{EdgeHub, Figures, Shared, Snapshot};
-use super::{Address, Config, EdgeHubMessage, Peers, placement};
+use super::{Address, Config, EdgeHubMessage, Peers, entry, placement};
 
 /// Gives the TLS configuration for one attempt to connect; asked each time, so that a renewed certificate is found.
 pub type TlsSource = Arc<dyn Fn() -> Result<Arc<ClientConfig>, String> + Send + Sync>;
@@ -172,7 +172,11 @@ struct Teller {
 impl Teller {
     /// Waits for room: meanwhile nothing more is read from the cloud. A closed mailbox means that the daemon stops.
     async fn tell(&self, message: EdgeHubMessage) {
-        let _ = self.own.post(Meta::new("cloud"), message).await;
+        self.post(Meta::new("cloud"), message).await;
+    }
+
+    async fn post(&self, meta: Meta, message: EdgeHubMessage) {
+        let _ = self.own.post(meta, message).await;
     }
 }
 
@@ -189,7 +193,7 @@ impl Events for Arc<Teller> {
     }
 
     async fn received(&self, session: u64, text: String) {
-        self.tell(EdgeHubMessage::Received { session, text }).await;
+        self.post(entry::meta_of(&text), EdgeHubMessage::Received { session, text }).await;
     }
 
     fn untrusted(&self, why: &str) {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use actor::{Mail, Reply};
+use actor::{Mail, Reply, brief};
+use wire::hub::codec::{self, Head};
 use wire::hub::{Downstream, Frame, Upstream};
 
 /// The answer to [`EdgeHubMessage::Request`].
@@ -38,7 +39,7 @@ pub enum EdgeHubMessage {
     },
     /// From the socket: one text frame of the cloud.
     Received {
-        /// In which session.
+        /// In which session; 0 for one that enters again out of the quarantine.
         session: u64,
         /// The frame, not decoded.
         text: String,
@@ -86,13 +87,15 @@ impl Mail for EdgeHubMessage {
     fn describe(&self) -> String {
         match self {
             Self::Send(frame) | Self::Request { frame, .. } => {
-                format!("{} {} {}", self.kind(), frame.body.kind(), frame.id)
+                format!("{} {} {}", self.kind(), frame.body.kind(), brief(frame.id.as_str()))
             }
             Self::Connected { session } => format!("Connected: session {session}"),
-            Self::Disconnected { session, reason } => format!("Disconnected: session {session}: {reason}"),
-            Self::Received { text, .. } => match wire::hub::codec::decode_envelope(text) {
-                Ok(envelope) => format!("Received {} {} {}", envelope.route.operation.as_str(), envelope.route.resource, envelope.header.msg_id),
-                Err(error) => format!("Received {} bytes: {error}", text.len()),
+            Self::Disconnected { session, reason } => format!("Disconnected: session {session}: {}", brief(reason)),
+            Self::Received { text, .. } => match codec::head(text) {
+                Some(Head { header, route, .. }) => {
+                    format!("Received {} {}, frame {}", brief(route.operation.as_str()), brief(&route.resource), brief(&header.msg_id))
+                }
+                None => format!("Received {} bytes that are no message", text.len()),
             },
             Self::RequestsDue => self.kind().into(),
         }

@@ -25,6 +25,7 @@
 //! Invariant: no frame ends the connection; a peer that breaks the WebSocket protocol does.
 //! Invariant: a full mailbox of a peer holds up the cloud (it stops sending), for five seconds a message at most.
 
+pub(crate) mod entry;
 mod handlers;
 mod link;
 mod message;

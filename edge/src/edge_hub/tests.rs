@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actor::Reply;
-use actor::testing::{Probe, lease};
+use actor::testing::{Probe, lease, lease_posted};
+use actor::{Meta, Reply};
 use futures_util::SinkExt as _;
 use model::{DeviceId, ManualClock, Namespace, ObjectName, ResourceKey, ResourceKind, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -39,7 +39,7 @@ pub(super) struct World {
 }
 
 impl World {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             own: Probe::new("edgehub", 64),
             meta_manager: Probe::new("metamanager", capacity),
@@ -99,6 +99,13 @@ impl Scene {
         probe
     }
 
+    /// The same with headers.
+    pub(super) fn handle_posted(&mut self, messages: Vec<(Meta, EdgeHubMessage)>) -> Probe<EdgeHubMessage> {
+        let (lease, probe) = lease_posted(messages);
+        self.hub.settle(lease);
+        probe
+    }
+
     fn receive(&mut self, frame: &Frame<Downstream>) -> Probe<EdgeHubMessage> {
         self.handle(vec![received(codec::encode(frame).unwrap())])
     }
@@ -106,6 +113,13 @@ impl Scene {
     fn sent(&mut self) -> Envelope {
         codec::decode_envelope(&self.frames.try_recv().expect("a frame for the cloud")).unwrap()
     }
+}
+
+/// An EdgeHub without a cloud, some of whose peers are others than the probes.
+pub(super) fn hub_of(world: &World, change: impl FnOnce(&mut Peers)) -> EdgeHub {
+    let mut peers = world.peers();
+    change(&mut peers);
+    EdgeHub::new(Socket::default(), Arc::new(Shared::default()), peers, Arc::new(ManualClock::at(Timestamp(7))))
 }
 
 pub(super) fn received(text: String) -> EdgeHubMessage {

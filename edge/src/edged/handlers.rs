@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
-use actor::Lease;
+use actor::{Lease, Meta, MsgId};
 use model::{ObjectName, ResourceKey, ResourceKind};
 use wire::hub::{PodStatusReport, RawJson};
 
@@ -66,16 +66,16 @@ impl Handler<Lease<EdgedMessage>> for Edged {
 
     fn handle(&mut self, lease: Lease<EdgedMessage>, ctx: &mut Self::Context) {
         self.fence = Some(lease.fence());
-        lease.each(|_, message| self.on(message, ctx));
+        lease.each(|meta, message| self.on(meta, message, ctx));
         self.publish();
     }
 }
 
 impl Edged {
-    fn on(&mut self, message: &EdgedMessage, ctx: &mut Context<Self>) {
+    fn on(&mut self, meta: &Meta, message: &EdgedMessage, ctx: &mut Context<Self>) {
         match message {
-            EdgedMessage::ObjectChanged { key } => self.object_changed(key),
-            EdgedMessage::ObjectDeleted { key } => self.object_deleted(key),
+            EdgedMessage::ObjectChanged { key } => self.object_changed(key, meta.parent),
+            EdgedMessage::ObjectDeleted { key } => self.object_deleted(key, meta.parent),
             EdgedMessage::CloudConnected => {
                 self.register();
                 self.post_node_status();
@@ -113,7 +113,7 @@ impl Edged {
         ctx.spawn(wait.into_actor(self))
     }
 
-    fn object_changed(&mut self, key: &ResourceKey) {
+    fn object_changed(&mut self, key: &ResourceKey, by: Option<MsgId>) {
         match concern(key.kind) {
             Concern::Pod => {
                 let uid = match self.stored_uid(key) {
@@ -126,22 +126,23 @@ impl Edged {
                 }
                 if let Some(uid) = uid {
                     self.know(&uid, key);
+                    self.note_cause(&uid, by);
                     self.pass(&uid);
                 }
             }
-            Concern::Readers => self.pass_readers(key),
+            Concern::Readers => self.pass_readers(key, by),
             Concern::Nobody => {}
         }
     }
 
-    fn object_deleted(&mut self, key: &ResourceKey) {
+    fn object_deleted(&mut self, key: &ResourceKey, by: Option<MsgId>) {
         match concern(key.kind) {
             Concern::Pod => {
                 if let Some(uid) = self.uids.get(key).cloned() {
                     self.forget_key(&uid);
                 }
             }
-            Concern::Readers => self.pass_readers(key),
+            Concern::Readers => self.pass_readers(key, by),
             Concern::Nobody => {}
         }
     }
@@ -156,7 +157,7 @@ impl Edged {
         self.pass(uid);
     }
 
-    fn pass_readers(&mut self, key: &ResourceKey) {
+    fn pass_readers(&mut self, key: &ResourceKey, by: Option<MsgId>) {
         let Some(name) = &key.name else { return };
         let object = (key.kind == ResourceKind::Secret, name.to_string());
         let reads = |entry: &super::state::Entry| {
@@ -164,7 +165,10 @@ impl Edged {
                 && entry.desired.as_ref().is_some_and(|d| d.pod.references().contains(&object))
         };
         let readers: Vec<String> = self.pods.iter().filter(|(_, entry)| reads(entry)).map(|(uid, _)| uid.clone()).collect();
-        readers.iter().for_each(|uid| self.pass(uid));
+        for uid in readers {
+            self.note_cause(&uid, by);
+            self.pass(&uid);
+        }
     }
 
     pub(super) fn pass(&mut self, uid: &str) {

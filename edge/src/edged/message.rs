@@ -1,6 +1,6 @@
 //! What Edged is told.
 
-use actor::Mail;
+use actor::{Mail, brief};
 use model::ResourceKey;
 
 use super::runtime::{RuntimeError, RuntimeEvent, Summary};
@@ -77,12 +77,12 @@ impl Mail for EdgedMessage {
         let kind = self.kind();
         match self {
             Self::ObjectChanged { key } | Self::ObjectDeleted { key } => format!("{kind} {key}"),
-            Self::Runtime(event) => format!("{kind} {event:?}"),
-            Self::PodDue { uid } => format!("{kind} {uid}"),
-            Self::Passed(passed) => format!("{kind} {}", passed.uid),
-            Self::Pulled { image, result } => format!("{kind} {image} {}", if result.is_ok() { "ok" } else { "failed" }),
+            Self::Runtime(event) => format!("{kind} {}", brief(&format!("{event:?}"))),
+            Self::PodDue { uid } => format!("{kind} {}", brief(uid)),
+            Self::Passed(passed) => format!("{kind} {}", brief(&passed.uid)),
+            Self::Pulled { image, result } => format!("{kind} {} {}", brief(image), if result.is_ok() { "ok" } else { "failed" }),
             Self::Listed(result) => format!("{kind} {}", result.as_ref().map_or(0, Vec::len)),
-            Self::RegistrationRefused { reason } => format!("{kind} {reason}"),
+            Self::RegistrationRefused { reason } => format!("{kind}: {}", brief(reason)),
             Self::CloudConnected | Self::CloudDisconnected | Self::RegisterDue | Self::ReconcileDue | Self::StatusDue => kind.into(),
         }
     }

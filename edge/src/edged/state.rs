@@ -59,6 +59,8 @@ pub struct Entry {
     pub images: BTreeMap<String, String>,
     /// Pulls that ended: image, and the engine's words if it failed.
     pub pulled: Vec<(String, Result<(), String>)>,
+    /// The cloud's message that changed the pod, or what it reads, last; only for the log.
+    pub cause: Option<actor::MsgId>,
     /// What was told to MetaManager last; loaded from the store at first sight.
     pub previous: Option<PodStatus>,
     pub is_loaded: bool,
@@ -156,6 +158,13 @@ impl Edged {
         self.pods.entry(uid.to_owned()).or_default().key = Some(key.clone());
     }
 
+    /// Remembers which message of the cloud the next pass follows from.
+    pub(super) fn note_cause(&mut self, uid: &str, by: Option<actor::MsgId>) {
+        if let Some(entry) = self.pods.get_mut(uid) {
+            entry.cause = by;
+        }
+    }
+
     /// Reads the pod anew. `Ok(true)` if it or something that it reads was stored since.
     pub(super) fn reload(&mut self, uid: &str) -> Result<bool, StoreError> {
         // An event may come before this incarnation has compared everything: only the store says that a pod is not wanted.
@@ -203,6 +212,7 @@ impl Edged {
             troubles: entry.troubles.clone(),
             fresh: entry.fresh.clone(),
             previous: entry.previous.clone(),
+            cause: entry.cause,
             shared: self.shared.clone(),
             fence: self.fence.clone(),
         })

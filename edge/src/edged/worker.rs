@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actor::{Fence, Handle, chain};
+use actor::{Fence, Handle, MsgId, chain};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use model::Clock;
@@ -58,6 +58,8 @@ pub struct Pass {
     pub fresh: BTreeSet<String>,
     /// Last reported.
     pub previous: Option<PodStatus>,
+    /// The cloud's message that it follows from, where that is known.
+    pub cause: Option<MsgId>,
     /// What does not change from pass to pass.
     pub shared: Arc<Shared>,
     /// Holds as long as the actor that began the pass.
@@ -310,6 +312,9 @@ impl Pass {
                 self.fresh.remove(name);
                 end.started.insert(name.to_owned());
                 log::info!(pod = pod.full_name().as_str(), container = name, restarts = attempt; "container started");
+                if let Some(id) = self.cause {
+                    log::debug!(id:% = id, pod = pod.full_name().as_str(), container = name; "container follows from a message of the cloud");
+                }
                 Ok(())
             }
             Err(error @ (RuntimeError::Unreachable { .. } | RuntimeError::TimedOut { .. })) => Err(error),

@@ -22,10 +22,13 @@ impl EventBus {
     /// Hands on message by message, until a connection that stands has no room: the rest waits in the mailbox.
     pub(super) fn settle(&mut self, lease: Lease<EventBusMessage>) {
         let mut handled = 0;
-        for (_, message) in lease.iter() {
+        for (meta, message) in lease.iter() {
             match message {
                 EventBusMessage::Publish { .. } if !self.transport.has_room() => break,
-                EventBusMessage::Publish { topic, payload } => self.publish(topic, payload),
+                EventBusMessage::Publish { topic, payload } => {
+                    log::debug!(id:% = meta.id, parent:% = meta.parent_or_dash(), topic:% = topic; "published");
+                    self.publish(topic, payload);
+                }
                 EventBusMessage::Subscribe { filter } => self.subscribe(filter),
                 EventBusMessage::Unsubscribe { filter } => self.unsubscribe(filter),
                 // The transport has said so in the log, and keeps the figures.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use actor::{EventKind, Handle, Mail, Meta, SendError};
+use actor::{EventKind, Handle, Mail, Meta, MsgId, Quarantined, SendError};
 use bytes::Bytes;
 use log::warn;
 use model::{Clock, NodeName};
@@ -19,6 +19,9 @@ use crate::communication::CommunicationMessage;
 use crate::device::DeviceMessage;
 use crate::membership::MembershipMessage;
 use crate::twin::TwinMessage;
+
+/// Name of this border in the quarantine.
+pub(crate) const BORDER: &str = "mqtt";
 
 /// What a message from MQTT is.
 #[derive(Debug)]
@@ -47,6 +50,14 @@ pub struct ErrorResult {
     pub event_id: String,
     /// What is wrong.
     pub fault: Fault,
+}
+
+/// A module's mailbox takes nothing more.
+enum NoRoom {
+    /// Whoever asked can be answered.
+    Asked { module: &'static str, id: MsgId, topic: Topic, event_id: String },
+    /// Nobody hears an answer.
+    Silent(&'static str),
 }
 
 /// Why a message is passed over.
@@ -147,54 +158,108 @@ impl Ingress {
         Figures { refused: read(&self.refused), busy: read(&self.busy), dropped: read(&self.dropped), ignored: read(&self.ignored) }
     }
 
-    /// Order across modules: what Membership has taken by now is done before this message.
-    fn behind_membership(&self) -> Meta {
-        Meta::new("mqtt").behind(self.peers.membership.ticket())
+    /// Gives a message to its module, or says that there is no room. A request that is refused is answered here.
+    fn enter(&self, text: &str, payload: &[u8]) -> Result<(), NoRoom> {
+        let Ok(topic) = Topic::parse(text) else {
+            self.ignore(text);
+            return Ok(());
+        };
+        let kept = (payload.len() <= Quarantined::PAYLOAD_MAX).then(|| Bytes::copy_from_slice(payload));
+        let meta = Meta::new(BORDER).entered(actor::Ingress { border: BORDER.into(), address: text.to_owned(), payload: kept });
+        log::debug!(id:% = meta.id, topic:? = text; "MQTT message arrived");
+        self.forms.hear(&topic, text);
+        match classify(&self.node, topic, text, payload) {
+            // Order across modules: what Membership has taken by now is done before this message.
+            Inward::Twin(message) => self.twin(meta.behind(self.peers.membership.ticket()), message),
+            Inward::Device(message) => match full(&self.peers.device, meta.behind(self.peers.membership.ticket()), message) {
+                None => Ok(()),
+                Some(_) => Err(NoRoom::Silent("device")),
+            },
+            Inward::Membership(message) => self.membership(meta, message),
+            Inward::Upload(message) => match full(&self.peers.communication, meta, message) {
+                None => Ok(()),
+                Some(_) => Err(NoRoom::Silent("communication")),
+            },
+            Inward::Refused(result) => {
+                let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                if worth_a_line(count) {
+                    warn!(topic:% = result.topic, reason:% = result.fault, refused = count; "an MQTT request was refused");
+                }
+                self.answer(&meta, result);
+                Ok(())
+            }
+            Inward::Ignored(_) => {
+                self.ignore(text);
+                Ok(())
+            }
+        }
     }
 
-    fn twin(&self, message: TwinMessage) {
-        let Some(message) = full(&self.peers.twin, self.behind_membership(), message) else { return };
-        match message {
-            TwinMessage::Update { device, request } => self.say_busy(Topic::TwinUpdateResult(device), request.event_id),
-            TwinMessage::Report { device, event_id, .. } => self.say_busy(Topic::TwinUpdateResult(device), event_id),
+    /// Lets a message enter again, as if a broker had delivered it now.
+    ///
+    /// # Errors
+    /// A sentence for the administrator: there is no room.
+    pub(crate) fn again(&self, ingress: &actor::Ingress) -> Result<(), String> {
+        let payload = ingress.payload.as_deref().unwrap_or_default();
+        self.enter(&ingress.address, payload).map_err(|no_room| {
+            let module = match no_room {
+                NoRoom::Asked { module, .. } | NoRoom::Silent(module) => module,
+            };
+            format!("the mailbox of {module} is full; try again")
+        })
+    }
+
+    /// What the sender of a message hears that was set aside: an error result where the result would have been.
+    pub(crate) fn set_aside(&self, buried: &Quarantined, ingress: &actor::Ingress) {
+        let payload = ingress.payload.as_deref().unwrap_or_default();
+        let topic = Topic::parse(&ingress.address).ok().and_then(|topic| result_of(&self.node, topic));
+        let Some(topic) = topic else { return };
+        let fault = Fault::Internal(format!("the daemon could not handle this request; it was set aside as {}", buried.id));
+        let meta = Meta::caused_by(buried.id.parse().ok(), "quarantine");
+        self.publish(meta, ErrorResult { topic, event_id: event_id_in(payload), fault });
+    }
+
+    fn twin(&self, meta: Meta, message: TwinMessage) -> Result<(), NoRoom> {
+        let id = meta.id;
+        let asked = |topic, event_id| Err(NoRoom::Asked { module: "twin", id, topic, event_id });
+        match full(&self.peers.twin, meta, message) {
+            None => Ok(()),
+            Some(TwinMessage::Update { device, request }) => asked(Topic::TwinUpdateResult(device), request.event_id),
+            Some(TwinMessage::Report { device, event_id, .. }) => asked(Topic::TwinUpdateResult(device), event_id),
+            Some(TwinMessage::Get { device, event_id }) => asked(Topic::TwinGetResult(device), event_id),
             // The border makes none.
-            TwinMessage::CloudSync { .. } => self.drop_one("twin"),
-            TwinMessage::Get { device, event_id } => self.say_busy(Topic::TwinGetResult(device), event_id),
+            Some(TwinMessage::CloudSync { .. }) => Err(NoRoom::Silent("twin")),
         }
     }
 
-    fn membership(&self, message: MembershipMessage) {
-        match full(&self.peers.membership, Meta::new("mqtt"), message) {
-            None => {}
-            Some(MembershipMessage::Get { event_id }) => self.say_busy(Topic::MembershipGetResult(self.node.clone()), event_id),
+    fn membership(&self, meta: Meta, message: MembershipMessage) -> Result<(), NoRoom> {
+        let id = meta.id;
+        match full(&self.peers.membership, meta, message) {
+            None => Ok(()),
+            Some(MembershipMessage::Get { event_id }) => {
+                Err(NoRoom::Asked { module: "membership", id, topic: Topic::MembershipGetResult(self.node.clone()), event_id })
+            }
             // The border makes no other one.
-            Some(MembershipMessage::Detail { .. } | MembershipMessage::Update { .. }) => self.drop_one("membership"),
+            Some(MembershipMessage::Detail { .. } | MembershipMessage::Update { .. }) => Err(NoRoom::Silent("membership")),
         }
     }
 
-    fn device(&self, message: DeviceMessage) {
-        if full(&self.peers.device, self.behind_membership(), message).is_some() {
-            self.drop_one("device");
-        }
-    }
-
-    fn upload(&self, message: CommunicationMessage) {
-        if full(&self.peers.communication, Meta::new("mqtt"), message).is_some() {
-            self.drop_one("communication");
-        }
-    }
-
-    fn say_busy(&self, topic: Topic, event_id: String) {
+    fn say_busy(&self, id: MsgId, topic: Topic, event_id: String) {
         let count = self.busy.fetch_add(1, Ordering::Relaxed) + 1;
         if worth_a_line(count) {
             warn!(topic:% = topic, busy = count; "a request was answered 500: its module's mailbox is full");
         }
-        self.answer(ErrorResult { topic, event_id, fault: Fault::Internal("too many requests at once, try again".into()) });
+        let result = ErrorResult { topic, event_id, fault: Fault::Internal("too many requests at once, try again".into()) };
+        self.publish(Meta::caused_by(Some(id), BORDER), result);
     }
 
-    fn answer(&self, ErrorResult { topic, event_id, fault }: ErrorResult) {
+    fn answer(&self, request: &Meta, result: ErrorResult) {
+        self.publish(Meta::child_of(request, BORDER), result);
+    }
+
+    fn publish(&self, meta: Meta, ErrorResult { topic, event_id, fault }: ErrorResult) {
         let payload = answer::error_result(&event_id, self.clock.now(), &fault);
-        if full(&self.peers.own, Meta::new("mqtt"), EventBusMessage::Publish { topic, payload }).is_some() {
+        if full(&self.peers.own, meta, EventBusMessage::Publish { topic, payload }).is_some() {
             self.drop_one("eventbus");
         }
     }
@@ -217,23 +282,10 @@ impl Ingress {
 
 impl Inbound for Ingress {
     fn arrived(&self, text: &str, payload: &[u8]) {
-        let Ok(topic) = Topic::parse(text) else {
-            return self.ignore(text);
-        };
-        self.forms.hear(&topic, text);
-        match classify(&self.node, topic, text, payload) {
-            Inward::Twin(message) => self.twin(message),
-            Inward::Membership(message) => self.membership(message),
-            Inward::Device(message) => self.device(message),
-            Inward::Upload(message) => self.upload(message),
-            Inward::Refused(result) => {
-                let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-                if worth_a_line(count) {
-                    warn!(topic:% = result.topic, reason:% = result.fault, refused = count; "an MQTT request was refused");
-                }
-                self.answer(result);
-            }
-            Inward::Ignored(_) => self.ignore(text),
+        match self.enter(text, payload) {
+            Ok(()) => {}
+            Err(NoRoom::Asked { id, topic, event_id, .. }) => self.say_busy(id, topic, event_id),
+            Err(NoRoom::Silent(module)) => self.drop_one(module),
         }
     }
 
@@ -246,6 +298,38 @@ impl Inbound for Ingress {
     fn down(&self, endpoint: &'static str, reason: String) {
         self.peers.own.note(EventKind::Disconnected, format!("from the {endpoint} broker: {reason}"));
         let _ = self.peers.own.try_post(Meta::new("mqtt"), EventBusMessage::TransportDown { endpoint, reason });
+    }
+}
+
+/// Where the result of a request is published; `None` for what is no request.
+fn result_of(node: &NodeName, request: Topic) -> Option<Topic> {
+    match request {
+        Topic::TwinUpdate(device) | Topic::TwinCloudUpdated(device) => Some(Topic::TwinUpdateResult(device)),
+        Topic::TwinGet(device) => Some(Topic::TwinGetResult(device)),
+        Topic::DeviceStateUpdate(device) => Some(Topic::DeviceStateUpdateResult(device)),
+        Topic::MembershipGet { .. } => Some(Topic::MembershipGetResult(node.clone())),
+        Topic::Upload(_)
+        | Topic::UploadRecords
+        | Topic::User(_)
+        | Topic::Custom(_)
+        | Topic::MembershipGetResult(_)
+        | Topic::MembershipUpdated(_)
+        | Topic::AuthInfoGetResult(_)
+        | Topic::DeviceStateUpdateResult(_)
+        | Topic::DeviceUpdated(_)
+        | Topic::TwinUpdateResult(_)
+        | Topic::TwinUpdateDocument(_)
+        | Topic::TwinUpdateDelta(_)
+        | Topic::TwinGetResult(_)
+        | Topic::NodeConnection => None,
+    }
+}
+
+/// The request's own name for itself; empty where there is none.
+fn event_id_in(payload: &[u8]) -> String {
+    // All requests have it at the same place, and each parser gives it also where the rest is wrong.
+    match Get::parse_twin(payload) {
+        Ok(Get { event_id, .. }) | Err(Rejection { event_id, .. }) => event_id,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What EventBus is told.
 
-use actor::Mail;
+use actor::{Mail, brief};
 use bytes::Bytes;
 use wire::mqtt::Topic;
 
@@ -53,11 +53,11 @@ impl Mail for EventBusMessage {
 
     fn describe(&self) -> String {
         match self {
-            Self::Publish { topic, payload } => format!("Publish of {} bytes on `{topic}`", payload.len()),
-            Self::Subscribe { filter } => format!("Subscribe `{filter}`"),
-            Self::Unsubscribe { filter } => format!("Unsubscribe `{filter}`"),
+            Self::Publish { topic, payload } => format!("Publish of {} bytes on `{}`", payload.len(), brief(&topic.to_string())),
+            Self::Subscribe { filter } => format!("Subscribe `{}`", brief(filter)),
+            Self::Unsubscribe { filter } => format!("Unsubscribe `{}`", brief(filter)),
             Self::TransportUp { endpoint } => format!("TransportUp {endpoint}"),
-            Self::TransportDown { endpoint, reason } => format!("TransportDown {endpoint}: {reason}"),
+            Self::TransportDown { endpoint, reason } => format!("TransportDown {endpoint}: {}", brief(reason)),
         }
     }
 

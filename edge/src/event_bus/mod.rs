@@ -192,6 +192,11 @@ impl Sockets {
         self.transport.figures()
     }
 
+    /// The border, for what enters again.
+    pub(crate) fn border(&self) -> Arc<ingress::Ingress> {
+        self.ingress.clone()
+    }
+
     /// Figures of what arrived and went no further.
     pub fn ingress_figures(&self) -> ingress::Figures {
         self.ingress.figures()

@@ -12,7 +12,7 @@ use wire::mqtt::payload::{Fault, answer};
 
 use super::state::{Membership, carry_out};
 use super::{Config, MembershipMessage};
-use crate::communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
+use crate::communication::{Caused, CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
 use crate::store::{Batch, StoreError, Tx, device};
 
 /// How often the page's figures of the store are brought up to date.
@@ -55,7 +55,7 @@ impl Membership {
         let done = self.store.write_batch(
             &lease,
             |tx, part, effects| apply(tx, part, effects, &self.config, now),
-            |message, error| give_up(message, error, &self.config, now),
+            |meta, message, error| give_up(message, error, &self.config, now).map(|effect| effect.caused(meta.id)),
         );
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
@@ -74,32 +74,36 @@ impl Membership {
 fn apply(
     tx: &mut Tx<'_>,
     part: &[(&Meta, &MembershipMessage)],
-    effects: &mut Vec<Effect>,
+    effects: &mut Vec<Caused>,
     config: &Config,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    for (index, (_, message)) in part.iter().enumerate() {
+    let mut bytes = 0;
+    for (index, (meta, message)) in part.iter().enumerate() {
+        let (by, mut of_message) = (meta.id, Vec::new());
         match message {
             MembershipMessage::Get { event_id } => {
                 let devices = device::all(tx)?;
                 let payload = answer::membership_get_result(event_id, now, &devices);
-                effects.push(Effect::Publish { topic: Topic::MembershipGetResult(config.node.clone()), payload });
+                of_message.push(Effect::Publish { topic: Topic::MembershipGetResult(config.node.clone()), payload });
             }
             MembershipMessage::Detail { detail, frame } => {
                 log_skipped(&detail.skipped);
                 let known = device::known(tx)?;
-                carry_out(tx, plan_detail(&known, &detail.devices), config, now, effects)?;
-                effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::MembershipDetail });
-                effects.push(Effect::MembershipReceived);
+                carry_out(tx, plan_detail(&known, &detail.devices), config, now, by, &mut of_message)?;
+                of_message.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::MembershipDetail });
+                of_message.push(Effect::MembershipReceived);
             }
             MembershipMessage::Update { update, frame } => {
                 log_skipped(&update.skipped);
                 let known = device::known(tx)?;
-                carry_out(tx, plan_update(&known, &update.added, &update.removed), config, now, effects)?;
-                effects.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Membership });
+                carry_out(tx, plan_update(&known, &update.added, &update.removed), config, now, by, &mut of_message)?;
+                of_message.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Membership });
             }
         }
-        if effects.iter().map(Effect::bytes).sum::<usize>() > EFFECTS_BYTES_MAX {
+        bytes += of_message.iter().map(Effect::bytes).sum::<usize>();
+        effects.extend(of_message.into_iter().map(|effect| effect.caused(by)));
+        if bytes > EFFECTS_BYTES_MAX {
             return Ok(index + 1);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use actor::MsgId;
 use model::membership::{AttributeOrigin, Plan, merge_attributes};
 use model::{Device, DeviceEntry, DeviceId, Origin, Timestamp};
 use serde::Serialize;
@@ -66,23 +67,30 @@ impl Membership {
     }
 }
 
-/// Carries a plan out: create, replace, refresh, remove.
-pub(super) fn carry_out(tx: &mut Tx<'_>, plan: Plan<'_>, config: &Config, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
+/// Carries out the plan that follows from the message `by`: create, replace, refresh, remove.
+pub(super) fn carry_out(
+    tx: &mut Tx<'_>,
+    plan: Plan<'_>,
+    config: &Config,
+    now: Timestamp,
+    by: MsgId,
+    effects: &mut Vec<Effect>,
+) -> Result<(), StoreError> {
     let mut reports = false;
     let updated = Topic::MembershipUpdated(config.node.clone());
     for entry in plan.create {
-        reports |= bind(tx, entry, &updated, now, effects)?;
+        reports |= bind(tx, entry, &updated, now, by, effects)?;
     }
     for entry in plan.replace {
         unbind(tx, &entry.id, None, &updated, now, effects)?;
-        reports |= bind(tx, entry, &updated, now, effects)?;
+        reports |= bind(tx, entry, &updated, now, by, effects)?;
     }
     for entry in plan.refresh {
         if let Some(mut stored) = device::load(tx, &entry.id)? {
             if stored.uid.is_empty() && !entry.uid.is_empty() {
                 device::set_uid(tx, &entry.id, &entry.uid)?;
             }
-            reports |= refresh(tx, &mut stored.device, stored.incarnation, entry, now, effects)?;
+            reports |= refresh(tx, &mut stored.device, stored.incarnation, entry, now, by, effects)?;
         }
     }
     for (id, entry) in plan.remove {
@@ -98,7 +106,7 @@ pub(super) fn carry_out(tx: &mut Tx<'_>, plan: Plan<'_>, config: &Config, now: T
 }
 
 /// Inserts a device with all that the list says of it, and says so. Tells whether the cloud must hear of anything.
-fn bind(tx: &mut Tx<'_>, entry: &DeviceEntry, updated: &Topic, now: Timestamp, effects: &mut Vec<Effect>) -> Result<bool, StoreError> {
+fn bind(tx: &mut Tx<'_>, entry: &DeviceEntry, updated: &Topic, now: Timestamp, by: MsgId, effects: &mut Vec<Effect>) -> Result<bool, StoreError> {
     let mut new = Device {
         id: entry.id.clone(),
         name: entry.name.clone(),
@@ -110,7 +118,7 @@ fn bind(tx: &mut Tx<'_>, entry: &DeviceEntry, updated: &Topic, now: Timestamp, e
     };
     let incarnation = device::insert(tx, &new)?;
     device::set_uid(tx, &entry.id, &entry.uid)?;
-    let reports = refresh(tx, &mut new, incarnation, entry, now, effects)?;
+    let reports = refresh(tx, &mut new, incarnation, entry, now, by, effects)?;
     let payload = answer::membership_added(&fresh_event_id(), now, &new);
     effects.push(Effect::Publish { topic: updated.clone(), payload });
     log::info!(device:% = new.id; "device bound");
@@ -141,12 +149,13 @@ fn refresh(
     incarnation: Incarnation,
     entry: &DeviceEntry,
     now: Timestamp,
+    by: MsgId,
     effects: &mut Vec<Effect>,
 ) -> Result<bool, StoreError> {
     let mut reports = false;
     if !entry.twin.is_empty() {
         let mut working = Working::new(incarnation, std::mem::take(&mut device.twin));
-        match working.merge(&entry.twin, Origin::Cloud, now) {
+        match working.merge(&entry.twin, Origin::Cloud, now, by) {
             // The event id of a list is not echoed (KubeEdge blanks it).
             Ok(outcome) => tell_change(effects, &device.id, "", now, &outcome, &working.twin),
             Err(error) => log::warn!(device:% = device.id, error:% = error; "twin of a listed device not taken"),

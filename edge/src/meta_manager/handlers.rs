@@ -1,14 +1,17 @@
 //! What MetaManager does with each message.
 
+use std::collections::HashMap;
+
 use actix::{Actor, AsyncContext, Context, Handler};
 use actor::{AskError, Lease, Meta, Reply, Room};
 use model::{NodeName, ResourceKey, ResourceKind};
 use wire::hub::{Downstream, Frame, MsgId, RawJson, Resource, Upstream};
 
 use super::message::{Found, MetaManagerMessage, QueryError};
-use super::state::{Effect, MetaManager, ReportRow, Statuses, apply, by_namespace, statuses};
+use super::state::{Caused, Effect, MetaManager, ReportRow, Statuses, apply, by_namespace, statuses};
 use crate::edge_hub::EdgeHubMessage;
 use crate::edged::EdgedMessage;
+use crate::ids;
 use crate::store::{Batch, StoreError, meta};
 
 impl Actor for MetaManager {
@@ -62,13 +65,13 @@ impl MetaManager {
                 Ok(part.len())
             },
             // The cloud hears nothing and sends again; Edged reports again with its next look.
-            |_, _| None,
+            |_, _, _| None,
         );
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
         self.tell(effects, Rooms { edge_hub, edged });
-        for (_, message) in lease.iter().take(handled) {
-            self.answer(message, &lease);
+        for (meta, message) in lease.iter().take(handled) {
+            self.answer(meta, message, &lease);
         }
         self.took(handled);
         if handled == lease.len() {
@@ -83,21 +86,23 @@ impl MetaManager {
         Frame::new(MsgId::random(), self.config.clock.now(), body)
     }
 
-    fn tell(&mut self, effects: Vec<Effect>, mut rooms: Rooms) {
-        let mut reports = Vec::new();
-        for effect in effects {
+    fn tell(&mut self, effects: Vec<Caused>, mut rooms: Rooms) {
+        let mut reports: Vec<ReportRow> = Vec::new();
+        let mut causes = HashMap::new();
+        for (by, effect) in effects {
             let (id, body) = match effect {
                 Effect::Changed(key) => {
-                    self.hint(EdgedMessage::ObjectChanged { key }, rooms.edged.pop());
+                    self.hint(by, EdgedMessage::ObjectChanged { key }, rooms.edged.pop());
                     continue;
                 }
                 Effect::Deleted(key) => {
-                    self.hint(EdgedMessage::ObjectDeleted { key }, rooms.edged.pop());
+                    self.hint(by, EdgedMessage::ObjectDeleted { key }, rooms.edged.pop());
                     continue;
                 }
                 Effect::Report { key, text, report } => {
                     // Of several in one batch the last counts.
                     reports.retain(|(earlier, _, _)| *earlier != key);
+                    causes.insert(key.clone(), by);
                     reports.push((key, text, report));
                     continue;
                 }
@@ -111,35 +116,42 @@ impl MetaManager {
             self.send(frame, rooms.edge_hub.pop());
         }
         for (namespace, rows) in by_namespace(reports) {
-            self.report(namespace, rows, rooms.edge_hub.pop());
+            self.report(namespace, rows, &causes, rooms.edge_hub.pop());
         }
     }
 
     /// A hint that finds no room is lost: Edged's own comparison with the store finds the change within a minute.
-    fn hint(&self, message: EdgedMessage, room: Option<Room<EdgedMessage>>) {
+    fn hint(&self, by: actor::MsgId, message: EdgedMessage, room: Option<Room<EdgedMessage>>) {
+        let meta = Meta::caused_by(Some(by), "metaManager");
         match room {
             Some(room) => {
-                room.send(Meta::new("metaManager"), message);
+                room.send(meta, message);
             }
             None => {
-                let _ = self.peers.edged.as_ref().map(|edged| edged.try_send(message));
+                let _ = self.peers.edged.as_ref().map(|edged| edged.try_post(meta, message));
             }
         }
     }
 
     /// A frame that finds no room is lost: the cloud sends again what is not acknowledged, statuses come with the next sync.
     fn send(&self, frame: Frame<Upstream>, room: Option<Room<EdgeHubMessage>>) -> bool {
-        let message = EdgeHubMessage::Send(frame);
+        let (meta, message) = (ids::meta_of(&frame, "metaManager"), EdgeHubMessage::Send(frame));
         match room {
             Some(room) => {
-                room.send(Meta::new("metaManager"), message);
+                room.send(meta, message);
                 true
             }
-            None => self.peers.edge_hub.try_send(message).is_ok(),
+            None => self.peers.edge_hub.try_post(meta, message).is_ok(),
         }
     }
 
-    fn report(&mut self, namespace: model::Namespace, rows: Vec<ReportRow>, room: Option<Room<EdgeHubMessage>>) {
+    fn report(
+        &mut self,
+        namespace: model::Namespace,
+        rows: Vec<ReportRow>,
+        causes: &HashMap<ResourceKey, actor::MsgId>,
+        room: Option<Room<EdgeHubMessage>>,
+    ) {
         if self.connected == Some(false) {
             return;
         }
@@ -148,7 +160,8 @@ impl MetaManager {
             sent.push((key, text));
             reports.push(report);
         }
-        let frame = self.frame(Upstream::PodStatus { namespace, reports });
+        let by: Vec<_> = sent.iter().filter_map(|(key, _)| causes.get(key)).map(|by| ids::on_wire(*by)).collect();
+        let frame = self.frame(Upstream::PodStatus { namespace, reports }).with_cause(by);
         let id = frame.id.clone();
         if self.send(frame, room) {
             self.reported.sent(id, sent);
@@ -156,7 +169,7 @@ impl MetaManager {
     }
 
     /// What is done with a message beside the store, after the commit.
-    fn answer(&mut self, message: &MetaManagerMessage, lease: &Lease<MetaManagerMessage>) {
+    fn answer(&mut self, meta: &Meta, message: &MetaManagerMessage, lease: &Lease<MetaManagerMessage>) {
         match message {
             MetaManagerMessage::Query { key, reply } => self.query(key, reply),
             MetaManagerMessage::RemoteAnswered { key, answer, reply, .. } => {
@@ -170,16 +183,16 @@ impl MetaManager {
             }
             MetaManagerMessage::LateAnswer { key, answer: Err(reason), .. } => {
                 if key.kind == ResourceKind::Node {
-                    self.hint(EdgedMessage::RegistrationRefused { reason: reason.clone() }, None);
+                    self.hint(meta.id, EdgedMessage::RegistrationRefused { reason: reason.clone() }, None);
                 } else {
                     log::warn!(key = key.to_string().as_str(), reason = reason.as_str(); "the cloud answered with an error");
                 }
             }
             MetaManagerMessage::NodeStatus { content } => {
-                self.of_node(content, |namespace, node, content| Upstream::NodeStatus { namespace, node, content })
+                self.of_node(meta, content, |namespace, node, content| Upstream::NodeStatus { namespace, node, content })
             }
             MetaManagerMessage::NodeRegister { object } => {
-                self.of_node(object, |namespace, node, object| Upstream::NodeRegister { namespace, node, object })
+                self.of_node(meta, object, |namespace, node, object| Upstream::NodeRegister { namespace, node, object })
             }
             MetaManagerMessage::Confirmed { parent } => {
                 self.reported.settled(parent);
@@ -201,9 +214,10 @@ impl MetaManager {
         }
     }
 
-    fn of_node(&self, content: &RawJson, body: impl FnOnce(model::Namespace, NodeName, RawJson) -> Upstream) {
+    fn of_node(&self, meta: &Meta, content: &RawJson, body: impl FnOnce(model::Namespace, NodeName, RawJson) -> Upstream) {
         if self.connected != Some(false) {
-            let frame = self.frame(body(self.config.namespace.clone(), self.config.node.clone(), content.clone()));
+            let frame =
+                self.frame(body(self.config.namespace.clone(), self.config.node.clone(), content.clone())).with_cause([ids::on_wire(meta.id)]);
             self.send(frame, None);
         }
     }
@@ -259,7 +273,7 @@ impl MetaManager {
             .map(|(key, report, text)| (key, text, report))
             .collect();
         for (namespace, rows) in by_namespace(rows) {
-            self.report(namespace, rows, None);
+            self.report(namespace, rows, &HashMap::new(), None);
         }
     }
 }

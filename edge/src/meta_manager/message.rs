@@ -1,6 +1,6 @@
 //! What MetaManager is told.
 
-use actor::{Mail, Reply};
+use actor::{Mail, Reply, brief};
 use model::ResourceKey;
 use wire::hub::{MsgId, ObjectOperation, PodStatusReport, RawJson};
 
@@ -108,6 +108,11 @@ pub enum QueryError {
     Form(String),
 }
 
+/// Of an object's content the uid alone may be shown: it may be a Secret.
+fn uid_of(key: &ResourceKey, object: &RawJson) -> Option<String> {
+    super::normal::normal(key, object).ok()?.into_iter().next()?.uid
+}
+
 impl Mail for MetaManagerMessage {
     fn kind(&self) -> &'static str {
         match self {
@@ -129,11 +134,15 @@ impl Mail for MetaManagerMessage {
     fn describe(&self) -> String {
         let kind = self.kind();
         match self {
-            Self::FromCloud { id, operation, key, .. } => format!("{kind} {operation:?} {key} {id}"),
+            Self::FromCloud { id, operation, key, object, .. } => {
+                let uid = uid_of(key, object).unwrap_or_else(|| "unknown".into());
+                format!("{kind} {operation:?} {key}, uid {}, frame {}", brief(&uid), brief(id.as_str()))
+            }
             Self::Query { key, .. } | Self::RemoteAnswered { key, .. } | Self::LateAnswer { key, .. } | Self::PodStatus { key, .. } => {
                 format!("{kind} {key}")
             }
-            Self::Confirmed { parent } | Self::Refused { parent, .. } => format!("{kind} {parent}"),
+            Self::Confirmed { parent } => format!("{kind} {parent}"),
+            Self::Refused { parent, reason } => format!("{kind} {parent}: {}", brief(reason)),
             Self::NodeConnection { connected } => format!("{kind} {connected}"),
             Self::NodeStatus { .. } | Self::NodeRegister { .. } | Self::SyncDue => kind.into(),
         }

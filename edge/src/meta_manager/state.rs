@@ -122,6 +122,9 @@ impl Reported {
     }
 }
 
+/// What is to be told once the store has it, and the message from which it follows.
+pub type Caused = (actor::MsgId, Effect);
+
 /// What is to be told once the store has it.
 #[derive(Debug)]
 pub enum Effect {
@@ -150,8 +153,10 @@ fn pod_key(status: &ResourceKey) -> ResourceKey {
 ///
 /// # Errors
 /// The store's.
-pub fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &MetaManagerMessage)], now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
-    for (_, message) in part {
+pub fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &MetaManagerMessage)], now: Timestamp, all: &mut Vec<Caused>) -> Result<(), StoreError> {
+    let mut of_message = Vec::new();
+    for (meta, message) in part {
+        let effects = &mut of_message;
         match message {
             MetaManagerMessage::FromCloud { id, operation, key, resource_version, object } => {
                 let settled = match operation {
@@ -183,6 +188,7 @@ pub fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &MetaManagerMessage)], now: Timest
             | MetaManagerMessage::NodeConnection { .. }
             | MetaManagerMessage::SyncDue => {}
         }
+        all.extend(of_message.drain(..).map(|effect| (meta.id, effect)));
     }
     Ok(())
 }

@@ -325,7 +325,7 @@ fn a_refused_registration_is_told_to_edged_and_a_late_object_is_kept() {
         late("default/node/n1", Ok(object("n1", "u", "1"))),
         late("default/secret/tok", Ok(object("tok", "u", "1"))),
     ]);
-    assert_eq!(fixture.hints(), ["ObjectChanged default/secret/tok", "RegistrationRefused nodes are not created here"]);
+    assert_eq!(fixture.hints(), ["ObjectChanged default/secret/tok", "RegistrationRefused: nodes are not created here"]);
     assert!(fixture.row("default/node/n1").is_none() && fixture.row("default/secret/tok").is_some());
 }
 

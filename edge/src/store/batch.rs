@@ -28,7 +28,7 @@ impl Store {
         &self,
         lease: &Lease<M>,
         mut apply: impl FnMut(&mut Tx<'_>, &[(&Meta, &M)], &mut Vec<E>) -> Result<usize, StoreError>,
-        mut give_up: impl FnMut(&M, &StoreError) -> Option<E>,
+        mut give_up: impl FnMut(&Meta, &M, &StoreError) -> Option<E>,
     ) -> Result<Batch<E>, StoreError> {
         let messages: Vec<(&Meta, &M)> = lease.iter().collect();
         let fence = lease.fence();
@@ -44,7 +44,7 @@ impl Store {
             Err(StoreError::Fenced) => return Err(StoreError::Fenced),
             Err(error) => {
                 lease.fail(0, &error);
-                let effects = give_up(messages[0].1, &error).into_iter().collect();
+                let effects = give_up(messages[0].0, messages[0].1, &error).into_iter().collect();
                 return Ok(Batch { effects, handled: 1 });
             }
             Ok(batch) => return Ok(batch),
@@ -60,7 +60,7 @@ impl Store {
                 Err(error) => {
                     let error = error.as_ref().unwrap_or(&whole);
                     lease.fail(index, error);
-                    done.effects.extend(give_up(message.1, error));
+                    done.effects.extend(give_up(message.0, message.1, error));
                 }
             }
             done.handled += 1;

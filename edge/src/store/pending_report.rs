@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use actor::MsgId;
 use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;
 use model::{DeviceId, PropertyName, Timestamp};
@@ -24,13 +25,22 @@ const STATE: &str = "";
 /// Number of one change that has to be reported.
 pub type Seq = i64;
 
-/// What has to be reported of one device.
+/// One change that has to be reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its number.
+    pub seq: Seq,
+    /// The message that made it; unknown in rows that an older version wrote.
+    pub cause: Option<MsgId>,
+}
+
+/// What has to be reported of one device, the oldest change first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PendingDevice {
     /// Properties whose present value the cloud must hear.
-    pub properties: Vec<(PropertyName, Seq)>,
+    pub properties: Vec<(PropertyName, Pending)>,
     /// The state, if the cloud must hear it.
-    pub state: Option<Seq>,
+    pub state: Option<Pending>,
 }
 
 #[derive(Insertable)]
@@ -40,27 +50,35 @@ struct NewRow<'a> {
     incarnation: i64,
     property: &'a str,
     queued_at: i64,
+    cause: String,
 }
 
-/// Notes that a property has to be reported (again).
+/// Notes that a property has to be reported (again), because of the message `cause`.
 ///
 /// # Errors
 /// [`StoreError::Query`], also when the device is unknown.
-pub fn property(tx: &mut Tx<'_>, device: &DeviceId, incarnation: Incarnation, property: &PropertyName, now: Timestamp) -> Result<(), StoreError> {
-    note(tx, device, incarnation, property.as_str(), now)
+pub fn property(
+    tx: &mut Tx<'_>,
+    device: &DeviceId,
+    incarnation: Incarnation,
+    property: &PropertyName,
+    now: Timestamp,
+    cause: MsgId,
+) -> Result<(), StoreError> {
+    note(tx, device, incarnation, property.as_str(), now, cause)
 }
 
-/// Notes that the state of a device has to be reported (again).
+/// Notes that the state of a device has to be reported (again), because of the message `cause`.
 ///
 /// # Errors
 /// [`StoreError::Query`], also when the device is unknown.
-pub fn state(tx: &mut Tx<'_>, device: &DeviceId, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {
-    note(tx, device, incarnation, STATE, now)
+pub fn state(tx: &mut Tx<'_>, device: &DeviceId, incarnation: Incarnation, now: Timestamp, cause: MsgId) -> Result<(), StoreError> {
+    note(tx, device, incarnation, STATE, now, cause)
 }
 
-fn note(tx: &mut Tx<'_>, device: &DeviceId, incarnation: Incarnation, property: &str, now: Timestamp) -> Result<(), StoreError> {
+fn note(tx: &mut Tx<'_>, device: &DeviceId, incarnation: Incarnation, property: &str, now: Timestamp, cause: MsgId) -> Result<(), StoreError> {
     // REPLACE, not an update in place: the row must get a number that was never used.
-    let row = NewRow { deviceid: device.as_str(), incarnation: incarnation.0, property, queued_at: now.millis() };
+    let row = NewRow { deviceid: device.as_str(), incarnation: incarnation.0, property, queued_at: now.millis(), cause: cause.to_string() };
     diesel::replace_into(dsl::pending_report).values(row).execute(tx.connection).map_err(query("write", TABLE))?;
     Ok(())
 }
@@ -100,19 +118,21 @@ pub fn devices(read: &mut Read<'_>, limit: usize, wanted: impl Fn(&DeviceId) -> 
 /// # Errors
 /// [`StoreError::Query`]; [`StoreError::Damaged`] for a row that cannot be understood.
 pub fn of_device(read: &mut Read<'_>, device: &DeviceId) -> Result<PendingDevice, StoreError> {
-    let rows: Vec<(i64, String)> = dsl::pending_report
+    let rows: Vec<(i64, String, Option<String>)> = dsl::pending_report
         .filter(dsl::deviceid.eq(device.as_str()))
-        .select((dsl::seq, dsl::property))
+        .select((dsl::seq, dsl::property, dsl::cause))
         .order(dsl::seq)
         .load(read.connection)
         .map_err(query("read", TABLE))?;
     let mut pending = PendingDevice::default();
-    for (seq, property) in rows {
+    for (seq, property, cause) in rows {
+        // Only for the log: one that cannot be read is no reason to hold the report back.
+        let change = Pending { seq, cause: cause.and_then(|cause| cause.parse().ok()) };
         if property == STATE {
-            pending.state = Some(seq);
+            pending.state = Some(change);
         } else {
             let name = PropertyName::new(&property).map_err(|error| damaged(TABLE, &format!("{device}: {property}"), error))?;
-            pending.properties.push((name, seq));
+            pending.properties.push((name, change));
         }
     }
     Ok(pending)

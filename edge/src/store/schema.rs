@@ -71,6 +71,7 @@ diesel::table! {
         incarnation -> BigInt,
         property -> Text,
         queued_at -> BigInt,
+        cause -> Nullable<Text>,
     }
 }
 

@@ -9,7 +9,7 @@ use wire::mqtt::payload::{Fault, TwinUpdate, answer};
 
 use super::TwinMessage;
 use super::state::{Twin, WorkingSet, tell_change};
-use crate::communication::{CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
+use crate::communication::{Caused, CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
 use crate::membership::{MembershipMessage, next_ticket};
 use crate::store::{Batch, StoreError, Tx};
 
@@ -44,7 +44,7 @@ impl Twin {
             None => self.store.write_batch(
                 &lease,
                 |tx, part, effects| apply(tx, part, effects, membership, now),
-                |message, error| give_up(message, error, now),
+                |meta, message, error| give_up(message, error, now).map(|effect| effect.caused(meta.id)),
             ),
         };
         // Replaced: the successor has the messages already, and nothing was written.
@@ -61,11 +61,11 @@ impl Twin {
 
     /// Answers a batch that only asks, without the write connection. `None` when it does more, has
     /// to wait, or asks for an unknown device.
-    fn answer_gets(&self, lease: &Lease<TwinMessage>, now: Timestamp) -> Option<Vec<Effect>> {
+    fn answer_gets(&self, lease: &Lease<TwinMessage>, now: Timestamp) -> Option<Vec<Caused>> {
         let gets: Option<Vec<_>> = lease
             .iter()
             .map(|(meta, message)| match message {
-                TwinMessage::Get { device, event_id } if self.peers.membership.reached(meta.after) => Some((device, event_id)),
+                TwinMessage::Get { device, event_id } if self.peers.membership.reached(meta.after) => Some((meta.id, device, event_id)),
                 TwinMessage::Get { .. } | TwinMessage::Report { .. } | TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => None,
             })
             .collect();
@@ -73,9 +73,9 @@ impl Twin {
         let read = self.store.read(|read| {
             let mut twins = WorkingSet::default();
             let mut effects = Vec::with_capacity(gets.len());
-            for (device, event_id) in gets {
+            for (by, device, event_id) in gets {
                 let Some(working) = twins.get(read, device)? else { return Ok(None) };
-                effects.push(get_result(device, event_id, now, &working.twin));
+                effects.push(get_result(device, event_id, now, &working.twin).caused(by));
             }
             Ok(Some(effects))
         });
@@ -87,63 +87,66 @@ impl Twin {
 fn apply(
     tx: &mut Tx<'_>,
     part: &[(&Meta, &TwinMessage)],
-    effects: &mut Vec<Effect>,
+    effects: &mut Vec<Caused>,
     membership: &Handle<MembershipMessage>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let mut twins = WorkingSet::default();
     let mut handled = 0;
     let mut bytes = 0;
+    let mut of_message = Vec::new();
     for (meta, message) in part {
         // Membership commits before its ticket is reached, and nobody commits while this transaction is open.
         if !membership.reached(meta.after) {
             break;
         }
         let Some(working) = twins.get(tx, message.device())? else {
-            effects.extend(unknown_device(message, now));
+            effects.extend(unknown_device(message, now).into_iter().map(|effect| effect.caused(meta.id)));
             handled += 1;
             continue;
         };
-        let from = effects.len();
         match message {
-            TwinMessage::Get { device, event_id } => effects.push(get_result(device, event_id, now, &working.twin)),
-            TwinMessage::Report { names, .. } => working.report_again(names),
+            TwinMessage::Get { device, event_id } => of_message.push(get_result(device, event_id, now, &working.twin)),
+            TwinMessage::Report { names, .. } => working.report_again(names, meta.id),
             TwinMessage::Update { device, request: TwinUpdate { event_id, change, .. } } => {
                 let topic = Topic::TwinUpdateResult(device.clone());
-                match working.merge(change, Origin::Device, now) {
+                match working.merge(change, Origin::Device, now, meta.id) {
                     Ok(outcome) => {
                         let payload = answer::twin_update_result(event_id, now, &outcome);
-                        effects.push(Effect::Publish { topic, payload });
-                        tell_change(effects, device, event_id, now, &outcome, &working.twin);
+                        of_message.push(Effect::Publish { topic, payload });
+                        tell_change(&mut of_message, device, event_id, now, &outcome, &working.twin);
                     }
                     Err(error) => {
                         let payload = answer::error_result(event_id, now, &Fault::Twin(error));
-                        effects.push(Effect::Publish { topic, payload });
+                        of_message.push(Effect::Publish { topic, payload });
                     }
                 }
             }
             TwinMessage::CloudSync { device, request: TwinUpdate { event_id, change, .. }, frame } => {
-                match working.merge(change, Origin::Cloud, now) {
+                match working.merge(change, Origin::Cloud, now, meta.id) {
                     Ok(outcome) => {
                         for refusal in &outcome.refusals {
                             log::info!(device:% = device, property:% = refusal.name, reason:% = refusal.reason; "cloud change not taken");
                         }
-                        tell_change(effects, device, event_id, now, &outcome, &working.twin);
-                        effects.push(acknowledge(device, frame));
+                        tell_change(&mut of_message, device, event_id, now, &outcome, &working.twin);
+                        of_message.push(acknowledge(device, frame));
                     }
                     // The merge refuses single properties of the cloud; a message as a whole never.
-                    Err(error) => effects.push(refuse(device, frame, &error.to_string())),
+                    Err(error) => of_message.push(refuse(device, frame, &error.to_string())),
                 }
             }
         }
         handled += 1;
-        bytes += effects[from..].iter().map(Effect::bytes).sum::<usize>();
+        bytes += of_message.iter().map(Effect::bytes).sum::<usize>();
+        effects.extend(of_message.drain(..).map(|effect| effect.caused(meta.id)));
         if bytes > EFFECTS_BYTES_MAX {
             break;
         }
     }
-    if twins.write(tx, now)? {
-        effects.push(Effect::ReportsPending);
+    if twins.write(tx, now)?
+        && let Some((meta, _)) = part[..handled].last()
+    {
+        effects.push(Effect::ReportsPending.caused(meta.id));
     }
     Ok(handled)
 }

@@ -1,6 +1,6 @@
 //! What Twin is told.
 
-use actor::Mail;
+use actor::{Mail, brief};
 use model::{DeviceId, PropertyChange, PropertyName, TwinChange};
 use wire::hub::MsgId;
 use wire::mqtt::payload::TwinUpdate;
@@ -61,7 +61,7 @@ impl Mail for TwinMessage {
         match self {
             Self::Update { device, request } | Self::CloudSync { device, request, .. } => {
                 let names: Vec<_> = request.change.properties.keys().map(|name| name.as_str()).collect();
-                format!("{} of `{device}`: {}", self.kind(), names.join(" "))
+                format!("{} of `{device}`: {} properties: {}", self.kind(), names.len(), brief(&names.join(" ")))
             }
             Self::Get { device, .. } => format!("Get of `{device}`"),
             Self::Report { device, names, .. } => format!("Report of `{device}`: {} properties", names.len()),

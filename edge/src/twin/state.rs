@@ -1,6 +1,6 @@
 //! What Twin works on, and what is said of it. No input or output but the table functions.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -80,26 +80,27 @@ pub(crate) struct Working {
     /// As it will be after the commit.
     pub(crate) twin: model::Twin,
     dirty: BTreeSet<PropertyName>,
-    report: BTreeSet<PropertyName>,
+    /// With the last message that changed each.
+    report: BTreeMap<PropertyName, MsgId>,
 }
 
 impl Working {
     /// A twin that was just loaded, or one that begins.
     pub(crate) fn new(incarnation: Incarnation, twin: model::Twin) -> Self {
-        Self { incarnation, twin, dirty: BTreeSet::new(), report: BTreeSet::new() }
+        Self { incarnation, twin, dirty: BTreeSet::new(), report: BTreeMap::new() }
     }
 
-    /// Merges a change and remembers what has to be written and reported.
-    pub(crate) fn merge(&mut self, change: &TwinChange, origin: Origin, now: Timestamp) -> Result<Outcome, TwinError> {
+    /// Merges the change that the message `by` asks for, and remembers what has to be written and reported.
+    pub(crate) fn merge(&mut self, change: &TwinChange, origin: Origin, now: Timestamp, by: MsgId) -> Result<Outcome, TwinError> {
         let outcome = merge(&mut self.twin, change, origin, now)?;
         self.dirty.extend(outcome.dirty.iter().cloned());
-        self.report.extend(outcome.report.iter().cloned());
+        self.report.extend(outcome.report.iter().map(|name| (name.clone(), by)));
         Ok(outcome)
     }
 
-    /// Remembers properties of which the cloud shall hear though they did not change.
-    pub(crate) fn report_again(&mut self, names: &[PropertyName]) {
-        self.report.extend(names.iter().filter(|name| self.twin.properties.contains_key(*name)).cloned());
+    /// Remembers properties of which the cloud shall hear, though they did not change, because the message `by` asks for it.
+    pub(crate) fn report_again(&mut self, names: &[PropertyName], by: MsgId) {
+        self.report.extend(names.iter().filter(|name| self.twin.properties.contains_key(*name)).map(|name| (name.clone(), by)));
     }
 
     /// Writes what changed; tells whether the cloud must hear of it.
@@ -107,8 +108,8 @@ impl Working {
         for name in &self.dirty {
             twin::put(tx, id, name, &self.twin.properties[name])?;
         }
-        for name in &self.report {
-            pending_report::property(tx, id, self.incarnation, name, now)?;
+        for (name, by) in &self.report {
+            pending_report::property(tx, id, self.incarnation, name, now, *by)?;
         }
         Ok(!self.report.is_empty())
     }

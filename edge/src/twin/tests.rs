@@ -161,7 +161,7 @@ fn a_change_of_the_cloud_that_is_older_than_here_is_not_done_and_the_cloud_hears
     let mut twin = twin(&bench);
     settle(&mut twin, vec![update("lamp", r#"{"t":{"expected":{"value":"5"}}}"#)]);
     let sent = bench.read(|read| crate::store::pending_report::of_device(read, &id("lamp")));
-    let settled: Vec<_> = sent.properties.iter().map(|(_, seq)| *seq).collect();
+    let settled: Vec<_> = sent.properties.iter().map(|(_, change)| change.seq).collect();
     bench.write(|tx| crate::store::pending_report::settle(tx, &settled));
     bench.effects();
     let old = r#"{"t":{"expected":{"value":"20"},"expected_version":{"cloud":7,"edge":0}}}"#;
@@ -295,7 +295,7 @@ fn a_mappers_wish_for_a_report_changes_nothing_and_the_cloud_hears_the_stored_va
         bench.effects();
         let before = property(&bench, "lamp", "t");
         bench.write(|tx| {
-            let seqs: Vec<_> = pending_report::of_device(tx, &id("lamp"))?.properties.iter().map(|(_, seq)| *seq).collect();
+            let seqs: Vec<_> = pending_report::of_device(tx, &id("lamp"))?.properties.iter().map(|(_, change)| change.seq).collect();
             pending_report::settle(tx, &seqs)
         });
         let names = || ["t", "not-there"].map(|name| PropertyName::new(name).unwrap()).to_vec();

@@ -31,7 +31,7 @@ fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &Insert)], effects: &mut Vec<String>) 
     Ok(part.len())
 }
 
-fn give_up(Insert(name): &Insert, _: &StoreError) -> Option<String> {
+fn give_up(_: &Meta, Insert(name): &Insert, _: &StoreError) -> Option<String> {
     Some(format!("failed {name}"))
 }
 

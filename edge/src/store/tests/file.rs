@@ -19,7 +19,7 @@ fn migrations_go_up_down_and_up_again_with_data_in_the_tables() {
                 let lamp = device("lamp");
                 let incarnation = device::insert(tx, &lamp)?;
                 twin::put(tx, &lamp.id, &name("t"), &property("1"))?;
-                pending_report::property(tx, &lamp.id, incarnation, &name("t"), model::Timestamp(1))
+                pending_report::property(tx, &lamp.id, incarnation, &name("t"), model::Timestamp(1), actor::MsgId::fresh())
             })
             .unwrap();
     };
@@ -30,8 +30,17 @@ fn migrations_go_up_down_and_up_again_with_data_in_the_tables() {
     // One step down keeps what the older schema knows.
     connection.revert_last_migration(MIGRATIONS).unwrap();
     assert_eq!(cells(&mut connection, "SELECT expected AS value FROM device_twin"), ["1"]);
+    let columns = "SELECT name AS value FROM pragma_table_info('pending_report') ORDER BY cid";
+    assert!(!cells(&mut connection, columns).contains(&"cause".to_owned()));
     connection.run_pending_migrations(MIGRATIONS).unwrap();
     assert_eq!(cells(&mut connection, "SELECT id AS value FROM device"), ["lamp"]);
+    // A change that the older version noted is still reported; which message made it is not known.
+    let store = Store::open(&path).unwrap();
+    let [(property, change)] = &store.read(|read| pending_report::of_device(read, &id("lamp"))).unwrap().properties[..] else {
+        panic!("one change waits");
+    };
+    assert_eq!((property, change.cause), (&name("t"), None));
+    drop(store);
     connection.revert_all_migrations(MIGRATIONS).unwrap();
     let left =
         "SELECT name AS value FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '\\_\\_diesel%' ESCAPE '\\'";

@@ -1,3 +1,4 @@
+use actor::MsgId;
 use model::{Attribute, AttributeName, DeviceState, Namespace, ResourceKey, ResourceKind, Timestamp};
 
 use super::*;
@@ -91,8 +92,8 @@ fn a_removed_device_leaves_no_row_anywhere_and_its_number_is_not_used_again() {
         twin::put(tx, &lamp.id, &name("a"), &property("1"))?;
         let attribute = Attribute { value: "v".into(), optional: true, kind: "string".into() };
         attribute::put(tx, &lamp.id, &AttributeName::new("x").unwrap(), &attribute)?;
-        pending_report::property(tx, &lamp.id, incarnation, &name("a"), Timestamp(1))?;
-        pending_report::state(tx, &lamp.id, incarnation, Timestamp(1))?;
+        pending_report::property(tx, &lamp.id, incarnation, &name("a"), Timestamp(1), MsgId::fresh())?;
+        pending_report::state(tx, &lamp.id, incarnation, Timestamp(1), MsgId::fresh())?;
         Ok(incarnation)
     });
     assert!(fixture.write(|tx| device::remove(tx, &lamp.id)));
@@ -110,10 +111,12 @@ fn a_property_that_changes_often_is_reported_once_and_a_confirmation_settles_no_
     let fixture = fixture();
     let (lamp, other) = (id("lamp"), id("other"));
     let note = |device: &DeviceId, property: &str| {
+        let cause = MsgId::fresh();
         fixture.write(|tx| {
             let incarnation = device::incarnation(tx, device)?.unwrap();
-            pending_report::property(tx, device, incarnation, &name(property), Timestamp(1))
+            pending_report::property(tx, device, incarnation, &name(property), Timestamp(1), cause)
         });
+        cause
     };
     let pending = |device: &DeviceId| fixture.store.read(|read| pending_report::of_device(read, device)).unwrap();
     fixture.write(|tx| {
@@ -124,11 +127,12 @@ fn a_property_that_changes_often_is_reported_once_and_a_confirmation_settles_no_
     for _ in 0..5 {
         note(&lamp, "t");
     }
-    let sent: Vec<_> = pending(&lamp).properties.iter().map(|(_, seq)| *seq).collect();
+    let sent: Vec<_> = pending(&lamp).properties.iter().map(|(_, change)| change.seq).collect();
     assert_eq!(sent.len(), 1);
-    note(&lamp, "t");
+    let last = note(&lamp, "t");
+    assert_eq!(pending(&lamp).properties[0].1.cause, Some(last), "the message that changed it last");
     assert_eq!(fixture.write(|tx| pending_report::settle(tx, &sent)), 0);
-    let sent: Vec<_> = pending(&lamp).properties.iter().map(|(_, seq)| *seq).collect();
+    let sent: Vec<_> = pending(&lamp).properties.iter().map(|(_, change)| change.seq).collect();
     assert_eq!(fixture.store.read(|read| pending_report::devices(read, 10, |_| true)).unwrap(), [other.clone(), lamp.clone()]);
     assert_eq!(fixture.store.read(|read| pending_report::devices(read, 1, |_| true)).unwrap(), [other]);
     assert_eq!(fixture.write(|tx| pending_report::settle(tx, &sent)), 1);
@@ -139,7 +143,8 @@ fn a_property_that_changes_often_is_reported_once_and_a_confirmation_settles_no_
 #[test]
 fn a_report_for_an_unknown_device_is_refused() {
     let fixture = fixture();
-    let result = fixture.store.write(&Fence::unfenced(), |tx| pending_report::state(tx, &id("nobody"), device::Incarnation(1), Timestamp(1)));
+    let result =
+        fixture.store.write(&Fence::unfenced(), |tx| pending_report::state(tx, &id("nobody"), device::Incarnation(1), Timestamp(1), MsgId::fresh()));
     assert!(matches!(result, Err(StoreError::Query { table: "pending_report", .. })));
 }
 

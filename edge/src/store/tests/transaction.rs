@@ -197,7 +197,7 @@ fn what_a_commit_took_is_counted() {
         fixture.write(|tx| {
             let lamp = device(&format!("lamp{number}"));
             let incarnation = device::insert(tx, &lamp)?;
-            pending_report::state(tx, &lamp.id, incarnation, Timestamp(1))
+            pending_report::state(tx, &lamp.id, incarnation, Timestamp(1), actor::MsgId::fresh())
         });
     }
     let stats = fixture.store.stats();

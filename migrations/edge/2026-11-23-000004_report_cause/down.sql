@@ -1,0 +1,1 @@
+ALTER TABLE pending_report DROP COLUMN cause;
