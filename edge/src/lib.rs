@@ -21,7 +21,7 @@
 //! | [`join`], [`tls`] | how the node gets its certificate, and reads it |
 //! | `reload` | what a SIGHUP changes |
 //! | [`figures`] | what `/metrics` and systemd are told |
-//! | `ids` | identities of messages and frames |
+//! | `ids`, `quarantine` | identities of messages and frames; how one that was set aside enters again |
 //! | `backoff` | when to connect again |
 
 mod backoff;
@@ -36,6 +36,7 @@ mod ids;
 pub mod join;
 pub mod membership;
 pub mod meta_manager;
+mod quarantine;
 mod reload;
 pub mod store;
 pub mod tls;

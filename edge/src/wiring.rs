@@ -43,9 +43,9 @@ pub(crate) use mail::{Mailboxes, waiting};
 pub(crate) use modules::{Modules, Shared};
 
 use crate::config::{ConfigError, EdgeConfig, Module};
-use crate::figures;
 use crate::reload::Reload;
 use crate::store::{STUCK_AFTER, Store};
+use crate::{figures, quarantine as borders};
 
 /// Runs the daemon until SIGTERM or SIGINT. `reread` gives the configuration anew at each SIGHUP.
 ///
@@ -69,12 +69,12 @@ async fn serve(config: EdgeConfig, log: LogControl, reread: Box<dyn Fn() -> Resu
     let _claim = admin::claim(&config.database())?;
     let store = Store::open(config.database()).map_err(|error| database_unusable(&config.database(), &chain(&error)))?;
     store.end_process_when_stuck(STUCK_AFTER).map_err(|error| Exit::State(format!("cannot start the store's watch: {error}")))?;
-    // How a message of it enters again, and who hears that one came here, is said by the borders: EventBus and EdgeHub.
     let quarantine = open_quarantine(&config)?;
     let registry = Registry::with_quarantine(quarantine.clone());
 
     let mail = Mailboxes::new(&config.mailbox);
     let beside = Arc::new(Beside::default());
+    borders::attach(&quarantine, &mail, &beside);
     *beside.mqtt() = config.runs(Module::EventBus).then(|| start_mqtt(&config, &mail)).transpose()?;
     *beside.link() = config.runs(Module::WebSocket).then(|| start_link(&config, &mail)).transpose()?;
     *beside.engine() = config.runs(Module::Edged).then(|| open_engine(&config, &mail)).transpose()?;

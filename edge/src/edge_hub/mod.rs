@@ -34,6 +34,8 @@ mod socket;
 mod state;
 
 #[cfg(test)]
+mod entry_tests;
+#[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
 mod socket_tests;
