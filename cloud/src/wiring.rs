@@ -90,7 +90,6 @@ async fn serve(config: CloudConfig, log: LogControl, reread: Reread) -> Result<(
         }
     };
 
-    // How a message of it enters again, and who hears that one came here, is said by the border: CloudHub.
     let quarantine = open_quarantine(&config)?;
     let registry = Registry::with_quarantine(quarantine.clone());
 
@@ -111,6 +110,7 @@ async fn serve(config: CloudConfig, log: LogControl, reread: Reread) -> Result<(
             devices: mail.device_controller.clone(),
         },
     );
+    cloud_hub::attach(&quarantine, &hub);
     let api_seen = modules::Api::default();
     let supervisor = modules::tree(&config, &mail, &hub, &kube, &api_seen, &registry);
 

@@ -1,6 +1,6 @@
 //! Everything that can make CloudHub act.
 
-use actor::Mail;
+use actor::{Mail, brief};
 use model::NodeName;
 use wire::hub::{Downstream, Frame, OutboxKey, Outgoing as _};
 
@@ -63,10 +63,16 @@ impl Mail for CloudHubMessage {
     fn describe(&self) -> String {
         match self {
             Self::Send { node, frame, .. } | Self::Answer { node, frame } => {
-                format!("{} {} {} to {node}", self.kind(), frame.body.kind(), frame.body.resource())
+                format!(
+                    "{} {} {} to {node}, frame {}",
+                    self.kind(),
+                    frame.body.kind(),
+                    brief(&frame.body.resource().to_string()),
+                    brief(frame.id.as_str())
+                )
             }
             Self::Connected { node, session } => format!("Connected {node} session {session}"),
-            Self::Disconnected { node, session, reason } => format!("Disconnected {node} session {session}: {reason}"),
+            Self::Disconnected { node, session, reason } => format!("Disconnected {node} session {session}: {}", brief(reason)),
             Self::SweepDue => self.kind().to_owned(),
         }
     }

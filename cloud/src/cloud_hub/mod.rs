@@ -25,6 +25,7 @@
 //! Invariant: who a node is says its certificate alone; path and header may only agree.
 
 mod credit;
+mod entry;
 mod handlers;
 mod link;
 pub mod listener;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use actor::Handle;
 
 pub use credit::Credit;
+pub use entry::attach;
 pub use handlers::CloudHub;
 pub use listener::{CloudHubError, Listener};
 pub use message::{CloudHubMessage, SessionId};

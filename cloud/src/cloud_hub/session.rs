@@ -12,21 +12,21 @@ use actix::{Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, St
 use actix_http::ws::{Item, ProtocolError};
 use actix_web_actors::ws::{Message, WebsocketContext};
 use actor::{Handle, Mail, Meta, SendError, chain};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use model::{NodeName, Timestamp};
 use wire::hub::codec::{self, FRAME_BYTES_MAX};
 use wire::hub::{DecodeError, Frame, MsgId, Operation, Upstream};
 
 use super::Hub;
 use super::credit::{Budget, Credit};
+use super::entry::{self, Recipient};
 use super::link::Link;
-use super::message::CloudHubMessage;
+use super::message::{CloudHubMessage, SessionId};
 use super::nodes::{Answer, Node, TooMany};
 use super::state::{End, GARBAGE_MAX};
 use crate::device_controller::DeviceControllerMessage;
 use crate::edge_controller::upstream::UpstreamMessage;
 
-const SOURCE: &str = "cloud_hub";
 /// What a session hands out before it lets the socket take it, bytes; one frame may be larger.
 const BURST_BYTES: usize = 64 * 1024;
 
@@ -76,6 +76,7 @@ impl Session {
             };
             match text {
                 Ok(text) => {
+                    log::debug!(id = id.as_ref().map(MsgId::as_str), node:% = self.link.node, bytes = text.len(); "frame handed to the socket");
                     bytes += text.len();
                     self.hub.nodes.counters.frames_out.fetch_add(1, Ordering::Relaxed);
                     ctx.text(text);
@@ -92,13 +93,13 @@ impl Session {
         }
     }
 
-    fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
+    fn text(&mut self, text: &str, bytes: Bytes, ctx: &mut WebsocketContext<Self>) {
         let counters = &self.hub.nodes.counters;
         counters.frames_in.fetch_add(1, Ordering::Relaxed);
         match codec::decode::<Upstream>(text) {
             Ok(frame) => {
                 self.garbage = 0;
-                self.route(frame, ctx);
+                self.route(frame, bytes, ctx);
             }
             Err(error) => {
                 counters.garbage.fetch_add(1, Ordering::Relaxed);
@@ -120,13 +121,36 @@ impl Session {
         }
     }
 
-    /// What each kind of frame means. A node speaks of itself only.
-    fn route(&mut self, frame: Frame<Upstream>, ctx: &mut WebsocketContext<Self>) {
+    /// What each kind of frame means.
+    fn route(&mut self, frame: Frame<Upstream>, bytes: Bytes, ctx: &mut WebsocketContext<Self>) {
         let session = self.link.session;
         let peers = self.hub.peers.clone();
         let node = self.link.node.clone();
+        let of_controller = match entry::recipient(&node, &frame.body) {
+            Ok(recipient) => recipient,
+            Err(reason) => {
+                if self.is_worth_a_line() {
+                    log::warn!(node:% = node, kind = frame.body.kind(), reason = reason.as_str(), faults = self.faults; "node speaks of another node");
+                }
+                return self.reply(Answer::Frame(frame.refusal(MsgId::random(), now(), reason)));
+            }
+        };
+        match of_controller {
+            Recipient::Upstream => {
+                let meta = entry::meta_of(&node, &frame, bytes);
+                self.deliver(&peers.upstream, meta, frame, move |frame, credit| UpstreamMessage::FromEdge { node, frame, credit }, ctx);
+            }
+            Recipient::Devices => {
+                let meta = entry::meta_of(&node, &frame, bytes);
+                self.deliver(&peers.devices, meta, frame, move |frame, credit| DeviceControllerMessage::FromEdge { node, frame, credit }, ctx);
+            }
+            Recipient::CloudHub => self.take(session, &node, &frame),
+        }
+    }
+
+    /// What is for CloudHub itself.
+    fn take(&mut self, session: SessionId, node: &NodeName, frame: &Frame<Upstream>) {
         match &frame.body {
-            Upstream::Keepalive => {}
             Upstream::Ack { .. } => {
                 if let Some(parent) = &frame.parent
                     && self.node.acknowledged(session, parent).is_some()
@@ -146,24 +170,18 @@ impl Session {
                 }
                 self.link.wake();
             }
-            Upstream::NodeRegister { node: other, .. } | Upstream::NodeStatus { node: other, .. } | Upstream::MembershipGet { node: other, .. }
-                if *other != node =>
-            {
-                if self.is_worth_a_line() {
-                    log::warn!(node:% = node, other:% = other, kind = frame.body.kind(), faults = self.faults; "node speaks of another node");
-                }
-                let reason = format!("this connection is for node `{node}`, not for `{other}`");
-                self.reply(Answer::Frame(frame.refusal(MsgId::random(), now(), reason)));
-            }
-            Upstream::NodeRegister { .. } | Upstream::NodeStatus { .. } | Upstream::PodStatus { .. } | Upstream::Query { .. } => {
-                self.deliver(&peers.upstream, frame, move |frame, credit| UpstreamMessage::FromEdge { node, frame, credit }, ctx);
-            }
-            Upstream::MembershipGet { .. } | Upstream::TwinReport { .. } | Upstream::DeviceStateReport { .. } => {
-                self.deliver(&peers.devices, frame, move |frame, credit| DeviceControllerMessage::FromEdge { node, frame, credit }, ctx);
-            }
             Upstream::Upload { .. } => {
                 self.hub.nodes.counters.uploads_dropped.fetch_add(1, Ordering::Relaxed);
             }
+            // The others go to the controllers.
+            Upstream::Keepalive
+            | Upstream::NodeRegister { .. }
+            | Upstream::NodeStatus { .. }
+            | Upstream::PodStatus { .. }
+            | Upstream::Query { .. }
+            | Upstream::MembershipGet { .. }
+            | Upstream::TwinReport { .. }
+            | Upstream::DeviceStateReport { .. } => {}
         }
     }
 
@@ -171,12 +189,13 @@ impl Session {
     fn deliver<M: Mail>(
         &mut self,
         to: &Handle<M>,
+        meta: Meta,
         frame: Frame<Upstream>,
         message: impl FnOnce(Frame<Upstream>, Credit) -> M + 'static,
         ctx: &mut WebsocketContext<Self>,
     ) {
         if let Some(credit) = self.budget.try_take(&frame) {
-            return self.post(to, message(frame, credit), ctx);
+            return self.post(to, meta, message(frame, credit), ctx);
         }
         self.link.waits_for_us(true);
         let to = to.clone();
@@ -184,14 +203,14 @@ impl Session {
             session.link.waits_for_us(false);
             // Replaced meanwhile: the node says it again in its newer session.
             if session.link.end().is_none() {
-                session.post(&to, message(frame, credit), ctx);
+                session.post(&to, meta, message(frame, credit), ctx);
             }
         }));
     }
 
     /// Into a controller's mailbox. While that is full this node is not read, and its own buffers fill.
-    fn post<M: Mail>(&mut self, to: &Handle<M>, message: M, ctx: &mut WebsocketContext<Self>) {
-        match to.try_post(Meta::new(SOURCE), message) {
+    fn post<M: Mail>(&mut self, to: &Handle<M>, meta: Meta, message: M, ctx: &mut WebsocketContext<Self>) {
+        match to.try_post(meta.clone(), message) {
             Ok(_) => {}
             Err(SendError::Full(message)) => {
                 self.link.waits_for_us(true);
@@ -203,7 +222,7 @@ impl Session {
                         // Replaced meanwhile: the node says it again in its newer session.
                         Some(_) if session.link.end().is_some() => {}
                         Some(room) => {
-                            room.send(Meta::new(SOURCE), message);
+                            room.send(meta, message);
                         }
                         None => session.end(End::ShuttingDown, ctx),
                     }
@@ -242,8 +261,9 @@ impl Session {
         so_far.extend_from_slice(&part);
         if last {
             let whole = self.fragments.take().unwrap_or_default();
+            let whole = whole.freeze();
             match std::str::from_utf8(&whole) {
-                Ok(text) => self.text(text, ctx),
+                Ok(text) => self.text(text, whole.clone(), ctx),
                 Err(_) => self.end(End::Protocol, ctx),
             }
         }
@@ -277,7 +297,8 @@ impl StreamHandler<Result<Message, ProtocolError>> for Session {
         }
         self.link.heard();
         match item {
-            Ok(Message::Text(text)) => self.text(&text, ctx),
+            // Shared, not copied.
+            Ok(Message::Text(text)) => self.text(&text, text.clone().into_bytes(), ctx),
             Ok(Message::Ping(payload)) => ctx.pong(&payload),
             Ok(Message::Pong(_) | Message::Nop) => {}
             Ok(Message::Binary(_)) => self.end(End::Binary, ctx),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
 use actor::{Lease, Work};
 use futures_util::{StreamExt as _, stream};
-use model::{DeviceId, NodeName};
+use model::{DeviceId, NodeName, Timestamp};
 use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Upstream};
 use wire::mqtt::payload::{MembershipDetail, MembershipUpdate, TwinUpdate};
 
@@ -23,7 +23,23 @@ struct Outcome {
     /// To be sent whatever the API server says.
     send: Vec<CloudHubMessage>,
     /// To be written, and the answers that may leave after that.
-    write: BTreeMap<DeviceId, (Pending, Vec<CloudHubMessage>)>,
+    write: BTreeMap<DeviceId, (Pending, Vec<Confirmed>)>,
+}
+
+/// A report that is confirmed once it is stored.
+struct Confirmed {
+    node: NodeName,
+    report: MsgId,
+    /// The messages at the edge that led to it; for the log.
+    cause: Vec<MsgId>,
+    answer: Frame<Downstream>,
+}
+
+impl Confirmed {
+    fn new(node: &NodeName, report: &Frame<Upstream>, now: Timestamp) -> Self {
+        let answer = report.confirm(MsgId::random(), now);
+        Self { node: node.clone(), report: report.id.clone(), cause: report.cause.clone(), answer }
+    }
 }
 
 /// How often the page's figures are brought up to date.
@@ -60,13 +76,14 @@ impl Handler<Lease<DeviceControllerMessage>> for DeviceController {
                     break;
                 }
             }
-            let write = |(device, (pending, answers)): (DeviceId, (Pending, Vec<CloudHubMessage>))| {
+            let write = |(device, (pending, answers)): (DeviceId, (Pending, Vec<Confirmed>))| {
                 let (hub, cluster, writer) = (&hub, &cluster, &writer);
                 async move {
-                    writer.write(cluster, &device, &pending).await.map_err(|error| (device, error))?;
-                    for answer in answers {
+                    writer.write(cluster, &device, &pending).await.map_err(|error| (device.clone(), error))?;
+                    for Confirmed { node, report, cause, answer } in answers {
+                        log::debug!(id:% = report, cause = listed(&cause).as_str(), node:% = node, device:% = device; "device status written");
                         // A mailbox that closes means that the process stops; the edge repeats.
-                        let _ = hub.send(answer).await;
+                        let _ = hub.send(CloudHubMessage::Answer { node, frame: answer }).await;
                     }
                     Ok(())
                 }
@@ -145,7 +162,7 @@ impl DeviceController {
                     let (pending, answers) = outcome.write.entry(device.clone()).or_insert_with(|| (Pending::new(taken.owner), Vec::new()));
                     pending.twins.extend(taken.twins);
                     pending.known = Some(taken.known);
-                    answers.push(CloudHubMessage::Answer { node: node.clone(), frame: frame.confirm(MsgId::random(), self.clock.now()) });
+                    answers.push(Confirmed::new(node, frame, self.clock.now()));
                 }
                 Err(refused) => self.refuse_report(node, frame, &refused, outcome),
             },
@@ -153,7 +170,7 @@ impl DeviceController {
                 Ok(owner) => {
                     let (pending, answers) = outcome.write.entry(device.clone()).or_insert_with(|| (Pending::new(owner), Vec::new()));
                     pending.state = Some(report.clone());
-                    answers.push(CloudHubMessage::Answer { node: node.clone(), frame: frame.confirm(MsgId::random(), self.clock.now()) });
+                    answers.push(Confirmed::new(node, frame, self.clock.now()));
                 }
                 Err(refused) => self.refuse_report(node, frame, &refused, outcome),
             },
@@ -200,4 +217,9 @@ impl DeviceController {
             outcome.send.push(CloudHubMessage::Send { node, key, frame: Frame::new(MsgId::random(), now, body) });
         }
     }
+}
+
+/// Ids for a line of the log.
+fn listed(ids: &[MsgId]) -> String {
+    ids.iter().map(MsgId::as_str).collect::<Vec<_>>().join(" ")
 }

@@ -1,6 +1,6 @@
 //! Everything that can make the device controller act.
 
-use actor::Mail;
+use actor::{Mail, brief};
 use model::NodeName;
 use wire::hub::{Frame, Upstream};
 
@@ -62,7 +62,7 @@ impl Mail for DeviceControllerMessage {
     fn describe(&self) -> String {
         let named = |name: &Option<String>| format!("{} {}", self.kind(), name.as_deref().unwrap_or("?"));
         match self {
-            Self::FromEdge { node, frame, .. } => format!("{} {} from {node}", frame.body.kind(), frame.id),
+            Self::FromEdge { node, frame, .. } => format!("{} from {node}, frame {}", frame.body.kind(), brief(frame.id.as_str())),
             Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
             Self::Device { change: Change::Listed(device) | Change::Applied(device) | Change::Deleted(device), .. } => named(&device.metadata.name),
             Self::Model { change: Change::Listed(model) | Change::Applied(model) | Change::Deleted(model), .. } => named(&model.metadata.name),

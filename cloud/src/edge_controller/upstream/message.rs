@@ -1,6 +1,6 @@
 //! Everything that can make the upstream half act.
 
-use actor::Mail;
+use actor::{Mail, brief};
 use model::NodeName;
 use wire::hub::{Frame, Upstream};
 
@@ -54,7 +54,7 @@ impl Mail for UpstreamMessage {
 
     fn describe(&self) -> String {
         match self {
-            Self::FromEdge { node, frame, .. } => format!("{} {} from {node}", frame.body.kind(), frame.id),
+            Self::FromEdge { node, frame, .. } => format!("{} from {node}, frame {}", frame.body.kind(), brief(frame.id.as_str())),
             Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
             Self::RenewDue => self.kind().to_owned(),
             Self::Renewed { renewed, failed } => format!("Renewed {} leases, {} failed", renewed.len(), failed.len()),

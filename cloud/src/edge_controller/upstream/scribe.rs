@@ -110,7 +110,10 @@ impl Scribe {
     async fn answer(&self, node: &NodeName, frame: &Frame<Upstream>, verdict: &Verdict) {
         let (id, now) = (MsgId::random(), self.clock.now());
         let answer = match verdict {
-            Verdict::Confirmed => frame.confirm(id, now),
+            Verdict::Confirmed => {
+                log::debug!(id:% = frame.id, cause:? = frame.cause, node = node.as_str(), kind = frame.body.kind(); "status written");
+                frame.confirm(id, now)
+            }
             Verdict::Refused(reason) => {
                 log::warn!(node = node.as_str(), kind = frame.body.kind(), reason = reason.as_str(); "message of a node refused");
                 frame.refusal(id, now, reason.as_str())
