@@ -23,6 +23,14 @@ pub fn post(port: u16, path: &str) -> Result<(u16, String), String> {
     ask(port, "POST", path, "X-Skep-Action: 1\r\nContent-Length: 0\r\n")
 }
 
+/// Status and body of `DELETE path`, as an administrator's program sends it.
+///
+/// # Errors
+/// The port does not answer, or not in HTTP.
+pub fn delete(port: u16, path: &str) -> Result<(u16, String), String> {
+    ask(port, "DELETE", path, "X-Skep-Action: 1\r\n")
+}
+
 fn ask(port: u16, method: &str, path: &str, headers: &str) -> Result<(u16, String), String> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;

@@ -6,8 +6,10 @@
 mod bad_input;
 mod cuts;
 mod edge;
+mod followed;
 mod layering;
 mod manifests;
+mod set_aside;
 mod setup;
 mod steps;
 mod world;
