@@ -145,6 +145,7 @@ impl Communication {
     }
 
     /// Gives a frame to EdgeHub; the message that carries it has its identity.
+    #[expect(clippy::result_large_err, reason = "a frame that finds no room is given back")]
     pub(super) fn send(&self, frame: Frame<Upstream>) -> Result<(), SendError<EdgeHubMessage>> {
         let meta = ids::meta_of(&frame, "communication");
         self.peers.edge_hub.try_post(meta, EdgeHubMessage::Send(frame)).map(drop)
