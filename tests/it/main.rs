@@ -9,6 +9,7 @@ mod edge;
 mod followed;
 mod layering;
 mod manifests;
+mod page;
 mod set_aside;
 mod setup;
 mod steps;
