@@ -150,7 +150,7 @@ fn quarantine(frame: Frame<'_>, scene: &Scene, kept: &[Kept]) -> Markup {
                     div.actions {
                         @if message.can_retry {
                             (form(frame, "retry", &message.id, &html! { button { "Let it in again" } }))
-                        } @else { small { "It was made inside the process and cannot enter again." } }
+                        } @else { small { "Its form from outside was not kept, so it cannot enter again." } }
                         details {
                             summary.button { "Drop it …" }
                             (form(frame, "drop", &message.id, &html! { button.grave { "Drop it for good" } }))
