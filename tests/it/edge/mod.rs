@@ -4,3 +4,4 @@ mod autonomy;
 mod daemon;
 mod membership;
 mod reload;
+mod status;
