@@ -23,6 +23,7 @@
 //! | [`figures`] | what `/metrics` and systemd are told |
 //! | `ids`, `quarantine` | identities of messages and frames; how one that was set aside enters again |
 //! | `backoff` | when to connect again |
+//! | [`last_batch`] | what the pages of the device actors show of their last batch |
 
 mod backoff;
 pub mod communication;
@@ -34,6 +35,7 @@ pub mod event_bus;
 pub mod figures;
 mod ids;
 pub mod join;
+pub mod last_batch;
 pub mod membership;
 pub mod meta_manager;
 mod quarantine;

@@ -47,7 +47,7 @@ impl Device {
         let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, membership, now), |_, _, _| None);
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
-        self.shared.took(handled);
+        self.last_batch.took(handled);
         if !effects.is_empty() {
             room.send(Meta::new("device"), CommunicationMessage::Effects(effects));
         }

@@ -23,7 +23,7 @@ use crate::communication::CommunicationMessage;
 use crate::membership::MembershipMessage;
 
 pub use message::DeviceMessage;
-pub use state::{Device, Shared, Snapshot};
+pub use state::{Device, Snapshot};
 
 /// Settings of Device.
 #[derive(Clone)]

@@ -1,12 +1,9 @@
 //! What Device knows, which is nothing but its peers.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
-
 use serde::Serialize;
 
 use super::{Config, Peers};
+use crate::last_batch::LastBatch;
 use crate::store::Store;
 
 /// The actor.
@@ -14,17 +11,7 @@ pub struct Device {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) peers: Peers,
-    pub(super) shared: Shared,
-}
-
-/// What outlives an incarnation of Device: what the page shows. Made once, cloned into each incarnation.
-#[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<AtomicU64>);
-
-impl Shared {
-    pub(super) fn took(&self, messages: usize) {
-        self.0.store(messages as u64, Relaxed);
-    }
+    pub(super) last_batch: LastBatch,
 }
 
 /// What Device knows.
@@ -42,22 +29,22 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// As it is now, by the last count of the store.
-    pub fn of(shared: &Shared, store: &Store) -> Self {
+    pub fn of(last: &LastBatch, store: &Store) -> Self {
         let counts = store.counts();
-        Self { devices: counts.devices, online: counts.online, attributes: counts.attributes, last_batch: shared.0.load(Relaxed) }
+        Self { devices: counts.devices, online: counts.online, attributes: counts.attributes, last_batch: last.messages() }
     }
 }
 
 impl Device {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        Self { config, store, peers, shared: Shared::default() }
+        Self { config, store, peers, last_batch: LastBatch::default() }
     }
 
     /// The same, seen on the page.
     #[must_use]
-    pub fn publishing(mut self, shared: Shared) -> Self {
-        self.shared = shared;
+    pub fn publishing(mut self, last_batch: LastBatch) -> Self {
+        self.last_batch = last_batch;
         self
     }
 }

@@ -59,7 +59,7 @@ impl Membership {
         );
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
-        self.shared.took(handled);
+        self.last_batch.took(handled);
         if !effects.is_empty() {
             room.send(Meta::new("membership"), CommunicationMessage::Effects(effects));
         }

@@ -29,7 +29,7 @@ use crate::communication::CommunicationMessage;
 
 pub(crate) use attributes::{tell_attributes, write_attributes};
 pub use message::MembershipMessage;
-pub use state::{Membership, Shared, Snapshot};
+pub use state::{Membership, Snapshot};
 
 /// Settings of Membership.
 #[derive(Clone)]

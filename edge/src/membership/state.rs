@@ -1,9 +1,6 @@
 //! What Membership writes, and what is said of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 use actor::MsgId;
 use model::membership::{AttributeOrigin, Plan, merge_attributes};
@@ -15,6 +12,7 @@ use wire::mqtt::payload::answer;
 use super::attributes::{tell_attributes, write_attributes};
 use super::{Config, Peers};
 use crate::communication::Effect;
+use crate::last_batch::LastBatch;
 use crate::store::device::Incarnation;
 use crate::store::{Store, StoreError, Tx, device};
 use crate::twin::{Working, fresh_event_id, tell_change};
@@ -24,17 +22,7 @@ pub struct Membership {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) peers: Peers,
-    pub(super) shared: Shared,
-}
-
-/// What outlives an incarnation of Membership: what the page shows. Made once, cloned into each incarnation.
-#[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<AtomicU64>);
-
-impl Shared {
-    pub(super) fn took(&self, messages: usize) {
-        self.0.store(messages as u64, Relaxed);
-    }
+    pub(super) last_batch: LastBatch,
 }
 
 /// What Membership knows.
@@ -48,21 +36,21 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// As it is now, by the last count of the store.
-    pub fn of(shared: &Shared, store: &Store) -> Self {
-        Self { devices: store.counts().devices, last_batch: shared.0.load(Relaxed) }
+    pub fn of(last: &LastBatch, store: &Store) -> Self {
+        Self { devices: store.counts().devices, last_batch: last.messages() }
     }
 }
 
 impl Membership {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        Self { config, store, peers, shared: Shared::default() }
+        Self { config, store, peers, last_batch: LastBatch::default() }
     }
 
     /// The same, seen on the page.
     #[must_use]
-    pub fn publishing(mut self, shared: Shared) -> Self {
-        self.shared = shared;
+    pub fn publishing(mut self, last_batch: LastBatch) -> Self {
+        self.last_batch = last_batch;
         self
     }
 }

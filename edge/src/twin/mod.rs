@@ -26,7 +26,7 @@ use crate::communication::CommunicationMessage;
 use crate::membership::MembershipMessage;
 
 pub use message::TwinMessage;
-pub use state::{Shared, Snapshot, Twin};
+pub use state::{Snapshot, Twin};
 // Membership writes its devices' twins itself; Device and Communication name their events the same way.
 pub(crate) use state::{Working, fresh_event_id, tell_change};
 

@@ -1,9 +1,6 @@
 //! What Twin works on, and what is said of it. No input or output but the table functions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 use actor::MsgId;
 use model::twin::{Outcome, TwinError};
@@ -14,6 +11,7 @@ use wire::mqtt::payload::answer;
 
 use super::{Config, Peers};
 use crate::communication::Effect;
+use crate::last_batch::LastBatch;
 use crate::store::device::Incarnation;
 use crate::store::{Read, Store, StoreError, Tx, device, pending_report, twin};
 
@@ -22,17 +20,7 @@ pub struct Twin {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) peers: Peers,
-    pub(super) shared: Shared,
-}
-
-/// What outlives an incarnation of Twin: what the page shows. Made once, cloned into each incarnation.
-#[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<AtomicU64>);
-
-impl Shared {
-    pub(super) fn took(&self, messages: usize) {
-        self.0.store(messages as u64, Relaxed);
-    }
+    pub(super) last_batch: LastBatch,
 }
 
 /// What Twin knows.
@@ -48,22 +36,22 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// As it is now, by the last count of the store.
-    pub fn of(shared: &Shared, store: &Store) -> Self {
+    pub fn of(last: &LastBatch, store: &Store) -> Self {
         let counts = store.counts();
-        Self { devices: counts.devices, properties: counts.properties, last_batch: shared.0.load(Relaxed) }
+        Self { devices: counts.devices, properties: counts.properties, last_batch: last.messages() }
     }
 }
 
 impl Twin {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        Self { config, store, peers, shared: Shared::default() }
+        Self { config, store, peers, last_batch: LastBatch::default() }
     }
 
     /// The same, seen on the page.
     #[must_use]
-    pub fn publishing(mut self, shared: Shared) -> Self {
-        self.shared = shared;
+    pub fn publishing(mut self, last_batch: LastBatch) -> Self {
+        self.last_batch = last_batch;
         self
     }
 }

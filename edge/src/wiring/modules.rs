@@ -10,6 +10,7 @@ use super::mail::Mailboxes;
 use crate::communication::{self, Communication};
 use crate::config::{EdgeConfig, Module};
 use crate::device::{self, Device};
+use crate::last_batch::LastBatch;
 use crate::membership::{self, Membership};
 use crate::meta_manager::{self, MetaManager};
 use crate::store::Store;
@@ -23,9 +24,9 @@ const BATCH: usize = 512;
 #[derive(Clone, Default)]
 pub struct Shared {
     pub communication: communication::Shared,
-    pub membership: membership::Shared,
-    pub twin: twin::Shared,
-    pub device: device::Shared,
+    pub membership: LastBatch,
+    pub twin: LastBatch,
+    pub device: LastBatch,
     pub meta_manager: meta_manager::Shared,
 }
 
