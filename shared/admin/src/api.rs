@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header;
-use actix_web::web::{self, Data, Json, Path, Query};
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
+use actix_web::web::{self, Bytes, Data};
+use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, Route};
 use actor::Drill;
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,8 @@ use crate::metrics;
 use crate::server::{Shared, refused};
 use crate::view::{HealthView, Kept, Status};
 
-/// Longest body of a call, in bytes.
-pub(crate) const JSON_BYTES_MAX: usize = 1024;
+/// Longest body of a call or a form, in bytes.
+pub(crate) const BODY_BYTES_MAX: usize = 4096;
 
 const OPENAPI: &str = include_str!("openapi.json");
 
@@ -32,28 +32,65 @@ struct Success {
     done: String,
 }
 
+/// What answers a `GET`.
+pub(crate) type Read = fn(&Data<Shared>, &HttpRequest) -> HttpResponse;
+/// What reads an action out of a call.
+type Parse = fn(&HttpRequest, &[u8]) -> Result<Action, ActionError>;
+
+/// A route that reads. All are one type: actix-web would compile its whole path through extractors and futures again
+/// for each handler, 3.5 KB a piece.
+pub(crate) fn reads(read: Read) -> Route {
+    web::get().to(move |shared: Data<Shared>, request: HttpRequest| std::future::ready(read(&shared, &request)))
+}
+
+/// A route that changes something, by its method.
+fn changes(route: Route, parse: Parse) -> Route {
+    route.to(move |shared: Data<Shared>, request: HttpRequest, body: Result<Bytes, Error>| async move {
+        if let Err(refusal) = check_action_header(&request) {
+            return refused(refusal);
+        }
+        let body = match body {
+            Ok(body) => body,
+            Err(why) => return error(why.as_response_error().status_code(), &why.to_string()),
+        };
+        let done = match parse(&request, &body) {
+            Ok(action) => act(&shared, action).await,
+            Err(why) => Err(why),
+        };
+        match done {
+            Ok(done) => HttpResponse::Ok().json(Success { actor: done.actor, done: done.what }),
+            Err(why) => error(why.status(), &why.to_string()),
+        }
+    })
+}
+
 /// Every path of the API, and `/metrics` and the health endpoints beside it.
 pub(crate) fn routes(app: &mut web::ServiceConfig) {
-    app.route("/api/status", web::get().to(status))
-        .route("/api/health", web::get().to(health))
-        .route("/api/supervisors", web::get().to(supervisors))
-        .route("/api/actors", web::get().to(actors))
-        .route("/api/actors/{name}", web::get().to(one_actor))
-        .route("/api/actors/{name}/restart", web::post().to(restart))
-        .route("/api/events", web::get().to(events))
-        .route("/api/stream", web::get().to(crate::stream::stream))
-        .route("/api/quarantine", web::get().to(quarantine))
-        .route("/api/quarantine/{id}", web::delete().to(drop_message))
-        .route("/api/quarantine/{id}/retry", web::post().to(retry))
-        .service(web::resource("/api/log-level").route(web::get().to(log_level)).route(web::put().to(set_log_level)))
-        .route("/api/openapi.json", web::get().to(openapi))
-        .route("/metrics", web::get().to(metrics_text))
-        .route("/debug/actors/{name}/panic", web::post().to(drill_panic))
-        .route("/debug/actors/{name}/hang", web::post().to(drill_hang))
-        .route("/debug/actors/{name}/slow", web::post().to(drill_slow));
-    for (path, probe) in [("/healthz", Probe::Health), ("/livez", Probe::Live), ("/readyz", Probe::Ready)] {
-        app.route(path, web::get().to(move |shared, request| probed(probe, shared, request)));
-        app.route(&format!("{path}/{{check}}"), web::get().to(move |shared, request, check| one_check(probe, shared, request, check)));
+    app.route("/api/status", reads(status))
+        .route("/api/health", reads(health))
+        .route("/api/supervisors", reads(supervisors))
+        .route("/api/actors", reads(actors))
+        .route("/api/actors/{name}", reads(one_actor))
+        .route("/api/actors/{name}/restart", changes(web::post(), |request, _| Ok(Action::Restart(segment(request)?))))
+        .route("/api/events", reads(events))
+        .route("/api/stream", reads(crate::stream::stream))
+        .route("/api/quarantine", reads(quarantine))
+        .route("/api/quarantine/{id}", changes(web::delete(), |request, _| Ok(Action::Drop(actions::message_id(&segment(request)?)?))))
+        .route("/api/quarantine/{id}/retry", changes(web::post(), |request, _| Ok(Action::Retry(actions::message_id(&segment(request)?)?))))
+        .service(web::resource("/api/log-level").route(reads(log_level)).route(changes(web::put(), set_log_level)))
+        .route("/api/openapi.json", reads(openapi))
+        .route("/metrics", reads(metrics_text))
+        .route("/debug/actors/{name}/panic", changes(web::post(), drill_panic))
+        .route("/debug/actors/{name}/hang", changes(web::post(), drill_hang))
+        .route("/debug/actors/{name}/slow", changes(web::post(), drill_slow));
+    let probes: [(&str, Read, Read); 3] = [
+        ("/healthz", |shared, request| probed(Probe::Health, shared, request), |shared, request| one_check(Probe::Health, shared, request)),
+        ("/livez", |shared, request| probed(Probe::Live, shared, request), |shared, request| one_check(Probe::Live, shared, request)),
+        ("/readyz", |shared, request| probed(Probe::Ready, shared, request), |shared, request| one_check(Probe::Ready, shared, request)),
+    ];
+    for (path, all, one) in probes {
+        app.route(path, reads(all));
+        app.route(&format!("{path}/{{check}}"), reads(one));
     }
 }
 
@@ -62,51 +99,68 @@ pub(crate) fn error(status: StatusCode, sentence: &str) -> HttpResponse {
     HttpResponse::build(status).json(Failure { error: sentence })
 }
 
-async fn status(shared: Data<Shared>) -> HttpResponse {
+/// The variable segment of a path, decoded.
+pub(crate) fn segment(request: &HttpRequest) -> Result<String, ActionError> {
+    request.match_info().load().map_err(|_| ActionError::Malformed("the path is not UTF-8".to_owned()))
+}
+
+/// The pairs of a query or a form, decoded.
+pub(crate) fn pairs(text: &str) -> Vec<(String, String)> {
+    web::Query::from_query(text).map(web::Query::into_inner).unwrap_or_default()
+}
+
+/// The one number that a query may have, under its name.
+fn number<T: std::str::FromStr>(request: &HttpRequest, name: &str) -> Result<Option<T>, ActionError> {
+    match pairs(request.query_string()).as_slice() {
+        [] if request.query_string().is_empty() => Ok(None),
+        [(key, value)] if key == name => value.parse().map(Some).map_err(|_| ActionError::Malformed(format!("`{name}` needs a whole number"))),
+        _ => Err(ActionError::Malformed(format!("the only parameter here is `{name}`, once"))),
+    }
+}
+
+fn status(shared: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(Status::of(&shared.config.title, &shared.registry))
 }
 
-async fn health(shared: Data<Shared>) -> HttpResponse {
+fn health(shared: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(HealthView::from(shared.registry.health()))
 }
 
-async fn supervisors(shared: Data<Shared>) -> HttpResponse {
+fn supervisors(shared: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(shared.registry.trees())
 }
 
-async fn actors(shared: Data<Shared>) -> HttpResponse {
+fn actors(shared: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(shared.registry.views())
 }
 
-async fn one_actor(shared: Data<Shared>, name: Path<String>) -> HttpResponse {
-    match shared.details(&name) {
+fn one_actor(shared: &Data<Shared>, request: &HttpRequest) -> HttpResponse {
+    match segment(request).ok().and_then(|name| shared.details(&name)) {
         Some(details) => HttpResponse::Ok().json(details),
         None => error(StatusCode::NOT_FOUND, "no actor of this name: see /api/actors"),
     }
 }
 
-#[derive(Deserialize)]
-struct After {
-    #[serde(default)]
-    after: u64,
-}
-
-async fn events(shared: Data<Shared>, after: Query<After>) -> HttpResponse {
+fn events(shared: &Data<Shared>, request: &HttpRequest) -> HttpResponse {
+    let after = match number(request, "after") {
+        Ok(after) => after.unwrap_or(0_u64),
+        Err(why) => return error(why.status(), &why.to_string()),
+    };
     let mut events = shared.registry.events();
-    events.retain(|event| event.seq > after.after);
+    events.retain(|event| event.seq > after);
     HttpResponse::Ok().json(events)
 }
 
-async fn quarantine(shared: Data<Shared>) -> HttpResponse {
+fn quarantine(shared: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     let kept: Vec<Kept> = shared.registry.quarantine().list().into_iter().map(Kept::from).collect();
     HttpResponse::Ok().json(kept)
 }
 
-async fn openapi() -> HttpResponse {
+fn openapi(_: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     HttpResponse::Ok().content_type(header::ContentType::json()).body(OPENAPI)
 }
 
-async fn metrics_text(shared: Data<Shared>) -> HttpResponse {
+fn metrics_text(shared: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     let histogram = |name: &str| shared.details(name).map(|details| details.histogram).unwrap_or_default();
     let text = metrics::render(shared.config.prefix, &shared.registry, &shared.extra_figures(), histogram);
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text)
@@ -114,89 +168,46 @@ async fn metrics_text(shared: Data<Shared>) -> HttpResponse {
 
 // ---- what changes something ------------------------------------------------------------------------------------------
 
-async fn done(shared: &Shared, request: &HttpRequest, action: Result<Action, ActionError>) -> HttpResponse {
-    if let Err(refusal) = check_action_header(request) {
-        return refused(refusal);
-    }
-    let done = match action {
-        Ok(action) => act(shared, action).await,
-        Err(why) => Err(why),
-    };
-    match done {
-        Ok(done) => HttpResponse::Ok().json(Success { actor: done.actor, done: done.what }),
-        Err(why) => error(why.status(), &why.to_string()),
-    }
-}
-
-async fn restart(shared: Data<Shared>, request: HttpRequest, name: Path<String>) -> HttpResponse {
-    done(&shared, &request, Ok(Action::Restart(name.into_inner()))).await
-}
-
-async fn retry(shared: Data<Shared>, request: HttpRequest, id: Path<String>) -> HttpResponse {
-    done(&shared, &request, actions::message_id(&id).map(Action::Retry)).await
-}
-
-async fn drop_message(shared: Data<Shared>, request: HttpRequest, id: Path<String>) -> HttpResponse {
-    done(&shared, &request, actions::message_id(&id).map(Action::Drop)).await
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogLevel {
     filter: String,
 }
 
-async fn log_level(shared: Data<Shared>) -> HttpResponse {
+fn log_level(shared: &Data<Shared>, _: &HttpRequest) -> HttpResponse {
     match shared.log_filter() {
         Some(filter) => HttpResponse::Ok().json(LogLevel { filter }),
         None => error(StatusCode::NOT_FOUND, &ActionError::NoLog.to_string()),
     }
 }
 
-async fn set_log_level(shared: Data<Shared>, request: HttpRequest, level: Json<LogLevel>) -> HttpResponse {
-    done(&shared, &request, Ok(Action::LogLevel(level.into_inner().filter))).await
+fn set_log_level(request: &HttpRequest, body: &[u8]) -> Result<Action, ActionError> {
+    if request.content_type() != "application/json" {
+        return Err(ActionError::Malformed("the body is JSON: say so with `Content-Type: application/json`".to_owned()));
+    }
+    let level: LogLevel = serde_json::from_slice(body).map_err(|why| ActionError::Malformed(why.to_string()))?;
+    Ok(Action::LogLevel(level.filter))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Panic {
-    #[serde(rename = "in-hand")]
-    in_hand: Option<u32>,
+fn drill_panic(request: &HttpRequest, _: &[u8]) -> Result<Action, ActionError> {
+    let drill = number(request, "in-hand")?.map_or(Drill::Panic, Drill::PanicInHand);
+    Ok(Action::Drill(segment(request)?, drill))
 }
 
-async fn drill_panic(shared: Data<Shared>, request: HttpRequest, name: Path<String>, how: Query<Panic>) -> HttpResponse {
-    let drill = how.in_hand.map_or(Drill::Panic, Drill::PanicInHand);
-    done(&shared, &request, Ok(Action::Drill(name.into_inner(), drill))).await
+fn drill_hang(request: &HttpRequest, _: &[u8]) -> Result<Action, ActionError> {
+    let seconds: u32 = number(request, "for")?.ok_or_else(|| ActionError::Malformed("for how many seconds? `?for=150`".to_owned()))?;
+    Ok(Action::Drill(segment(request)?, Drill::Hang(Duration::from_secs(seconds.into()))))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Hang {
-    /// Seconds.
-    r#for: u32,
-}
-
-async fn drill_hang(shared: Data<Shared>, request: HttpRequest, name: Path<String>, how: Query<Hang>) -> HttpResponse {
-    let drill = Drill::Hang(Duration::from_secs(how.r#for.into()));
-    done(&shared, &request, Ok(Action::Drill(name.into_inner(), drill))).await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Slow {
-    /// Milliseconds.
-    by: u32,
-}
-
-async fn drill_slow(shared: Data<Shared>, request: HttpRequest, name: Path<String>, how: Query<Slow>) -> HttpResponse {
-    let drill = Drill::Slow(Duration::from_millis(how.by.into()));
-    done(&shared, &request, Ok(Action::Drill(name.into_inner(), drill))).await
+fn drill_slow(request: &HttpRequest, _: &[u8]) -> Result<Action, ActionError> {
+    let ms: u32 = number(request, "by")?.ok_or_else(|| ActionError::Malformed("by how many milliseconds? `?by=100`".to_owned()))?;
+    Ok(Action::Drill(segment(request)?, Drill::Slow(Duration::from_millis(ms.into()))))
 }
 
 // ---- health ----------------------------------------------------------------------------------------------------------
 
-async fn probed(probe: Probe, shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
-    let pairs = Query::<Vec<(String, String)>>::from_query(request.query_string()).map(Query::into_inner).unwrap_or_default();
+fn probed(probe: Probe, shared: &Shared, request: &HttpRequest) -> HttpResponse {
+    let pairs = pairs(request.query_string());
     let asked = Asked {
         verbose: pairs.iter().any(|(key, _)| key == "verbose"),
         exclude: pairs.into_iter().filter(|(key, _)| key == "exclude").map(|(_, name)| name).collect(),
@@ -206,10 +217,9 @@ async fn probed(probe: Probe, shared: Data<Shared>, request: HttpRequest) -> Htt
     HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
 }
 
-async fn one_check(probe: Probe, shared: Data<Shared>, request: HttpRequest, check: Path<String>) -> HttpResponse {
+fn one_check(probe: Probe, shared: &Shared, request: &HttpRequest) -> HttpResponse {
     let reasons = request.extensions().contains::<Admitted>();
-    match health::report_one(&shared.findings(probe), &check, reasons) {
-        Some((status, text)) => HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text),
-        None => HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body("no check of this name: add ?verbose to see them\n"),
-    }
+    let found = segment(request).ok().and_then(|check| health::report_one(&shared.findings(probe), &check, reasons));
+    let (status, text) = found.unwrap_or_else(|| (StatusCode::NOT_FOUND, "no check of this name: add ?verbose to see them\n".to_owned()));
+    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
 }

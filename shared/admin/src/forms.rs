@@ -3,57 +3,73 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header;
-use actix_web::web::{Data, Form, Path, Query};
+use actix_web::web::{self, Bytes, Data};
+use actix_web::{Error, HttpRequest, HttpResponse};
 use actor::{Drill, EventKind};
-use serde::Deserialize;
 
 use crate::actions::{self, Action, ActionError, act};
+use crate::api::{pairs, reads, segment};
 use crate::page::{self, Scene, encoded};
 use crate::server::Shared;
 
-/// Longest body of a form, in bytes.
-pub(crate) const FORM_BYTES_MAX: usize = 4096;
-
-/// Which event of the diary the page should name; only what the diary has can be shown.
-#[derive(Deserialize)]
-pub(crate) struct Shown {
-    did: Option<u64>,
+/// The pages, and where their forms go.
+pub(crate) fn routes(app: &mut web::ServiceConfig) {
+    app.route("/", reads(index)).route("/actors/{name}", reads(one_actor)).route("/act", web::post().to(submit));
 }
 
-/// `GET /`
-pub(crate) async fn index(shared: Data<Shared>, shown: Query<Shown>) -> HttpResponse {
-    let scene = Scene::of(&shared.registry);
-    let (notice, filter) = (notice(&shared, shown.did), shared.log_filter());
-    html(HttpResponse::Ok().body(page::overview(shared.frame(notice.as_deref(), filter.as_deref()), &scene)))
+fn index(shared: &Data<Shared>, request: &HttpRequest) -> HttpResponse {
+    let (notice, filter) = (notice(shared, request), shared.log_filter());
+    html(HttpResponse::Ok().body(page::overview(shared.frame(notice.as_deref(), filter.as_deref()), &Scene::of(&shared.registry))))
 }
 
-/// `GET /actors/{name}`
-pub(crate) async fn one_actor(shared: Data<Shared>, name: Path<String>, shown: Query<Shown>) -> HttpResponse {
-    let (notice, filter) = (notice(&shared, shown.did), shared.log_filter());
+fn one_actor(shared: &Data<Shared>, request: &HttpRequest) -> HttpResponse {
+    let (notice, filter) = (notice(shared, request), shared.log_filter());
     let frame = shared.frame(notice.as_deref(), filter.as_deref());
-    match shared.extra(&name).and_then(|extra| page::one_actor(frame, &Scene::of(&shared.registry), &name, &extra)) {
+    let text = segment(request)
+        .ok()
+        .and_then(|name| shared.extra(&name).and_then(|extra| page::one_actor(frame, &Scene::of(&shared.registry), &name, &extra)));
+    match text {
         Some(text) => html(HttpResponse::Ok().body(text)),
         None => html(HttpResponse::NotFound().body(page::sentence(frame, "No actor of this name is there."))),
     }
 }
 
 /// A form of ours.
-#[derive(Deserialize)]
-pub(crate) struct Sent {
-    #[serde(default)]
+#[derive(Default)]
+struct Sent {
     token: String,
     act: String,
-    #[serde(default)]
     of: String,
-    #[serde(default)]
     value: String,
 }
 
+impl Sent {
+    /// Not by actix-web's own extractor: it brings the tables of every legacy character set, 200 KB.
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut sent = Self::default();
+        for (key, value) in pairs(std::str::from_utf8(body).ok()?) {
+            match key.as_str() {
+                "token" => sent.token = value,
+                "act" => sent.act = value,
+                "of" => sent.of = value,
+                "value" => sent.value = value,
+                _ => return None,
+            }
+        }
+        Some(sent)
+    }
+}
+
 /// `POST /act`
-pub(crate) async fn submit(shared: Data<Shared>, sent: Form<Sent>) -> HttpResponse {
-    let sent = sent.into_inner();
+async fn submit(shared: Data<Shared>, body: Result<Bytes, Error>) -> HttpResponse {
+    let sent = match body {
+        Ok(body) => Sent::read(&body).unwrap_or_default(),
+        Err(why) => {
+            let said = page::sentence(shared.frame(None, None), &format!("Not done: {why}."));
+            return html(HttpResponse::build(why.as_response_error().status_code()).body(said));
+        }
+    };
     if !shared.gate.is_form_token(&sent.token) {
         let why = "This form is from before the last start of the daemon, or from elsewhere: go back, reload the page, and try again.";
         return html(HttpResponse::Forbidden().body(page::sentence(shared.frame(None, None), why)));
@@ -94,8 +110,9 @@ fn action(sent: Sent) -> Result<Action, ActionError> {
     })
 }
 
-fn notice(shared: &Shared, did: Option<u64>) -> Option<String> {
-    let did = did?;
+/// What the event of the diary says that `?did=` names; only what the diary has can be shown.
+fn notice(shared: &Shared, request: &HttpRequest) -> Option<String> {
+    let did: u64 = pairs(request.query_string()).into_iter().find(|(key, _)| key == "did")?.1.parse().ok()?;
     let event = shared.registry.events().into_iter().find(|event| event.seq == did && event.kind == EventKind::Operator)?;
     Some(format!("Done. {}: {}.", event.actor, event.text))
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
-use actix_web::error::{InternalError, ResponseError as _};
 use actix_web::guard;
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::{DefaultHeaders, Next, from_fn};
@@ -185,25 +184,10 @@ impl Bound {
 }
 
 fn own_routes(app: &mut web::ServiceConfig) {
-    let json =
-        web::JsonConfig::default().limit(api::JSON_BYTES_MAX).error_handler(|why, _| malformed(why.error_response().status(), &why.to_string()));
-    let form =
-        web::FormConfig::default().limit(forms::FORM_BYTES_MAX).error_handler(|why, _| malformed(why.error_response().status(), &why.to_string()));
-    let query = web::QueryConfig::default().error_handler(|why, _| malformed(why.error_response().status(), &why.to_string()));
-    let path = web::PathConfig::default().error_handler(|why, _| malformed(why.error_response().status(), &why.to_string()));
-    app.app_data(json)
-        .app_data(form)
-        .app_data(query)
-        .app_data(path)
-        .route("/", web::get().to(forms::index))
-        .route("/actors/{name}", web::get().to(forms::one_actor))
-        .route("/act", web::post().to(forms::submit))
+    app.app_data(web::PayloadConfig::new(api::BODY_BYTES_MAX))
+        .configure(forms::routes)
         .configure(api::routes)
-        .default_service(web::to(|| async { api::error(StatusCode::NOT_FOUND, "nothing is here: see / and /api/openapi.json") }));
-}
-
-fn malformed(status: StatusCode, why: &str) -> Error {
-    InternalError::from_response("malformed", api::error(status, why)).into()
+        .default_service(web::to(|| std::future::ready(api::error(StatusCode::NOT_FOUND, "nothing is here: see / and /api/openapi.json"))));
 }
 
 fn headers() -> DefaultHeaders {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::rt::task::JoinHandle;
-use actix_web::web::{Bytes, Data, Query};
-use actix_web::{HttpResponse, rt};
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse, rt};
 use futures_util::stream::unfold;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -46,18 +46,14 @@ impl State {
     }
 }
 
-#[derive(serde::Deserialize)]
-pub(crate) struct Wanted {
-    actor: Option<String>,
-}
-
 /// `GET /api/stream`, `GET /api/stream?actor=<name>`
-pub(crate) async fn stream(shared: Data<Shared>, wanted: Query<Wanted>) -> HttpResponse {
-    let topic = wanted.into_inner().actor.map_or(Topic::Overview, Topic::Actor);
-    let Some(first) = render(&shared, &topic) else {
+pub(crate) fn stream(shared: &Data<Shared>, request: &HttpRequest) -> HttpResponse {
+    let actor = crate::api::pairs(request.query_string()).into_iter().find(|(key, _)| key == "actor");
+    let topic = actor.map_or(Topic::Overview, |(_, name)| Topic::Actor(name));
+    let Some(first) = render(shared, &topic) else {
         return crate::api::error(actix_web::http::StatusCode::NOT_FOUND, "no actor of this name: see /api/actors");
     };
-    let Some(watching) = join(&shared, topic, first) else {
+    let Some(watching) = join(shared, topic, first) else {
         return HttpResponse::ServiceUnavailable()
             .insert_header(("Retry-After", "5"))
             .json(crate::api::Failure { error: "16 browsers watch already: close one of them" });

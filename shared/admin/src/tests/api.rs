@@ -93,6 +93,7 @@ fn every_documented_call_answers_as_documented_and_nothing_else_is_served() {
         let typed = format!("{ACT}Content-Type: application/json\r\n");
         call("PUT", "/api/log-level", "/api/log-level", &typed, r#"{"filter":"debug"}"#, 200);
         call("PUT", "/api/log-level", "/api/log-level", &typed, r#"{"filter":"loud"}"#, 400);
+        call("PUT", "/api/log-level", "/api/log-level", &typed, &"x".repeat(5000), 413);
         call("PUT", "/api/log-level", "/api/log-level", &format!("{typed}Origin: http://evil.example\r\n"), r#"{"filter":"debug"}"#, 403);
         call("POST", "/debug/actors/{name}/slow", "/debug/actors/twin/slow?by=0", ACT, "", 200);
         call("POST", "/debug/actors/{name}/hang", "/debug/actors/twin/hang?for=0", ACT, "", 200);
