@@ -34,6 +34,7 @@ pub struct World {
     pub cluster: Cluster,
     pub hub: Probe<CloudHubMessage>,
     pub downstream: Handle<DownstreamMessage>,
+    known: downstream::Shared,
     pub upstream: Handle<UpstreamMessage>,
     pub devices: Handle<DeviceControllerMessage>,
     pub running: Running,
@@ -76,11 +77,15 @@ impl World {
         let hub = Probe::new("cloud_hub", 4096);
         let (downstream, upstream, devices) = (mailbox("downstream", 256), mailbox("upstream", 256), mailbox("device_controller", 256));
         let clock = Arc::new(SystemClock);
+        let known = downstream::Shared::default();
         let running = Supervisor::new("test", Policy::default())
             .child(ChildSpec::new(&downstream, {
-                let (peers, kube, clock) =
-                    (downstream::Peers { downstream: downstream.clone(), cloud_hub: hub.handle() }, kube.clone(), clock.clone());
-                move || Downstream::new(downstream::Config::default(), peers.clone(), Cluster::connect(&kube).unwrap(), clock.clone())
+                let peers = downstream::Peers { downstream: downstream.clone(), cloud_hub: hub.handle() };
+                let (kube, clock, known) = (kube.clone(), clock.clone(), known.clone());
+                move || {
+                    Downstream::new(downstream::Config::default(), peers.clone(), Cluster::connect(&kube).unwrap(), clock.clone())
+                        .publishing(known.clone())
+                }
             }))
             .child(
                 ChildSpec::new(&upstream, {
@@ -102,7 +107,7 @@ impl World {
             )
             .start(|why| panic!("{why}"));
         let cluster = Cluster::connect(&kube).unwrap();
-        Self { dir, address: api.addr, api: Some(api), cluster, hub, downstream, upstream, devices, running }
+        Self { dir, address: api.addr, api: Some(api), cluster, hub, downstream, known, upstream, devices, running }
     }
 
     /// The API server goes away.
@@ -140,6 +145,20 @@ impl World {
                 return found;
             }
             assert!(Instant::now() < deadline, "not so in time: {found}");
+            actor::testing::breathe().await;
+        }
+    }
+
+    /// Waits until Downstream has seen so many objects of a kind. Each kind has a watch of its own, so what is created first
+    /// need not be seen first.
+    pub async fn seen(&self, kind: &str, count: usize) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let known = self.known.get();
+            if known.objects.get(kind) == Some(&count) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{count} of {kind} not seen in time: {known:?}");
             actor::testing::breathe().await;
         }
     }

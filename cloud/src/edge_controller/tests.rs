@@ -58,6 +58,8 @@ impl World {
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tok", "namespace": "default"}, "data": {"k": "dg=="}}),
         )
         .await;
+        self.seen("configmap", 1).await;
+        self.seen("secret", 1).await;
     }
 }
 

@@ -8,7 +8,8 @@
 //! | CloudHub | [`DownstreamMessage::NodeDisconnected`] | – |
 //! | Upstream | [`DownstreamMessage::MayRead`] | the answer |
 //!
-//! Invariant: a ConfigMap or Secret that a pod needs goes out before the pod.
+//! Invariant: a ConfigMap or Secret that a pod needs and that was seen goes out before the pod. (Each kind has a watch of its
+//! own: one that was created just before its pod may be seen after it, and is sent then.)
 //! Invariant: a node is sent nothing that none of its pods names.
 //! Invariant: the state can be lost at any time; the watches of the next incarnation list everything again.
 

@@ -63,6 +63,10 @@ impl Shared {
     pub(super) fn set(&self, known: Known) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
+
+    pub(crate) fn get(&self) -> Known {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What Downstream knows.
@@ -78,7 +82,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// As it is now.
     pub fn of(shared: &Shared, api: &Standing) -> Self {
-        Self { known: shared.0.lock().unwrap_or_else(PoisonError::into_inner).clone(), api: api.snapshot() }
+        Self { known: shared.get(), api: api.snapshot() }
     }
 }
 
