@@ -15,6 +15,7 @@
 //!
 //! | the rest | is |
 //! |---|---|
+//! | [`daemon`] | the command `run`: configuration, log, exit code |
 //! | [`wiring`] | the one place where mailboxes meet: capacities, peers, start order, orderly stop |
 //! | [`store`] | SQLite: the only place that knows Diesel |
 //! | [`config`] | the settings, checked before anything is opened |
@@ -28,6 +29,7 @@
 mod backoff;
 pub mod communication;
 pub mod config;
+pub mod daemon;
 pub mod device;
 pub mod edge_hub;
 pub mod edged;

@@ -1,4 +1,4 @@
-//! `skep-edge`: reads arguments and configuration, sets up the log, runs, and ends with a stated exit code.
+//! `skep-edge`: reads the arguments and carries out the command; each ends with a stated exit code.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +7,8 @@ use actor::chain;
 use admin::exit::{self, Exit};
 use admin::status::{Call, Options, Output};
 use clap::{Parser, Subcommand};
-use skep_edge::config::{DEFAULT_YAML, EdgeConfig, Log};
+use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
+use skep_edge::daemon::{self, end, log_at};
 use skep_edge::join::{JoinArgs, join};
 
 #[derive(Parser)]
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Run { config, data_dir } => run(config, data_dir),
+        Command::Run { config, data_dir } => daemon::run(config, data_dir),
         Command::Join(arguments) => join_cloud(&arguments),
         Command::Status { config, admin, token_file, cert, key, ca, watch, output } => {
             let certificate = cert.zip(key).zip(ca).map(|((cert, key), ca)| [cert, key, ca]);
@@ -90,33 +91,6 @@ fn main() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     print!("{text}");
     ExitCode::SUCCESS
-}
-
-/// Libraries that name each connection: kept to their warnings, unless `log.level` or `RUST_LOG` has several parts.
-const QUIET: &str = "mqtt5=warn,actix_server=warn,paho_mqtt=error,paho_mqtt_c=error,rustls=warn,tungstenite=warn";
-
-/// The log of a command that runs before, or without, a configuration.
-fn log_at(level: &str) {
-    let _ = Log { level: level.to_owned() }.init(QUIET);
-}
-
-fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
-    let config = match EdgeConfig::load(file.as_deref(), data_dir.clone(), std::env::vars()) {
-        Ok(config) => config,
-        Err(error) => {
-            log_at("info");
-            return end(&Exit::Configuration(chain(&error)));
-        }
-    };
-    let log = match config.log.init(QUIET) {
-        Ok(log) => log,
-        Err(error) => return end(&Exit::Configuration(chain(&error))),
-    };
-    let reread = move || EdgeConfig::load(file.as_deref(), data_dir.clone(), std::env::vars());
-    match skep_edge::wiring::run(config, log, reread) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => end(&exit),
-    }
 }
 
 fn status(call: &Call, file: Option<&Path>) -> ExitCode {
@@ -144,9 +118,4 @@ fn join_cloud(arguments: &JoinArgs) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-fn end(exit: &Exit) -> ExitCode {
-    log::error!(code = exit.code(); "{exit}");
-    ExitCode::from(exit)
 }
