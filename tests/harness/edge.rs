@@ -12,6 +12,8 @@ use crate::{CloudUnderTest, docker, mqtt, names, sqlite};
 /// What differs from the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct EdgeOptions {
+    /// The program; `skep-edge` if empty.
+    pub program: String,
     /// Name of the node; random if empty.
     pub node: String,
     /// Port of CloudHub; that of the cloud if 0.
@@ -73,6 +75,9 @@ impl EdgeUnderTest {
         if options.docker_socket.as_os_str().is_empty() {
             options.docker_socket = "/var/run/docker.sock".into();
         }
+        if options.program.is_empty() {
+            options.program = "skep-edge".into();
+        }
         let dir = TempDir::with_prefix("skep-edge-").expect("a temporary directory");
         let [mqtt_port, pods_port, admin_port] = std::array::from_fn(|_| names::port());
         let edge = Self { node: options.node.clone(), dir, mqtt_port, pods_port, admin_port, options, daemon: None };
@@ -133,9 +138,15 @@ impl EdgeUnderTest {
         vec!["run".into(), "--config".into(), self.config().display().to_string()]
     }
 
+    /// Sets a variable of its environment for the next start, or takes it away.
+    pub fn set_environment(&mut self, name: &str, value: Option<String>) {
+        self.options.environment.retain(|(known, _)| known != name);
+        self.options.environment.extend(value.map(|value| (name.to_owned(), value)));
+    }
+
     /// Starts the process without waiting for anything.
     pub fn run(&mut self) {
-        self.daemon = Some(Daemon::start(&program("skep-edge"), &self.arguments(), &self.options.environment, &self.log()));
+        self.daemon = Some(Daemon::start(&program(&self.options.program), &self.arguments(), &self.options.environment, &self.log()));
     }
 
     /// Waits until the embedded broker takes connections.
