@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use actor::{EventKind, Handle, Mail, Meta, MsgId, Quarantined, SendError};
+use actor::{EventKind, Handle, Held, Mail, Meta, MsgId, Quarantined, SendError};
 use bytes::Bytes;
 use log::warn;
 use model::{Clock, NodeName};
 use wire::mqtt::Topic;
 use wire::mqtt::payload::{Fault, Get, Rejection, StateUpdate, TwinUpdate, answer};
 
+use super::credits::Credits;
 use super::forms::Forms;
 use super::transport::Inbound;
 use super::{EventBusMessage, Peers};
@@ -139,6 +140,7 @@ pub struct Ingress {
     clock: Arc<dyn Clock>,
     forms: Arc<Forms>,
     peers: Peers,
+    credits: Option<Arc<Credits>>,
     refused: AtomicU64,
     busy: AtomicU64,
     dropped: AtomicU64,
@@ -149,7 +151,12 @@ impl Ingress {
     /// The border of that node.
     pub fn new(node: NodeName, clock: Arc<dyn Clock>, forms: Arc<Forms>, peers: Peers) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { node, clock, forms, peers, refused: zero(), busy: zero(), dropped: zero(), ignored: zero() }
+        Self { node, clock, forms, peers, credits: None, refused: zero(), busy: zero(), dropped: zero(), ignored: zero() }
+    }
+
+    /// The same border, where requests give back their credits when they are settled.
+    pub fn with_credits(self, credits: Arc<Credits>) -> Self {
+        Self { credits: Some(credits), ..self }
     }
 
     /// Counters.
@@ -159,13 +166,13 @@ impl Ingress {
     }
 
     /// Gives a message to its module, or says that there is no room. A request that is refused is answered here.
-    fn enter(&self, text: &str, payload: &[u8]) -> Result<(), NoRoom> {
+    fn enter(&self, text: &str, payload: &[u8], held: Option<Held>) -> Result<(), NoRoom> {
         let Ok(topic) = Topic::parse(text) else {
             self.ignore(text);
             return Ok(());
         };
         let kept = (payload.len() <= Quarantined::PAYLOAD_MAX).then(|| Bytes::copy_from_slice(payload));
-        let meta = Meta::new(BORDER).entered(actor::Ingress { border: BORDER.into(), address: text.to_owned(), payload: kept });
+        let meta = Meta::new(BORDER).entered(actor::Ingress { border: BORDER.into(), address: text.to_owned(), payload: kept }).holding(held);
         log::debug!(id:% = meta.id, topic:? = text; "MQTT message arrived");
         self.forms.hear(&topic, text);
         match classify(&self.node, topic, text, payload) {
@@ -201,7 +208,7 @@ impl Ingress {
     /// A sentence for the administrator: there is no room.
     pub(crate) fn again(&self, ingress: &actor::Ingress) -> Result<(), String> {
         let payload = ingress.payload.as_deref().unwrap_or_default();
-        self.enter(&ingress.address, payload).map_err(|no_room| {
+        self.enter(&ingress.address, payload, None).map_err(|no_room| {
             let module = match no_room {
                 NoRoom::Asked { module, .. } | NoRoom::Silent(module) => module,
             };
@@ -254,7 +261,8 @@ impl Ingress {
     }
 
     fn answer(&self, request: &Meta, result: ErrorResult) {
-        self.publish(Meta::child_of(request, BORDER), result);
+        // The answer holds what the request held until it is on its way out: a flood of nonsense waits like any other.
+        self.publish(Meta::child_of(request, BORDER).holding(request.held.clone()), result);
     }
 
     fn publish(&self, meta: Meta, ErrorResult { topic, event_id, fault }: ErrorResult) {
@@ -282,7 +290,8 @@ impl Ingress {
 
 impl Inbound for Ingress {
     fn arrived(&self, text: &str, payload: &[u8]) {
-        match self.enter(text, payload) {
+        let credit = self.credits.as_ref().and_then(|credits| credits.arrived(text));
+        match self.enter(text, payload, credit.map(Held::new)) {
             Ok(()) => {}
             Err(NoRoom::Asked { id, topic, event_id, .. }) => self.say_busy(id, topic, event_id),
             Err(NoRoom::Silent(module)) => self.drop_one(module),
@@ -342,6 +351,6 @@ fn full<M: Mail>(handle: &Handle<M>, meta: Meta, message: M) -> Option<M> {
 }
 
 /// The 1st, 10th, 100th … time: a flood writes no flood into the log.
-fn worth_a_line(count: u64) -> bool {
+pub(super) fn worth_a_line(count: u64) -> bool {
     count > 0 && 10_u64.pow(count.ilog10()) == count
 }

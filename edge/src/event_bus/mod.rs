@@ -24,6 +24,7 @@
 //! Invariant: nothing waits on the MQTT client's thread; what finds no room is answered `500` or dropped and counted.
 
 mod broker;
+mod credits;
 mod forms;
 mod handlers;
 pub mod ingress;
@@ -34,6 +35,8 @@ mod transport;
 
 #[cfg(test)]
 mod broker_tests;
+#[cfg(test)]
+mod flood_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -54,7 +57,9 @@ use crate::device::DeviceMessage;
 use crate::membership::MembershipMessage;
 use crate::twin::TwinMessage;
 
+use broker::Guard;
 pub use broker::{Broker, BrokerError, PACKET_BYTES_MAX};
+use credits::Credits;
 pub use forms::Forms;
 pub use message::EventBusMessage;
 pub use outbox::Publication;
@@ -74,6 +79,9 @@ pub struct Config {
     pub node: NodeName,
     /// Where the embedded broker listens, in modes 0 and 1.
     pub broker: Option<broker::Config>,
+    /// Requests of all clients of the embedded broker that may be on their way to the modules at once: less than one
+    /// mailbox holds, so that none is ever refused for want of room.
+    pub in_hand: usize,
     /// The brokers to connect to. The embedded one's address is filled in when it listens.
     pub endpoints: Vec<Endpoint>,
     /// Stamps error results.
@@ -97,8 +105,8 @@ impl Config {
             endpoints.push(Endpoint {
                 name: "internal",
                 server: mqtt.internal_server.clone(),
-                // The broker ends a session whose id another client takes, so this one is nobody's to guess. It lasts as long
-                // as the broker's memory: until this process ends.
+                // It opens the daemon's own entrance at the broker, so it is nobody's to guess. It lasts as long as the
+                // broker's memory: until this process ends.
                 client_id: format!("{client_id}-{}", uuid::Uuid::new_v4().simple()),
                 qos: mqtt.qos,
                 retain: mqtt.retain,
@@ -109,7 +117,7 @@ impl Config {
             let server = mqtt.server.clone();
             endpoints.push(Endpoint { name: "external", server, client_id, qos: EXTERNAL_QOS, retain: false });
         }
-        Ok(Self { node, broker, endpoints, clock: Arc::new(SystemClock) })
+        Ok(Self { node, broker, in_hand: broker::IN_HAND, endpoints, clock: Arc::new(SystemClock) })
     }
 }
 
@@ -156,15 +164,19 @@ impl Sockets {
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
     pub fn start(config: Config, peers: Peers) -> Result<Self, StartError> {
-        let broker = config.broker.map(Broker::start).transpose()?;
+        let credits = Credits::new(config.in_hand);
         let mut endpoints = config.endpoints;
-        if let Some(broker) = &broker {
-            for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.name == "internal") {
-                endpoint.server = format!("tcp://{}", reachable(broker.address()));
+        let own = endpoints.iter_mut().find(|endpoint| endpoint.name == "internal");
+        let broker = match config.broker.zip(own) {
+            Some((broker, own)) => {
+                let broker = Broker::open(broker, Guard { daemon: own.client_id.clone(), credits: credits.clone() })?;
+                own.server = format!("tcp://{}", broker.private_address());
+                Some(broker)
             }
-        }
+            None => None,
+        };
         let forms = Arc::new(Forms::default());
-        let ingress = Arc::new(ingress::Ingress::new(config.node, config.clock, forms.clone(), peers));
+        let ingress = Arc::new(ingress::Ingress::new(config.node, config.clock, forms.clone(), peers).with_credits(credits));
         let filters = SUBSCRIBE_FILTERS.iter().map(|filter| (*filter).to_owned()).collect();
         let (transport, client) = Transport::start(endpoints, filters, ingress.clone())?;
         Ok(Self { transport, forms, ingress, _client: client, broker })
@@ -200,15 +212,6 @@ impl Sockets {
     /// Figures of what arrived and went no further.
     pub fn ingress_figures(&self) -> ingress::Figures {
         self.ingress.figures()
-    }
-}
-
-/// An address that can be connected to: a broker that listens on all addresses is reached on the loopback one.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
-        other => other,
     }
 }
 

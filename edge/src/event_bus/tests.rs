@@ -203,7 +203,7 @@ fn a_full_mailbox_is_answered_500_where_somebody_asked_and_counted_where_nobody_
 }
 
 fn settings(mode: u8, server: String) -> Mqtt {
-    Mqtt { mode, server, internal_server: "tcp://127.0.0.1:0".into(), qos: 0, retain: false, session_queue_size: 100 }
+    Mqtt { mode, server, internal_server: "tcp://127.0.0.1:0".into(), qos: 0, retain: false, session_queue_size: 100, ..Mqtt::default() }
 }
 
 fn started(world: &World, mqtt: &Mqtt) -> (Sockets, EventBus) {

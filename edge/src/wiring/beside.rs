@@ -81,8 +81,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// [`Exit`]: an address that cannot be used, a port that is taken.
 pub fn start_mqtt(config: &EdgeConfig, mail: &Mailboxes) -> Result<Sockets, Exit> {
-    let settings =
+    let mut settings =
         event_bus::Config::new(&config.mqtt, config.node()).map_err(|error| Exit::Configuration(format!("in the configuration, {error}")))?;
+    settings.in_hand = config.mailbox.messages * 3 / 4;
     let peers = event_bus::Peers {
         twin: mail.twin.clone(),
         membership: mail.membership.clone(),

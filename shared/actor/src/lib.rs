@@ -110,7 +110,7 @@ pub use group::{Group, GroupError};
 pub use health::Health;
 pub use history::Sample;
 pub use lease::{Fence, Lease, Work};
-pub use mail::{Mail, Meta, MsgId, NotAMsgId, Ticket, brief};
+pub use mail::{Held, Mail, Meta, MsgId, NotAMsgId, Ticket, brief};
 pub use mailbox::{BYTES_MAX, Handle, NoRoom, Room, SendError, mailbox, mailbox_with_bytes};
 pub use panic::install_panic_hook;
 pub use quarantine::{Ingress, Quarantine, Quarantined, RetryError};

@@ -1,5 +1,6 @@
 //! What a mailbox carries: a message and its header.
 
+use std::any::Any;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
@@ -108,6 +109,27 @@ pub struct Meta {
     pub after: Ticket,
     /// The form in which it came from outside, where it did: a quarantined message enters again in this form.
     pub ingress: Option<Arc<Ingress>>,
+    /// What a border lent to its peer for the time until this message is settled.
+    pub held: Option<Held>,
+}
+
+/// Something of a border that is dropped, and so given back, when the message is settled, set aside or given up: it lives
+/// as long as the header does.
+#[derive(Clone)]
+pub struct Held(#[allow(dead_code, reason = "only its end matters")] Arc<dyn Any + Send + Sync>);
+
+impl Held {
+    /// Holds it.
+    #[must_use]
+    pub fn new(thing: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(thing))
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
 }
 
 /// A place in the order of one mailbox: everything that it had taken when the ticket was drawn. The default one waits for
@@ -119,7 +141,7 @@ impl Meta {
     /// A header with a fresh identity, made now.
     #[must_use]
     pub fn new(source: &'static str) -> Self {
-        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source, after: Ticket::default(), ingress: None }
+        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source, after: Ticket::default(), ingress: None, held: None }
     }
 
     /// A header for what follows from `parent`.
@@ -154,6 +176,12 @@ impl Meta {
     #[must_use]
     pub fn behind(self, after: Ticket) -> Self {
         Self { after, ..self }
+    }
+
+    /// The same header, which holds this until the message is settled.
+    #[must_use]
+    pub fn holding(self, held: Option<Held>) -> Self {
+        Self { held, ..self }
     }
 
     /// The same header for a message that came from outside in this form.

@@ -2,6 +2,7 @@
 
 mod autonomy;
 mod daemon;
+mod flood;
 mod membership;
 mod reload;
 mod status;

@@ -1,5 +1,6 @@
 //! What devices and mappers see: topics and JSON bodies on MQTT.
 
+pub mod filter;
 pub mod payload;
 pub mod topic;
 

@@ -1,0 +1,218 @@
+//! The door of the embedded broker: listens, counts, asks who it is, and gives the connection to the library.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use log::{debug, warn};
+use mqtt5::broker::auth::AuthProvider;
+use mqtt5::broker::client_handler::ClientHandler;
+use mqtt5::broker::router::MessageRouter;
+use mqtt5::broker::storage::QueueLimits;
+use mqtt5::broker::sys_topics::BrokerStats;
+use mqtt5::broker::transport::BrokerTransport;
+use mqtt5::broker::{BrokerConfig, BrokerEventHandler, DynamicStorage, MemoryBackend, ResourceLimits, ResourceMonitor, StorageBackend as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::gate::{Anyone, Daemon, Guest};
+use super::{Guard, Plan, limits};
+use crate::event_bus::ingress::worth_a_line;
+
+/// After an accept that failed, which it does again at once where this process has no file descriptor left.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Which of the entrances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// For the daemon's own client alone.
+    Daemon,
+    /// TCP (`mqtt.internal-server`).
+    Plain,
+}
+
+/// One life of the broker: the library's parts, and who is inside.
+pub(super) struct House {
+    config: BrokerConfig,
+    router: Arc<MessageRouter>,
+    storage: Arc<DynamicStorage>,
+    stats: Arc<BrokerStats>,
+    monitor: Arc<ResourceMonitor>,
+    guard: Guard,
+    daemon: Arc<str>,
+    closing: broadcast::Sender<()>,
+    seats: Arc<Seats>,
+    turned_away: AtomicU64,
+}
+
+impl House {
+    /// Makes the library's parts and opens the doors.
+    pub(super) fn build(plan: &Plan) -> Result<(Arc<Self>, Vec<(Entry, TcpListener)>), String> {
+        let config = limits::library_config(plan.session_queue_size);
+        config.validate().map_err(|error| error.to_string())?;
+        let queue = QueueLimits { max_messages: plan.session_queue_size, max_bytes: limits::SESSION_BYTES_MAX };
+        let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(queue)));
+        let router = MessageRouter::with_storage(storage.clone()).with_retained_limits(limits::RETAINED_MAX, limits::RETAINED_BYTES_MAX);
+        // Connections are counted at the door, and no rate is limited by dropping.
+        let counted_here = ResourceLimits { max_message_rate_per_client: 0, max_bandwidth_per_client: 0, ..ResourceLimits::default() };
+        let doors = plan.listeners.iter().map(|(entry, listener)| Ok((*entry, TcpListener::from_std(listener.try_clone()?)?)));
+        let doors = doors.collect::<std::io::Result<_>>().map_err(|error| error.to_string())?;
+        let house = Self {
+            config,
+            router: Arc::new(router),
+            storage,
+            stats: Arc::new(BrokerStats::new()),
+            monitor: Arc::new(ResourceMonitor::new(counted_here)),
+            daemon: plan.guard.daemon.as_str().into(),
+            guard: plan.guard.clone(),
+            closing: broadcast::channel(1).0,
+            seats: Arc::new(Seats::new(limits::connections_max())),
+            turned_away: AtomicU64::new(0),
+        };
+        Ok((Arc::new(house), doors))
+    }
+
+    /// Lets in until it is told to stop, then says goodbye to all.
+    pub(super) async fn keep_open(self: Arc<Self>, doors: Vec<(Entry, TcpListener)>, mut stopped: watch::Receiver<bool>) {
+        let (inside, mut all_gone) = mpsc::channel::<()>(1);
+        let open = futures_util::future::join_all(doors.into_iter().map(|(entry, listener)| self.clone().attend(entry, listener, inside.clone())));
+        tokio::select! {
+            _ = open => {}
+            () = self.sweep() => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+        drop(inside);
+        let _ = self.closing.send(());
+        let _ = tokio::time::timeout(limits::STOP_WITHIN, all_gone.recv()).await;
+    }
+
+    /// Forgets sessions to which nobody returned.
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(limits::SWEEP_EVERY).await;
+            if let Err(error) = self.storage.cleanup_expired().await {
+                warn!(error:% = error; "sessions of the embedded MQTT broker could not be looked through");
+            }
+            self.router.sweep_sessions().await;
+        }
+    }
+
+    async fn attend(self: Arc<Self>, entry: Entry, listener: TcpListener, inside: mpsc::Sender<()>) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => match self.seats.take(entry, peer.ip()) {
+                    Some(seat) => {
+                        let (house, inside) = (self.clone(), inside.clone());
+                        tokio::spawn(async move {
+                            house.receive(entry, stream, peer).await;
+                            drop((seat, inside));
+                        });
+                    }
+                    None => self.turn_away(peer),
+                },
+                Err(error) => {
+                    let count = self.turned_away.fetch_add(1, Ordering::Relaxed) + 1;
+                    if worth_a_line(count) {
+                        warn!(error:% = error, turned_away = count; "the embedded MQTT broker cannot accept a connection");
+                    }
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+
+    fn turn_away(&self, peer: SocketAddr) {
+        let count = self.turned_away.fetch_add(1, Ordering::Relaxed) + 1;
+        if worth_a_line(count) {
+            warn!(peer:% = peer, turned_away = count; "an MQTT connection was turned away: there are too many, in all or from this address");
+        }
+    }
+
+    async fn receive(&self, entry: Entry, stream: TcpStream, peer: SocketAddr) {
+        let _ = stream.set_nodelay(true);
+        let transport = BrokerTransport::tcp(stream);
+        let (auth, events): (Arc<dyn AuthProvider>, Arc<dyn BrokerEventHandler>) = match entry {
+            Entry::Daemon => {
+                let daemon = Arc::new(Daemon { id: self.daemon.clone(), router: self.router.clone() });
+                (daemon.clone(), daemon)
+            }
+            Entry::Plain => (Arc::new(Anyone { daemon: self.daemon.clone() }), Arc::new(Guest { purse: self.guard.credits.purse() })),
+        };
+        let config = BrokerConfig { event_handler: Some(events), ..self.config.clone() };
+        let handler = ClientHandler::new(
+            transport,
+            peer,
+            Arc::new(config),
+            self.router.clone(),
+            auth,
+            Some(self.storage.clone()),
+            self.stats.clone(),
+            self.monitor.clone(),
+            self.closing.subscribe(),
+        );
+        if let Err(error) = handler.run().await {
+            debug!(peer:% = peer, error:% = error; "an MQTT connection ended");
+        }
+    }
+}
+
+/// How many are inside, in all and from each address.
+#[derive(Debug)]
+pub(super) struct Seats {
+    max: usize,
+    taken: Mutex<HashMap<IpAddr, usize>>,
+    private: Mutex<usize>,
+}
+
+/// One connection's place; free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    address: Option<IpAddr>,
+}
+
+impl Seats {
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, taken: Mutex::default(), private: Mutex::default() }
+    }
+
+    /// A place, if there is one. On the loopback all clients have one address, so there only the sum counts.
+    pub(super) fn take(self: &Arc<Self>, entry: Entry, address: IpAddr) -> Option<Seat> {
+        if entry == Entry::Daemon {
+            let mut private = lock(&self.private);
+            let free = *private < limits::PRIVATE_MAX;
+            *private += usize::from(free);
+            return free.then(|| Seat { seats: self.clone(), address: None });
+        }
+        let address = address.to_canonical();
+        let mut taken = lock(&self.taken);
+        let (all, own) = (taken.values().sum::<usize>(), taken.get(&address).copied().unwrap_or_default());
+        if all >= self.max || (own >= limits::PER_ADDRESS_MAX && !address.is_loopback()) {
+            return None;
+        }
+        *taken.entry(address).or_default() += 1;
+        Some(Seat { seats: self.clone(), address: Some(address) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(address) = self.address else {
+            *lock(&self.seats.private) -= 1;
+            return;
+        };
+        let mut taken = lock(&self.seats.taken);
+        if let Some(count) = taken.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&address);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
