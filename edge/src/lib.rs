@@ -20,6 +20,7 @@
 //! | [`store`] | SQLite: the only place that knows Diesel |
 //! | [`config`] | the settings, checked before anything is opened |
 //! | [`join`], [`tls`] | how the node gets its certificate, and reads it |
+//! | [`mqtt_user`] | the users of the embedded broker, for the command line |
 //! | `reload` | what a SIGHUP changes |
 //! | [`figures`] | what `/metrics` and systemd are told |
 //! | `ids`, `quarantine` | identities of messages and frames; how one that was set aside enters again |
@@ -40,6 +41,7 @@ pub mod join;
 pub mod last_batch;
 pub mod membership;
 pub mod meta_manager;
+pub mod mqtt_user;
 mod quarantine;
 mod reload;
 pub mod store;

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
 use skep_edge::daemon::{self, end, log_at};
 use skep_edge::join::{JoinArgs, join};
+use skep_edge::mqtt_user::MqttUserArgs;
 
 #[derive(Parser)]
 #[command(name = "skep-edge", version, about = "Kubernetes at the edge: the daemon of an edge machine")]
@@ -58,6 +59,8 @@ enum Command {
         #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
         output: String,
     },
+    /// Users of the embedded MQTT broker (`mqtt.internal-users-file`).
+    MqttUser(MqttUserArgs),
     /// Print the version.
     Version,
     /// Print the commented default configuration.
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
             let call = Call { admin, token_file, certificate, options };
             status(&call, config.as_deref())
         }
+        Command::MqttUser(arguments) => mqtt_user(arguments),
         Command::Version => print(&format!("skep-edge {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Config => print(DEFAULT_YAML),
     }
@@ -106,6 +110,21 @@ fn status(call: &Call, file: Option<&Path>) -> ExitCode {
     match admin::status::call(call, config.as_ref().map(|config| &config.admin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => end(&exit),
+    }
+}
+
+fn mqtt_user(arguments: MqttUserArgs) -> ExitCode {
+    log_at("warn");
+    let configured = match arguments.names_file() {
+        true => None,
+        false => match EdgeConfig::load(arguments.config.as_deref(), None, std::env::vars()) {
+            Ok(config) => Some(config.mqtt.internal_users_file),
+            Err(error) => return end(&Exit::Configuration(chain(&error))),
+        },
+    };
+    match arguments.run(configured) {
+        Ok(said) => print(&said),
+        Err(error) => end(&Exit::Configuration(chain(&error))),
     }
 }
 

@@ -58,6 +58,44 @@ pub struct Mqtt {
     pub retain: bool,
     /// Messages kept for an absent client with a persistent session.
     pub session_queue_size: usize,
+    /// Whether clients of the embedded broker may be nobody; unset: on the loopback, as long as there is no users' file.
+    pub allow_anonymous: Option<bool>,
+    /// File of the users of the embedded broker and their hashed passwords; empty: none.
+    pub internal_users_file: PathBuf,
+    /// What each client of the embedded broker may do; empty: everything.
+    pub internal_rules: Vec<MqttRule>,
+    /// URL on which the embedded broker listens for TLS; empty: nowhere.
+    pub internal_tls_server: String,
+    /// Its certificate, and its clients'.
+    pub internal_tls: InternalTls,
+}
+
+/// What one client of the embedded broker may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct MqttRule {
+    /// User name, or common name of the certificate; `*`: everybody who has no rule.
+    pub user: String,
+    /// Devices for which it speaks; `{user}`: the one of its own name.
+    pub devices: Vec<String>,
+    /// Whether it may send to the cloud.
+    pub upload: bool,
+    /// Filters of further topics on which it may publish.
+    pub publish: Vec<String>,
+    /// Filters of further topics that it may subscribe.
+    pub subscribe: Vec<String>,
+}
+
+/// TLS of the embedded broker. PEM files; a changed one is used from the next connection on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct InternalTls {
+    /// The broker's certificate.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
+    /// Authority of the clients' certificates; empty: clients need none.
+    pub client_ca_file: PathBuf,
 }
 
 /// The connection to the cloud (manual ch. 9).
@@ -246,6 +284,11 @@ impl Default for Mqtt {
             qos: 0,
             retain: false,
             session_queue_size: 100,
+            allow_anonymous: None,
+            internal_users_file: PathBuf::new(),
+            internal_rules: Vec::new(),
+            internal_tls_server: String::new(),
+            internal_tls: InternalTls::default(),
         }
     }
 }

@@ -18,7 +18,10 @@ use crate::tls::Files;
 
 pub use admin::keys::{Admin, Invalid, Log, Supervision};
 pub use admin::settings::LoadError;
-pub use keys::{Controller, Database, EdgeConfig, EdgeHub, Edged, Mailbox, Meta, Module, Modules, Mqtt, Page, PodStatusSync, Sync, WebSocket};
+pub use keys::{
+    Controller, Database, EdgeConfig, EdgeHub, Edged, InternalTls, Mailbox, Meta, Module, Modules, Mqtt, MqttRule, Page, PodStatusSync, Sync,
+    WebSocket,
+};
 
 /// The commented default file, as `skep-edge config` prints it.
 pub const DEFAULT_YAML: &str = include_str!("default.yaml");

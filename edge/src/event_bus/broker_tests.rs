@@ -122,3 +122,153 @@ fn bytes_that_are_no_mqtt_end_their_own_connection_only() {
     publish(broker.address(), &["-t", "alive", "-m", "yes"]);
     assert_eq!(device.line(), "alive yes");
 }
+
+/// A client of MQTT 3.1.1 that is connected; keep-alive 60 s.
+fn connected(broker: &Broker, id: &str) -> TcpStream {
+    let mut body = b"\x00\x04MQTT\x04\x02\x00\x3c".to_vec();
+    body.extend(u16::try_from(id.len()).unwrap().to_be_bytes());
+    body.extend(id.as_bytes());
+    let mut client = TcpStream::connect(broker.address()).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client.write_all(&packet(0x10, &body)).unwrap();
+    let mut answer = [0; 4];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    client
+}
+
+fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![kind];
+    let mut length = body.len();
+    loop {
+        let digit = u8::try_from(length % 128).unwrap();
+        length /= 128;
+        packet.push(if length > 0 { digit | 128 } else { digit });
+        if length == 0 {
+            break;
+        }
+    }
+    packet.extend(body);
+    packet
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// Reads until the broker closes the connection.
+fn ended(mut client: TcpStream) {
+    loop {
+        match client.read(&mut [0; 4096]) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("the broker does not end this connection: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_ended() {
+    let broker = start();
+    let mut silent = TcpStream::connect(broker.address()).unwrap();
+    silent.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn what_breaks_the_protocol_ends_its_own_connection_alone() {
+    if !clients_are_installed() {
+        return;
+    }
+    let broker = start();
+    let mut device = Client::subscribe(broker.address(), &["-t", "alive"]);
+    let publish_on = |topic: &[u8]| packet(0x30, &[&u16::try_from(topic.len()).unwrap().to_be_bytes()[..], topic, b"x"].concat());
+    for (number, bad) in
+        [publish_on(b"a/+/b"), publish_on(b"a/#"), publish_on(b"a\0b"), publish_on(b"a\xff\xfe"), publish_on(b"")].into_iter().enumerate()
+    {
+        let mut client = connected(&broker, &format!("bad-{number}"));
+        client.write_all(&bad).unwrap();
+        ended(client);
+    }
+    let mut client = TcpStream::connect(broker.address()).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client.write_all(&packet(0x10, &[b"\x00\x04MQTT\x04\x02\x00\x3c".to_vec(), text(&"i".repeat(2_000))].concat())).unwrap();
+    ended(client);
+    publish(broker.address(), &["-t", "alive", "-m", "yes"]);
+    assert_eq!(device.line(), "alive yes");
+}
+
+#[test]
+fn a_client_has_256_subscriptions_and_its_topics_have_limits() {
+    let broker = start();
+    let mut client = connected(&broker, "greedy");
+    let mut subscribe = |filters: &[String]| {
+        let list: Vec<u8> = filters.iter().flat_map(|filter| [text(filter), vec![0]].concat()).collect();
+        client.write_all(&packet(0x82, &[vec![0, 1], list].concat())).unwrap();
+        // SUBACK: a code for each filter.
+        let mut header = [0; 2];
+        client.read_exact(&mut header).unwrap();
+        let mut length = usize::from(header[1] & 127);
+        if header[1] & 128 != 0 {
+            let mut high = [0];
+            client.read_exact(&mut high).unwrap();
+            length += usize::from(high[0]) << 7;
+        }
+        let mut body = vec![0; length];
+        client.read_exact(&mut body).unwrap();
+        body.split_off(2)
+    };
+    assert_eq!(subscribe(&["x/".repeat(40), "y".repeat(1_025)]), [0x80, 0x80], "too many levels, too long");
+    let many: Vec<String> = (0..300).map(|number| format!("t/{number}")).collect();
+    let codes = subscribe(&many);
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 256);
+    assert_eq!(codes.iter().filter(|code| **code == 0x80).count(), 44);
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_disconnected_before_it_takes_the_memory() {
+    if !clients_are_installed() {
+        return;
+    }
+    let broker = start();
+    let mut asleep = connected(&broker, "asleep");
+    asleep.write_all(&packet(0x82, &[vec![0, 1], text("big"), vec![0]].concat())).unwrap();
+    let mut suback = [0; 5];
+    asleep.read_exact(&mut suback).unwrap();
+    let mut awake = Client::subscribe(broker.address(), &["-t", "small"]);
+    // 80 MB, of which it reads nothing until they are published.
+    let mut loud = connected(&broker, "loud");
+    let large = packet(0x30, &[text("big"), vec![b'x'; 1_000_000]].concat());
+    for _ in 0..80 {
+        loud.write_all(&large).unwrap();
+    }
+    loud.write_all(&packet(0x30, &[text("small"), b"done".to_vec()].concat())).unwrap();
+    assert_eq!(awake.line(), "small done");
+    let mut rest = 0;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match asleep.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => rest += length,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("it is still connected after {rest} bytes: {error}"),
+        }
+    }
+    assert!(rest < 48 << 20, "{rest} bytes waited for it");
+}
+
+#[test]
+fn a_last_will_above_16_kib_is_refused() {
+    let broker = start();
+    for (size, accepted) in [(16 << 10, true), ((16 << 10) + 1, false)] {
+        let will = "w".repeat(size);
+        let body = [b"\x00\x04MQTT\x04\x06\x00\x3c".to_vec(), text("dying"), text("will"), text(&will)].concat();
+        let mut client = TcpStream::connect(broker.address()).unwrap();
+        client.set_read_timeout(Some(SOON)).unwrap();
+        client.write_all(&packet(0x10, &body)).unwrap();
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[3] == 0, accepted, "{answer:?}");
+    }
+}

@@ -23,6 +23,8 @@
 //! Invariant: no string of a topic goes further in than this folder.
 //! Invariant: nothing waits on the MQTT client's thread; what finds no room is answered `500` or dropped and counted.
 
+#[cfg(test)]
+mod access_tests;
 mod broker;
 mod credits;
 mod forms;
@@ -57,8 +59,8 @@ use crate::device::DeviceMessage;
 use crate::membership::MembershipMessage;
 use crate::twin::TwinMessage;
 
-use broker::Guard;
-pub use broker::{Broker, BrokerError, PACKET_BYTES_MAX};
+pub use broker::{Broker, BrokerError, PACKET_BYTES_MAX, PASSWORD_BYTES_MAX, check_name};
+use broker::{Entrances, Guard};
 use credits::Credits;
 pub use forms::Forms;
 pub use message::EventBusMessage;
@@ -79,6 +81,8 @@ pub struct Config {
     pub node: NodeName,
     /// Where the embedded broker listens, in modes 0 and 1.
     pub broker: Option<broker::Config>,
+    /// Its entrances, and who may come in through which.
+    pub entrances: Arc<Entrances>,
     /// Requests of all clients of the embedded broker that may be on their way to the modules at once: less than one
     /// mailbox holds, so that none is ever refused for want of room.
     pub in_hand: usize,
@@ -96,12 +100,11 @@ impl Config {
     pub fn new(mqtt: &Mqtt, node: NodeName) -> Result<Self, Invalid> {
         let client_id = format!("skep-edge-{node}");
         let mut endpoints = Vec::new();
-        let mut broker = None;
+        let (mut broker, mut entrances) = (None, Arc::default());
         if matches!(mqtt.mode, 0 | 1) {
-            broker = Some(broker::Config {
-                address: socket_address("mqtt.internal-server", &mqtt.internal_server)?,
-                session_queue_size: mqtt.session_queue_size,
-            });
+            let address = socket_address("mqtt.internal-server", &mqtt.internal_server)?;
+            entrances = Arc::new(Entrances::new(mqtt, address)?);
+            broker = Some(broker::Config { address, session_queue_size: mqtt.session_queue_size });
             endpoints.push(Endpoint {
                 name: "internal",
                 server: mqtt.internal_server.clone(),
@@ -117,7 +120,7 @@ impl Config {
             let server = mqtt.server.clone();
             endpoints.push(Endpoint { name: "external", server, client_id, qos: EXTERNAL_QOS, retain: false });
         }
-        Ok(Self { node, broker, in_hand: broker::IN_HAND, endpoints, clock: Arc::new(SystemClock) })
+        Ok(Self { node, broker, entrances, in_hand: broker::IN_HAND, endpoints, clock: Arc::new(SystemClock) })
     }
 }
 
@@ -169,7 +172,8 @@ impl Sockets {
         let own = endpoints.iter_mut().find(|endpoint| endpoint.name == "internal");
         let broker = match config.broker.zip(own) {
             Some((broker, own)) => {
-                let broker = Broker::open(broker, Guard { daemon: own.client_id.clone(), credits: credits.clone() })?;
+                let broker =
+                    Broker::open(broker, Guard { daemon: own.client_id.clone(), credits: credits.clone(), entrances: config.entrances.clone() })?;
                 own.server = format!("tcp://{}", broker.private_address());
                 Some(broker)
             }
@@ -197,6 +201,11 @@ impl Sockets {
     /// Address of the embedded broker, with the port that was taken.
     pub fn broker_address(&self) -> Option<SocketAddr> {
         self.broker.as_ref().map(Broker::address)
+    }
+
+    /// Address of the embedded broker's TLS listener, if there is one.
+    pub fn broker_tls_address(&self) -> Option<SocketAddr> {
+        self.broker.as_ref().and_then(Broker::tls_address)
     }
 
     /// Figures of each connection, for the metrics.

@@ -74,6 +74,18 @@ impl Client {
         client
     }
 
+    /// Whether it is still connected, as far as it knows.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
+    /// Whether a message has arrived that was not asked for yet.
+    pub(crate) fn heard(&mut self) -> bool {
+        let now = self.lines.try_iter().filter(|line| !line.starts_with("Client ") && !line.starts_with("Subscribed (mid"));
+        self.early.extend(now);
+        !self.early.is_empty()
+    }
+
     fn raw_line(&self) -> String {
         self.lines.recv_timeout(SOON).expect("a line of mosquitto_sub")
     }

@@ -20,8 +20,8 @@ use crate::device::DeviceMessage;
 use crate::membership::MembershipMessage;
 use crate::twin::TwinMessage;
 
-struct World {
-    twin: Probe<TwinMessage>,
+pub(super) struct World {
+    pub(super) twin: Probe<TwinMessage>,
     membership: Probe<MembershipMessage>,
     device: Probe<DeviceMessage>,
     communication: Probe<CommunicationMessage>,
@@ -29,7 +29,7 @@ struct World {
 }
 
 impl World {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             twin: Probe::new("twin", capacity),
             membership: Probe::new("membership", capacity),
@@ -206,19 +206,19 @@ fn settings(mode: u8, server: String) -> Mqtt {
     Mqtt { mode, server, internal_server: "tcp://127.0.0.1:0".into(), qos: 0, retain: false, session_queue_size: 100, ..Mqtt::default() }
 }
 
-fn started(world: &World, mqtt: &Mqtt) -> (Sockets, EventBus) {
+pub(super) fn started(world: &World, mqtt: &Mqtt) -> (Sockets, EventBus) {
     let sockets = Sockets::start(Config::new(mqtt, node()).unwrap(), world.peers()).unwrap();
     eventually("connected everywhere", || sockets.figures().iter().all(|figures| figures.connected));
     let bus = sockets.factory()();
     (sockets, bus)
 }
 
-fn handle(bus: &mut EventBus, messages: Vec<EventBusMessage>) {
+pub(super) fn handle(bus: &mut EventBus, messages: Vec<EventBusMessage>) {
     let (lease, _probe) = lease(messages);
     bus.settle(lease);
 }
 
-fn publication(topic: Topic, body: &str) -> EventBusMessage {
+pub(super) fn publication(topic: Topic, body: &str) -> EventBusMessage {
     EventBusMessage::Publish { topic, payload: Bytes::copy_from_slice(body.as_bytes()) }
 }
 

@@ -1,7 +1,9 @@
 //! The door of the embedded broker: listens, counts, asks who it is, and gives the connection to the library.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,12 +14,17 @@ use mqtt5::broker::client_handler::ClientHandler;
 use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::storage::QueueLimits;
 use mqtt5::broker::sys_topics::BrokerStats;
+use mqtt5::broker::tls_acceptor::TlsStreamWrapper;
 use mqtt5::broker::transport::BrokerTransport;
 use mqtt5::broker::{BrokerConfig, BrokerEventHandler, DynamicStorage, MemoryBackend, ResourceLimits, ResourceMonitor, StorageBackend as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 
-use super::gate::{Anyone, Daemon, Guest};
+use super::entrances::Proof;
+use super::gate::{Daemon, Guest, Visitor};
+use super::slow::Readers;
+use super::tls::{Tls, common_name};
 use super::{Guard, Plan, limits};
 use crate::event_bus::ingress::worth_a_line;
 
@@ -31,6 +38,8 @@ pub(super) enum Entry {
     Daemon,
     /// TCP (`mqtt.internal-server`).
     Plain,
+    /// TLS (`mqtt.internal-tls-server`).
+    Tls,
 }
 
 /// One life of the broker: the library's parts, and who is inside.
@@ -38,7 +47,7 @@ pub(super) struct House {
     config: BrokerConfig,
     router: Arc<MessageRouter>,
     storage: Arc<DynamicStorage>,
-    stats: Arc<BrokerStats>,
+    readers: Arc<Readers>,
     monitor: Arc<ResourceMonitor>,
     guard: Guard,
     daemon: Arc<str>,
@@ -63,7 +72,7 @@ impl House {
             config,
             router: Arc::new(router),
             storage,
-            stats: Arc::new(BrokerStats::new()),
+            readers: Arc::default(),
             monitor: Arc::new(ResourceMonitor::new(counted_here)),
             daemon: plan.guard.daemon.as_str().into(),
             guard: plan.guard.clone(),
@@ -130,17 +139,42 @@ impl House {
         }
     }
 
+    fn visitor(&self, proof: Proof, certificate: Option<String>) -> Visitor {
+        Visitor::new(self.guard.entrances.access.clone(), self.daemon.clone(), proof, certificate, self.storage.clone())
+    }
+
     async fn receive(&self, entry: Entry, stream: TcpStream, peer: SocketAddr) {
         let _ = stream.set_nodelay(true);
-        let transport = BrokerTransport::tcp(stream);
+        // The daemon reads what it subscribed, and is not to be disconnected because a machine is slow.
+        let second = if entry == Entry::Daemon { None } else { stream.as_fd().try_clone_to_owned().ok().map(std::net::TcpStream::from) };
+        let entrances = &self.guard.entrances;
+        let (transport, visitor) = match (entry, &entrances.secure) {
+            (Entry::Tls, Some(secure)) => match handshake(&secure.tls, stream).await {
+                Ok((stream, name)) => (BrokerTransport::tls(stream), self.visitor(secure.proof, name)),
+                Err(error) => {
+                    let count = self.turned_away.fetch_add(1, Ordering::Relaxed) + 1;
+                    if worth_a_line(count) {
+                        warn!(peer:% = peer, error:% = error, turned_away = count; "a TLS connection to the embedded MQTT broker failed");
+                    }
+                    return;
+                }
+            },
+            _ => (BrokerTransport::tcp(stream), self.visitor(entrances.plain, None)),
+        };
         let (auth, events): (Arc<dyn AuthProvider>, Arc<dyn BrokerEventHandler>) = match entry {
             Entry::Daemon => {
-                let daemon = Arc::new(Daemon { id: self.daemon.clone(), router: self.router.clone() });
+                let daemon = Arc::new(Daemon { id: self.daemon.clone(), router: self.router.clone(), readers: self.readers.clone() });
                 (daemon.clone(), daemon)
             }
-            Entry::Plain => (Arc::new(Anyone { daemon: self.daemon.clone() }), Arc::new(Guest { purse: self.guard.credits.purse() })),
+            Entry::Plain | Entry::Tls => (Arc::new(visitor), Arc::new(Guest { purse: self.guard.credits.purse(), readers: self.readers.clone() })),
         };
-        let config = BrokerConfig { event_handler: Some(events), ..self.config.clone() };
+        let mut config = BrokerConfig { event_handler: Some(events), ..self.config.clone() };
+        if entry == Entry::Daemon {
+            config.max_subscriptions_per_client = 0;
+        }
+        // Its own, so that it is seen how much this connection takes.
+        let stats = Arc::new(BrokerStats::new());
+        let _watched = second.map(|socket| self.readers.watch(peer, socket, stats.clone()));
         let handler = ClientHandler::new(
             transport,
             peer,
@@ -148,7 +182,7 @@ impl House {
             self.router.clone(),
             auth,
             Some(self.storage.clone()),
-            self.stats.clone(),
+            stats,
             self.monitor.clone(),
             self.closing.subscribe(),
         );
@@ -156,6 +190,17 @@ impl House {
             debug!(peer:% = peer, error:% = error; "an MQTT connection ended");
         }
     }
+}
+
+/// TLS within its time; with the name in the client's certificate, where it showed one.
+async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<(TlsStreamWrapper, Option<String>)> {
+    let accept = TlsAcceptor::from(tls.current()).accept(stream);
+    let stream = tokio::time::timeout(limits::HANDSHAKE_WITHIN, accept).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let name = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+        Some(certificate) => Some(common_name(certificate).ok_or_else(|| io::Error::other("the client's certificate has not one common name"))?),
+        None => None,
+    };
+    Ok((TlsStreamWrapper::new(stream), name))
 }
 
 /// How many are inside, in all and from each address.

@@ -15,6 +15,9 @@ pub(super) const PER_ADDRESS_MAX: usize = 128;
 /// Connections at the daemon's own entrance.
 pub(super) const PRIVATE_MAX: usize = 64;
 
+/// How long a connection may take to finish the TLS handshake. It then has ten seconds to introduce itself (the library's).
+pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Messages that may wait for one connected client before QoS 0 is dropped for it.
 ///
 /// With the library's default (10,000) ten busy publishers lost two thirds of what they sent;
@@ -22,9 +25,21 @@ pub(super) const PRIVATE_MAX: usize = 64;
 const CLIENT_CHANNEL_CAPACITY: usize = 100_000;
 /// QoS 1 and 2 messages that one client may have sent without our acknowledgement.
 const RECEIVE_MAX: u16 = 64;
-pub(super) const RETAINED_MAX: usize = 4_096;
-pub(super) const RETAINED_BYTES_MAX: usize = 256 << 10;
-pub(super) const SESSION_BYTES_MAX: usize = 8 << 20;
+/// Subscriptions of one client; the daemon's own has no limit.
+pub(super) const SUBSCRIPTIONS_MAX: usize = 256;
+/// Longest topic, or filter, of a client, in bytes and in levels.
+pub(super) const TOPIC_BYTES_MAX: usize = 1024;
+pub(super) const TOPIC_LEVELS_MAX: usize = 32;
+/// Largest last will.
+pub(super) const WILL_BYTES_MAX: usize = 16 << 10;
+/// Retained messages, and the largest of them: the library keeps each twice, so that they take 32 MiB at most. A larger
+/// one is delivered and not retained.
+pub(super) const RETAINED_MAX: usize = 1_024;
+pub(super) const RETAINED_BYTES_MAX: usize = 16 << 10;
+/// Sessions, of connected clients and of those that are away; when there are so many, no new lasting one is begun.
+pub(super) const SESSIONS_MAX: usize = CONNECTIONS_MAX + 256;
+/// What waits for one client that is away, or behind with QoS 1 and 2; the oldest goes first.
+pub(super) const SESSION_BYTES_MAX: usize = 1 << 20;
 /// A session nobody returned to for a day is forgotten, with what was queued for it.
 const SESSION_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 /// How often sessions are looked through for such.
@@ -42,6 +57,7 @@ pub(super) fn library_config(session_queue_size: usize) -> BrokerConfig {
         max_packet_size: PACKET_BYTES_MAX,
         topic_alias_maximum: TOPIC_ALIASES_MAX,
         server_receive_maximum: Some(RECEIVE_MAX),
+        max_subscriptions_per_client: SUBSCRIPTIONS_MAX,
         max_retained_messages: RETAINED_MAX,
         max_retained_message_size: RETAINED_BYTES_MAX,
         client_channel_capacity: CLIENT_CHANNEL_CAPACITY,
@@ -59,6 +75,11 @@ pub(super) fn library_config(session_queue_size: usize) -> BrokerConfig {
     };
     library.auth_config.rate_limit.enabled = false;
     library
+}
+
+/// Whether a topic or filter is one that a client may use.
+pub(super) fn sensible(topic: &str) -> bool {
+    topic.len() <= TOPIC_BYTES_MAX && topic.split('/').count() <= TOPIC_LEVELS_MAX
 }
 
 /// How many connections this process can afford: each takes two file descriptors, and the daemon needs some for itself.

@@ -7,9 +7,14 @@
 //! on one port; topics with a leading `$hw` are routed like any other. If its accept loop ends unasked, the broker is
 //! started again on the same port, with back-off.
 
+mod access;
 mod door;
+mod entrances;
+mod files;
 mod gate;
 mod limits;
+mod slow;
+mod tls;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,12 +22,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use log::{error, info, warn};
+use log::{error, info};
 use tokio::sync::watch;
 
 use super::credits::Credits;
 use crate::backoff::Backoff;
+pub use access::{PASSWORD_BYTES_MAX, check_name};
 use door::{Entry, House};
+pub use entrances::Entrances;
 pub use limits::PACKET_BYTES_MAX;
 
 /// Requests of all clients that may be on their way at once, where nobody says how much the mailboxes hold.
@@ -44,11 +51,13 @@ pub struct Guard {
     pub daemon: String,
     /// What clients may have on its way to the modules.
     pub credits: Arc<Credits>,
+    /// The entrances, and who may come in through which.
+    pub entrances: Arc<Entrances>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { daemon: uuid::Uuid::new_v4().simple().to_string(), credits: Credits::new(IN_HAND) }
+        Self { daemon: uuid::Uuid::new_v4().simple().to_string(), credits: Credits::new(IN_HAND), entrances: Arc::default() }
     }
 }
 
@@ -83,6 +92,7 @@ pub enum BrokerError {
 pub struct Broker {
     address: SocketAddr,
     private: SocketAddr,
+    secure: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -99,12 +109,6 @@ impl Broker {
     /// # Errors
     /// `Listen` if an address cannot be had; `Start` for anything else. Nothing keeps running then.
     pub fn open(config: Config, guard: Guard) -> Result<Self, BrokerError> {
-        if !config.address.ip().is_loopback() {
-            warn!(
-                address:% = config.address;
-                "the embedded MQTT broker listens beyond this machine: whoever reaches it may publish for any device"
-            );
-        }
         let open = |entry, key, address: SocketAddr| -> Result<_, BrokerError> {
             let bound = TcpListener::bind(address).and_then(|listener| {
                 listener.set_nonblocking(true)?;
@@ -115,16 +119,23 @@ impl Broker {
         };
         let (address, plain) = open(Entry::Plain, "mqtt.internal-server", config.address)?;
         let (private, own) = open(Entry::Daemon, "mqtt.internal-server", (Ipv4Addr::LOCALHOST, 0).into())?;
+        let mut listeners = vec![own, plain];
+        let mut secure = None;
+        if let Some(tls) = &guard.entrances.secure {
+            let (bound, listener) = open(Entry::Tls, "mqtt.internal-tls-server", tls.address)?;
+            secure = Some(bound);
+            listeners.push(listener);
+        }
         let (stop, stopped) = watch::channel(false);
         let (ready, started) = mpsc::sync_channel(1);
         let failed = |reason: String| BrokerError::Start { address, reason };
-        let plan = Plan { address, session_queue_size: config.session_queue_size, guard, listeners: vec![own, plain] };
+        let plan = Plan { address, session_queue_size: config.session_queue_size, guard, listeners };
         let thread = std::thread::Builder::new()
             .name("mqtt-broker".into())
             .spawn(move || run(&plan, stopped, &ready))
             .map_err(|error| failed(error.to_string()))?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { address, private, stop, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { address, private, secure, stop, thread: Some(thread) }),
             Ok(Err(reason)) => Err(failed(reason)),
             Err(_) => Err(failed("its thread ended at once".into())),
         }
@@ -133,6 +144,11 @@ impl Broker {
     /// The address it listens on, with the port that was taken.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the TLS listener, if there is one.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.secure
     }
 
     /// The daemon's own entrance, on the loopback: whoever does not bring [`Guard::daemon`] as its client id is refused.

@@ -1,6 +1,7 @@
 //! What devices and mappers see: topics and JSON bodies on MQTT.
 
 pub mod filter;
+pub mod grant;
 pub mod payload;
 pub mod topic;
 
