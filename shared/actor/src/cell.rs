@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::drill::Drill;
-use crate::mail::{Entry, Mail, Meta, MsgId};
+use crate::mail::{Entry, Mail, Meta, MsgId, Ticket};
 use crate::mailbox::weight;
 use crate::queue::{Batch, Blame, Desk, Inbox, Item};
 use crate::registry::Registry;
@@ -199,7 +199,7 @@ impl<M> Cell<M> {
 impl<M: Mail> Cell<M> {
     /// Queues a message for which there is a permit. `limited`: unless there is no room for its bytes; then it is given
     /// back.
-    pub(crate) fn push(&self, meta: Meta, message: M, limited: bool) -> Result<MsgId, (Meta, M)> {
+    pub(crate) fn push(&self, mut meta: Meta, message: M, limited: bool) -> Result<MsgId, (Meta, M)> {
         let id = meta.id;
         let bytes = weight(&meta, &message);
         let waker = {
@@ -209,6 +209,7 @@ impl<M: Mail> Cell<M> {
             }
             inbox.bytes += bytes;
             inbox.accepted += 1;
+            meta.place = Ticket(inbox.accepted);
             inbox.items.push_back(Item::Own(Entry { meta, message, attempts: AtomicU32::new(0), bytes }));
             inbox.waker.take()
         };

@@ -107,6 +107,9 @@ pub struct Meta {
     pub source: &'static str,
     /// What another mailbox has to be done with first; the handler looks, see [`crate::Handle::ticket`].
     pub after: Ticket,
+    /// Its own place in the order of the mailbox that holds it, which is set there: a ticket of that mailbox that is not
+    /// below it was drawn later. The first place is 1.
+    pub place: Ticket,
     /// The form in which it came from outside, where it did: a quarantined message enters again in this form.
     pub ingress: Option<Arc<Ingress>>,
     /// What a border lent to its peer for the time until this message is settled.
@@ -141,7 +144,16 @@ impl Meta {
     /// A header with a fresh identity, made now.
     #[must_use]
     pub fn new(source: &'static str) -> Self {
-        Self { id: MsgId::fresh(), parent: None, at_ms: now_ms(), source, after: Ticket::default(), ingress: None, held: None }
+        Self {
+            id: MsgId::fresh(),
+            parent: None,
+            at_ms: now_ms(),
+            source,
+            after: Ticket::default(),
+            place: Ticket::default(),
+            ingress: None,
+            held: None,
+        }
     }
 
     /// A header for what follows from `parent`.

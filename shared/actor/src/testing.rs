@@ -67,6 +67,15 @@ impl<M: Mail> Probe<M> {
         }
     }
 
+    /// Up to `max` of the messages that are there, lent as an actor gets them; what the lease leaves is there again.
+    #[must_use]
+    pub fn lend(&self, max: usize) -> Option<Lease<M>> {
+        match self.handle.0.take(max, self.epoch, std::task::Waker::noop(), tokio::time::Instant::now) {
+            Take::Batch(batch) => Some(Lease::new(self.handle.0.clone(), self.epoch, batch, tokio::time::Instant::now(), Rc::default())),
+            Take::Empty | Take::Fenced | Take::Finished => None,
+        }
+    }
+
     /// All messages that are there.
     #[must_use]
     pub fn drain(&self) -> Vec<Taken<M>> {
@@ -101,10 +110,8 @@ pub fn lease_posted<M: Mail>(messages: Vec<(Meta, M)>) -> (Lease<M>, Probe<M>) {
     for (meta, message) in messages {
         assert!(probe.handle.try_post(meta, message).is_ok(), "the mailbox has room for all");
     }
-    let Take::Batch(batch) = probe.handle.0.take(usize::MAX, probe.epoch, std::task::Waker::noop(), tokio::time::Instant::now) else {
-        panic!("a lease needs a message");
-    };
-    (Lease::new(probe.handle.0.clone(), probe.epoch, batch, tokio::time::Instant::now(), Rc::default()), probe)
+    let Some(lease) = probe.lend(usize::MAX) else { panic!("a lease needs a message") };
+    (lease, probe)
 }
 
 /// Waits until a condition holds, up to a deadline; polls every few ms and panics with the text of the condition.

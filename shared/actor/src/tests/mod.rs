@@ -415,6 +415,21 @@ fn message_ids_are_unique_and_survive_their_text_form() {
 }
 
 #[test]
+fn a_message_knows_its_place_in_its_mailbox_and_a_ticket_drawn_later_is_not_below_it() {
+    let probe = crate::testing::Probe::<Do>::new("probe", 8);
+    let handle = probe.handle();
+    let before = handle.ticket();
+    handle.try_send(Do::Note(1)).unwrap();
+    let between = handle.ticket();
+    handle.try_reserve().unwrap().send(crate::Meta::new("test"), Do::Note(2));
+    let after = handle.ticket();
+    // What is put back keeps its place.
+    drop(probe.lend(8));
+    let places: Vec<_> = probe.drain().iter().map(|taken| taken.meta().place).collect();
+    assert!(before < places[0] && places[0] <= between && between < places[1] && places[1] <= after);
+}
+
+#[test]
 fn a_ticket_is_reached_when_everything_before_it_is_settled_or_quarantined() {
     run(async {
         let (handle, notes, running) = clerk(quick(), 100);
