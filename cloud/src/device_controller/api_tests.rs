@@ -159,6 +159,44 @@ async fn reports_for_foreign_and_unknown_devices_and_questions_of_others_are_ref
 }
 
 #[actix_rt::test]
+async fn a_late_report_of_a_deleted_device_is_not_in_the_status_of_its_successor() {
+    let world = World::start().await;
+    let first = world.lamp().await;
+    world.told("n1", is_lamp).await;
+    let of = |device: &Value, value: &str| {
+        let mut frame = report("temp", value);
+        let Said::TwinReport { report, .. } = &mut frame.body else { unreachable!() };
+        report.uid = device["metadata"]["uid"].as_str().unwrap().to_owned();
+        frame
+    };
+    assert!(matches!(world.ask_of_device("n1", &of(&first, "1")).await, Body::Confirm { .. }));
+    let uid = first["metadata"]["uid"].as_str().unwrap();
+    // One that the controller may still take for the living device, because it has not seen the deletion.
+    world.cluster.delete_now(&cluster::DEVICE, Some("default"), "lamp", uid).await.unwrap();
+    world.of_device("n1", &of(&first, "2"));
+    let second = world
+        .create(
+            &cluster::DEVICE,
+            json!({"apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": "lamp", "namespace": "default"},
+            "spec": {"deviceModelRef": {"name": "m"}, "nodeName": "n1", "properties": [{"name": "temp"}, {"name": "power"}]}}),
+        )
+        .await;
+    let uid = second["metadata"]["uid"].as_str().unwrap();
+    world.told("n1", |frame| matches!(&frame.body, Body::MembershipUpdate(update) if update.added.iter().any(|entry| entry.uid == uid))).await;
+    assert!(matches!(world.ask_of_device("n1", &of(&first, "3")).await, Body::Refusal { .. }));
+    let mut power = of(&second, "true");
+    let Said::TwinReport { report, .. } = &mut power.body else { unreachable!() };
+    let value = report.properties.remove("temp").unwrap();
+    report.properties.insert(PropertyName::new("power").unwrap(), value);
+    assert!(matches!(world.ask_of_device("n1", &power).await, Body::Confirm { .. }));
+    let status = world.cluster.get(&cluster::DEVICE_STATUS, Some("default"), "lamp").await.unwrap();
+    assert_eq!(status["metadata"]["ownerReferences"][0]["uid"], uid);
+    let names: Vec<&str> = status["status"]["twins"].as_array().unwrap().iter().map(|twin| twin["propertyName"].as_str().unwrap()).collect();
+    assert_eq!(names, ["power"], "nothing of the device that is gone");
+    world.stop().await;
+}
+
+#[actix_rt::test]
 async fn a_question_that_comes_before_the_devices_are_known_is_answered_when_they_are() {
     let mut world = World::start().await;
     world.lamp().await;

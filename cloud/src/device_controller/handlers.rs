@@ -10,7 +10,7 @@ use model::{DeviceId, NodeName, Timestamp};
 use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Upstream};
 use wire::mqtt::payload::{MembershipDetail, MembershipUpdate, TwinUpdate};
 
-use super::state::{Effect, Refused};
+use super::state::{Effect, Owner, Refused};
 use super::status::Pending;
 use super::{DeviceController, DeviceControllerMessage, WRITES_MAX, watch};
 use crate::cloud_hub::CloudHubMessage;
@@ -24,6 +24,17 @@ struct Outcome {
     send: Vec<CloudHubMessage>,
     /// To be written, and the answers that may leave after that.
     write: BTreeMap<DeviceId, (Pending, Vec<Confirmed>)>,
+}
+
+impl Outcome {
+    /// What is to be written of a device. What was gathered for an earlier creation of it goes unanswered, and the edge,
+    /// if it should still repeat it, is refused.
+    fn of_device(&mut self, device: &DeviceId, owner: Owner) -> &mut (Pending, Vec<Confirmed>) {
+        if self.write.get(device).is_some_and(|(pending, _)| pending.owner != owner) {
+            self.write.remove(device);
+        }
+        self.write.entry(device.clone()).or_insert_with(|| (Pending::new(owner), Vec::new()))
+    }
 }
 
 /// A report that is confirmed once it is stored.
@@ -159,7 +170,7 @@ impl DeviceController {
             Upstream::TwinReport { device, report } => match self.devices.reported(node, device, report) {
                 Ok(taken) => {
                     self.tell(taken.again, outcome);
-                    let (pending, answers) = outcome.write.entry(device.clone()).or_insert_with(|| (Pending::new(taken.owner), Vec::new()));
+                    let (pending, answers) = outcome.of_device(device, taken.owner);
                     pending.twins.extend(taken.twins);
                     pending.known = Some(taken.known);
                     answers.push(Confirmed::new(node, frame, self.clock.now()));
@@ -168,7 +179,7 @@ impl DeviceController {
             },
             Upstream::DeviceStateReport { device, report } => match self.devices.owned_by(node, device, &report.uid) {
                 Ok(owner) => {
-                    let (pending, answers) = outcome.write.entry(device.clone()).or_insert_with(|| (Pending::new(owner), Vec::new()));
+                    let (pending, answers) = outcome.of_device(device, owner);
                     pending.state = Some(report.clone());
                     answers.push(Confirmed::new(node, frame, self.clock.now()));
                 }
@@ -209,8 +220,8 @@ impl DeviceController {
             let (node, key, body) = match effect {
                 Effect::Added(node, entry) => (node, OutboxKey::Membership(entry.id.clone()), membership(vec![entry], Vec::new())),
                 Effect::Removed(node, entry) => (node, OutboxKey::Membership(entry.id.clone()), membership(Vec::new(), vec![entry])),
-                Effect::Sync(node, device, change) => {
-                    let update = TwinUpdate { event_id: event_id(), timestamp: now, change };
+                Effect::Sync { node, device, uid, change } => {
+                    let update = TwinUpdate { event_id: event_id(), timestamp: now, uid, change };
                     (node, OutboxKey::Twin(device.clone()), Downstream::TwinSync { device, update })
                 }
             };

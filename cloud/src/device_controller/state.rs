@@ -31,7 +31,16 @@ pub enum Effect {
     /// A device is no longer bound to it.
     Removed(NodeName, DeviceEntry),
     /// What is wanted of a device has changed: all its properties.
-    Sync(NodeName, DeviceId, TwinChange),
+    Sync {
+        /// Where it is bound.
+        node: NodeName,
+        /// The device.
+        device: DeviceId,
+        /// Which creation of it.
+        uid: String,
+        /// Its properties.
+        change: TwinChange,
+    },
 }
 
 /// Why a report is not taken.
@@ -243,7 +252,7 @@ impl Devices {
                 twins.push(TwinUpdate::of(name, property, report.timestamp));
             }
         }
-        let again = overruled.then(|| Effect::Sync(node.clone(), device.clone(), known.change(models)));
+        let again = overruled.then(|| known.sync(node.clone(), device.clone(), models));
         Ok(Report { owner, twins, known: properties, again })
     }
 
@@ -265,7 +274,7 @@ impl Devices {
                 known.waits_for_model = before.waits_for_model;
                 if let (true, Some(node)) = (changed, known.node.clone()) {
                     if known.is_ready(&self.models) && !known.waits_for_model {
-                        out.push(Effect::Sync(node, id.clone(), known.change(&self.models)));
+                        out.push(known.sync(node, id.clone(), &self.models));
                     } else {
                         out.push(Effect::Added(node, known.entry(&id, &self.models)));
                     }
@@ -352,6 +361,10 @@ impl One {
         self.waits_for_model = !self.is_ready(models);
         let twin = if self.waits_for_model { TwinChange::default() } else { self.change(models) };
         DeviceEntry { twin, ..self.named(id) }
+    }
+
+    fn sync(&mut self, node: NodeName, device: DeviceId, models: &HashMap<ModelKey, BTreeMap<PropertyName, TwinType>>) -> Effect {
+        Effect::Sync { node, device, uid: self.owner.uid.clone(), change: self.change(models) }
     }
 
     /// All that is wanted, each value with the version under which it was first sent.

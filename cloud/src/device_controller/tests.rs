@@ -65,7 +65,7 @@ fn version(cloud: i64, edge: i64) -> TwinVersion {
 }
 
 fn only_sync(effects: &[Effect]) -> &TwinChange {
-    let [Effect::Sync(_, _, change)] = effects else { panic!("not one sync: {effects:?}") };
+    let [Effect::Sync { change, .. }] = effects else { panic!("not one sync: {effects:?}") };
     change
 }
 
@@ -257,6 +257,11 @@ fn a_device_made_anew_under_its_name_is_removed_before_it_is_added() {
     anew["metadata"]["uid"] = json!("other");
     let effects = apply(&mut devices, anew);
     assert!(matches!(&effects[..], [Effect::Removed(..), Effect::Added(..)]), "{effects:?}");
+    // What is wanted of it from now on names the new object, so that an edge can tell it from what is late.
+    let mut anew = device("lamp", "n1", 9, &[("temp", Some("21"))]);
+    anew["metadata"]["uid"] = json!("other");
+    let effects = apply(&mut devices, anew);
+    assert!(matches!(&effects[..], [Effect::Sync { uid, .. }] if uid == "other"), "{effects:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use wire::mqtt::Topic;
 use wire::mqtt::payload::TwinUpdate;
 
 use super::{CommunicationMessage, Effect};
-use crate::membership::MembershipMessage;
+use crate::membership::{Births, MembershipMessage};
 use crate::store::{Read, Store, StoreError, Tx, device, pending_report};
 
 /// When the tests take place.
@@ -23,6 +23,7 @@ pub(crate) struct Workbench {
     pub store: Store,
     pub communication: Probe<CommunicationMessage>,
     pub membership: Probe<MembershipMessage>,
+    pub births: Births,
     pub clock: ManualClock,
     _directory: TempDir,
 }
@@ -36,6 +37,7 @@ impl Workbench {
             store,
             communication: Probe::new("communication", 16),
             membership: Probe::new("membership", 16),
+            births: Births::default(),
             clock: ManualClock::at(NOW),
             _directory: directory,
         };

@@ -1,18 +1,17 @@
 //! What Device does with each message.
 
 use actix::{Actor, Context, Handler};
-use actor::{Handle, Lease, Meta, NoRoom};
+use actor::{Lease, Meta, NoRoom};
 use model::membership::{AttributeOrigin, merge_attributes};
 use model::{DeviceId, DeviceState, Timestamp};
 use wire::hub::{MsgId, Resource};
 use wire::mqtt::Topic;
 use wire::mqtt::payload::{AttributesUpdate, DeviceStateReport, answer};
 
-use super::DeviceMessage;
 use super::state::Device;
+use super::{DeviceMessage, Peers};
 use crate::communication::{Caused, CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
-use crate::membership::{MembershipMessage, next_ticket};
-use crate::membership::{tell_attributes, write_attributes};
+use crate::membership::{next_ticket, tell_attributes, write_attributes};
 use crate::store::device::StoredDevice;
 use crate::store::{Batch, StoreError, Tx, attribute, device, pending_report};
 use crate::twin::fresh_event_id;
@@ -30,7 +29,7 @@ impl Handler<Lease<DeviceMessage>> for Device {
 }
 
 impl Device {
-    pub(super) fn settle(&mut self, lease: Lease<DeviceMessage>) {
+    pub(crate) fn settle(&mut self, lease: Lease<DeviceMessage>) {
         let communication = &self.peers.communication;
         let room = match communication.try_reserve() {
             Ok(room) => room,
@@ -44,7 +43,7 @@ impl Device {
         }
         let now = self.config.clock.now();
         // A state that could not be stored is not answered, as in KubeEdge; the cloud sends again.
-        let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, membership, now), |_, _, _| None);
+        let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, &self.peers, now), |_, _, _| None);
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled }) = done else { return };
         self.last_batch.took(handled);
@@ -58,23 +57,19 @@ impl Device {
     }
 }
 
-fn apply(
-    tx: &mut Tx<'_>,
-    part: &[(&Meta, &DeviceMessage)],
-    effects: &mut Vec<Caused>,
-    membership: &Handle<MembershipMessage>,
-    now: Timestamp,
-) -> Result<usize, StoreError> {
+fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &DeviceMessage)], effects: &mut Vec<Caused>, peers: &Peers, now: Timestamp) -> Result<usize, StoreError> {
     let mut handled = 0;
     let mut reports = None;
     let mut bytes = 0;
     let mut of_message = Vec::new();
     for (meta, message) in part {
         // Membership commits before its ticket is reached, and nobody commits while this transaction is open.
-        if !membership.reached(meta.after) {
+        if !peers.membership.reached(meta.after) {
             break;
         }
-        let Some(stored) = device::row(tx, message.device())? else {
+        // One that arrived before the device was bound was for a device of that name that is gone.
+        let known = device::row(tx, message.device())?.filter(|stored| !peers.births.is_earlier(meta.after, stored.incarnation));
+        let Some(stored) = known else {
             effects.extend(unknown_device(message).map(|effect| effect.caused(meta.id)));
             handled += 1;
             continue;

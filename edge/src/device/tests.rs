@@ -9,7 +9,7 @@ use super::{Config, Device, DeviceMessage, Peers};
 use crate::communication::testing::{Workbench, frame, id, kinds, told};
 
 fn device(bench: &Workbench) -> Device {
-    let peers = Peers { communication: bench.communication.handle(), membership: bench.membership.handle() };
+    let peers = Peers { communication: bench.communication.handle(), membership: bench.membership.handle(), births: bench.births.clone() };
     Device::new(Config { clock: bench.clock() }, bench.store.clone(), peers)
 }
 

@@ -10,8 +10,8 @@ use wire::hub::Resource;
 use wire::mqtt::Topic;
 use wire::mqtt::payload::{Fault, answer};
 
-use super::state::{Membership, carry_out};
-use super::{Config, MembershipMessage};
+use super::state::{Membership, Occasion, carry_out};
+use super::{Births, Config, MembershipMessage};
 use crate::communication::{Caused, CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
 use crate::store::{Batch, StoreError, Tx, device};
 
@@ -37,9 +37,21 @@ impl Handler<Lease<MembershipMessage>> for Membership {
 }
 
 impl Membership {
-    fn count(&self) {
+    pub(super) fn count(&self) {
         if let Err(error) = self.store.recount() {
             log::debug!(error:% = error; "what the store holds could not be counted");
+        }
+        self.forget_gone();
+    }
+
+    /// Keeps the births of those that are there. In this actor, so that nobody is bound meanwhile.
+    fn forget_gone(&self) {
+        let births = &self.peers.births;
+        if births.len() as u64 <= self.store.counts().devices {
+            return;
+        }
+        if let Ok((newest, present)) = self.store.read(device::incarnations) {
+            births.forget_gone(newest, &present);
         }
     }
 
@@ -54,7 +66,7 @@ impl Membership {
         let now = self.config.clock.now();
         let done = self.store.write_batch(
             &lease,
-            |tx, part, effects| apply(tx, part, effects, &self.config, now),
+            |tx, part, effects| apply(tx, part, effects, &self.config, &self.peers.births, now),
             |meta, message, error| give_up(message, error, &self.config, now).map(|effect| effect.caused(meta.id)),
         );
         // Replaced: the successor has the messages already, and nothing was written.
@@ -76,11 +88,13 @@ fn apply(
     part: &[(&Meta, &MembershipMessage)],
     effects: &mut Vec<Caused>,
     config: &Config,
+    births: &Births,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     let mut bytes = 0;
     for (index, (meta, message)) in part.iter().enumerate() {
         let (by, mut of_message) = (meta.id, Vec::new());
+        let on = || Occasion { births, place: meta.place, by, now, updated: Topic::MembershipUpdated(config.node.clone()) };
         match message {
             MembershipMessage::Get { event_id } => {
                 let devices = device::all(tx)?;
@@ -90,14 +104,14 @@ fn apply(
             MembershipMessage::Detail { detail, frame } => {
                 log_skipped(&detail.skipped);
                 let known = device::known(tx)?;
-                carry_out(tx, plan_detail(&known, &detail.devices), config, now, by, &mut of_message)?;
+                carry_out(tx, plan_detail(&known, &detail.devices), &on(), &mut of_message)?;
                 of_message.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::MembershipDetail });
                 of_message.push(Effect::MembershipReceived);
             }
             MembershipMessage::Update { update, frame } => {
                 log_skipped(&update.skipped);
                 let known = device::known(tx)?;
-                carry_out(tx, plan_update(&known, &update.added, &update.removed), config, now, by, &mut of_message)?;
+                carry_out(tx, plan_update(&known, &update.added, &update.removed), &on(), &mut of_message)?;
                 of_message.push(Effect::Acknowledge { frame: frame.clone(), resource: Resource::Membership });
             }
         }

@@ -12,10 +12,14 @@
 //! Invariant: a device that goes leaves no row behind, in any table.
 //! Invariant: Membership waits for nobody. Every message to Twin and Device carries a ticket of this mailbox, drawn where it
 //! came in, and is held back until Membership has committed what came before it: binding, removal and binding again alike.
+//! Invariant: what arrived before a device was bound is never done to it, though another had its name ([`Births`]).
 
 mod attributes;
+mod births;
 mod handlers;
 mod message;
+#[cfg(test)]
+mod order_tests;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -28,6 +32,7 @@ use model::{Clock, NodeName, SystemClock};
 use crate::communication::CommunicationMessage;
 
 pub(crate) use attributes::{tell_attributes, write_attributes};
+pub use births::Births;
 pub use message::MembershipMessage;
 pub use state::{Membership, Snapshot};
 
@@ -52,6 +57,8 @@ impl Config {
 pub struct Peers {
     /// Takes the effects.
     pub communication: Handle<CommunicationMessage>,
+    /// Written here, read by Twin and Device.
+    pub births: Births,
 }
 
 /// The ticket of the message at `index`, which says what Membership has to be done with first. `None` past the end.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actor::MsgId;
+use actor::{MsgId, Ticket};
 use model::membership::{AttributeOrigin, Plan, merge_attributes};
 use model::{Device, DeviceEntry, DeviceId, Origin, Timestamp};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use wire::mqtt::Topic;
 use wire::mqtt::payload::answer;
 
 use super::attributes::{tell_attributes, write_attributes};
-use super::{Config, Peers};
+use super::{Births, Config, Peers};
 use crate::communication::Effect;
 use crate::last_batch::LastBatch;
 use crate::store::device::Incarnation;
@@ -55,34 +55,37 @@ impl Membership {
     }
 }
 
-/// Carries out the plan that follows from the message `by`: create, replace, refresh, remove.
-pub(super) fn carry_out(
-    tx: &mut Tx<'_>,
-    plan: Plan<'_>,
-    config: &Config,
-    now: Timestamp,
-    by: MsgId,
-    effects: &mut Vec<Effect>,
-) -> Result<(), StoreError> {
+/// The message that is carried out, and what is needed for each of its devices.
+pub(super) struct Occasion<'a> {
+    pub(super) births: &'a Births,
+    /// Place of the message in this module's mailbox.
+    pub(super) place: Ticket,
+    pub(super) by: MsgId,
+    pub(super) now: Timestamp,
+    /// `…/membership/updated` of this node.
+    pub(super) updated: Topic,
+}
+
+/// Carries out a plan: create, replace, refresh, remove.
+pub(super) fn carry_out(tx: &mut Tx<'_>, plan: Plan<'_>, on: &Occasion<'_>, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
     let mut reports = false;
-    let updated = Topic::MembershipUpdated(config.node.clone());
     for entry in plan.create {
-        reports |= bind(tx, entry, &updated, now, by, effects)?;
+        reports |= bind(tx, entry, on, effects)?;
     }
     for entry in plan.replace {
-        unbind(tx, &entry.id, None, &updated, now, effects)?;
-        reports |= bind(tx, entry, &updated, now, by, effects)?;
+        unbind(tx, &entry.id, None, on, effects)?;
+        reports |= bind(tx, entry, on, effects)?;
     }
     for entry in plan.refresh {
         if let Some(mut stored) = device::load(tx, &entry.id)? {
             if stored.uid.is_empty() && !entry.uid.is_empty() {
                 device::set_uid(tx, &entry.id, &entry.uid)?;
             }
-            reports |= refresh(tx, &mut stored.device, stored.incarnation, entry, now, by, effects)?;
+            reports |= refresh(tx, &mut stored.device, stored.incarnation, entry, on, effects)?;
         }
     }
     for (id, entry) in plan.remove {
-        unbind(tx, &id, entry, &updated, now, effects)?;
+        unbind(tx, &id, entry, on, effects)?;
     }
     for id in plan.unknown {
         log::debug!(device:% = id; "device to be unbound is unknown");
@@ -94,7 +97,7 @@ pub(super) fn carry_out(
 }
 
 /// Inserts a device with all that the list says of it, and says so. Tells whether the cloud must hear of anything.
-fn bind(tx: &mut Tx<'_>, entry: &DeviceEntry, updated: &Topic, now: Timestamp, by: MsgId, effects: &mut Vec<Effect>) -> Result<bool, StoreError> {
+fn bind(tx: &mut Tx<'_>, entry: &DeviceEntry, on: &Occasion<'_>, effects: &mut Vec<Effect>) -> Result<bool, StoreError> {
     let mut new = Device {
         id: entry.id.clone(),
         name: entry.name.clone(),
@@ -105,26 +108,20 @@ fn bind(tx: &mut Tx<'_>, entry: &DeviceEntry, updated: &Topic, now: Timestamp, b
         twin: Default::default(),
     };
     let incarnation = device::insert(tx, &new)?;
+    on.births.note(incarnation, on.place);
     device::set_uid(tx, &entry.id, &entry.uid)?;
-    let reports = refresh(tx, &mut new, incarnation, entry, now, by, effects)?;
-    let payload = answer::membership_added(&fresh_event_id(), now, &new);
-    effects.push(Effect::Publish { topic: updated.clone(), payload });
+    let reports = refresh(tx, &mut new, incarnation, entry, on, effects)?;
+    let payload = answer::membership_added(&fresh_event_id(), on.now, &new);
+    effects.push(Effect::Publish { topic: on.updated.clone(), payload });
     log::info!(device:% = new.id; "device bound");
     Ok(reports)
 }
 
 /// Removes a device with all its rows and says so.
-fn unbind(
-    tx: &mut Tx<'_>,
-    id: &DeviceId,
-    entry: Option<&DeviceEntry>,
-    updated: &Topic,
-    now: Timestamp,
-    effects: &mut Vec<Effect>,
-) -> Result<(), StoreError> {
+fn unbind(tx: &mut Tx<'_>, id: &DeviceId, entry: Option<&DeviceEntry>, on: &Occasion<'_>, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
     device::remove(tx, id)?;
-    let payload = answer::membership_removed(&fresh_event_id(), now, id, entry);
-    effects.push(Effect::Publish { topic: updated.clone(), payload });
+    let payload = answer::membership_removed(&fresh_event_id(), on.now, id, entry);
+    effects.push(Effect::Publish { topic: on.updated.clone(), payload });
     log::info!(device:% = id; "device unbound");
     Ok(())
 }
@@ -136,26 +133,25 @@ fn refresh(
     device: &mut Device,
     incarnation: Incarnation,
     entry: &DeviceEntry,
-    now: Timestamp,
-    by: MsgId,
+    on: &Occasion<'_>,
     effects: &mut Vec<Effect>,
 ) -> Result<bool, StoreError> {
     let mut reports = false;
     if !entry.twin.is_empty() {
         let mut working = Working::new(incarnation, std::mem::take(&mut device.twin));
-        match working.merge(&entry.twin, Origin::Cloud, now, by) {
+        match working.merge(&entry.twin, Origin::Cloud, on.now, on.by) {
             // The event id of a list is not echoed (KubeEdge blanks it).
-            Ok(outcome) => tell_change(effects, &device.id, "", now, &outcome, &working.twin),
+            Ok(outcome) => tell_change(effects, &device.id, "", on.now, &outcome, &working.twin),
             Err(error) => log::warn!(device:% = device.id, error:% = error; "twin of a listed device not taken"),
         }
-        reports = working.write(tx, &device.id, now)?;
+        reports = working.write(tx, &device.id, on.now)?;
         device.twin = working.twin;
     }
     if let Some(listed) = &entry.attributes {
         let change: BTreeMap<_, _> = listed.iter().map(|(name, change)| (name.clone(), Some(change.clone()))).collect();
         let outcome = merge_attributes(&mut device.attributes, &change, AttributeOrigin::Membership);
         write_attributes(tx, &device.id, &outcome)?;
-        effects.extend(tell_attributes(&device.id, "", now, &outcome));
+        effects.extend(tell_attributes(&device.id, "", on.now, &outcome));
     }
     Ok(reports)
 }

@@ -12,7 +12,7 @@ use crate::store::{device, pending_report};
 
 fn membership(bench: &Workbench) -> Membership {
     let node = NodeName::new("edge-1").unwrap();
-    let peers = Peers { communication: bench.communication.handle() };
+    let peers = Peers { communication: bench.communication.handle(), births: bench.births.clone() };
     Membership::new(Config { node, clock: bench.clock() }, bench.store.clone(), peers)
 }
 

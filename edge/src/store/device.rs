@@ -1,5 +1,7 @@
 //! Table `device`: which devices belong to this node, and their state.
 
+use std::collections::BTreeSet;
+
 use diesel::prelude::*;
 use model::membership::Known;
 use model::{Device, DeviceId, DeviceState};
@@ -85,6 +87,16 @@ pub fn incarnation(read: &mut Read<'_>, id: &DeviceId) -> Result<Option<Incarnat
     let found: Option<i64> =
         device::table.find(id.as_str()).select(device::incarnation).first(read.connection).optional().map_err(query("read", TABLE))?;
     Ok(found.map(Incarnation))
+}
+
+/// The last incarnation that was drawn, and those that are there.
+///
+/// # Errors
+/// [`StoreError::Query`].
+pub fn incarnations(read: &mut Read<'_>) -> Result<(Incarnation, BTreeSet<Incarnation>), StoreError> {
+    let newest: i64 = counter::table.find("incarnation").select(counter::value).first(read.connection).map_err(query("read", "counter"))?;
+    let present: Vec<i64> = device::table.select(device::incarnation).load(read.connection).map_err(query("list", TABLE))?;
+    Ok((Incarnation(newest), present.into_iter().map(Incarnation).collect()))
 }
 
 /// The row of `id` alone: attributes and twin are left empty.

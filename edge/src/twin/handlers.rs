@@ -1,17 +1,18 @@
 //! What Twin does with each message.
 
 use actix::{Actor, Context, Handler};
-use actor::{Handle, Lease, Meta, NoRoom};
+use actor::{Lease, Meta, NoRoom};
+use model::membership::is_another;
 use model::{DeviceId, Origin, Timestamp};
 use wire::hub::{MsgId, Resource};
 use wire::mqtt::Topic;
 use wire::mqtt::payload::{Fault, TwinUpdate, answer};
 
-use super::TwinMessage;
 use super::state::{Twin, WorkingSet, tell_change};
+use super::{Peers, TwinMessage};
 use crate::communication::{Caused, CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
-use crate::membership::{MembershipMessage, next_ticket};
-use crate::store::{Batch, StoreError, Tx};
+use crate::membership::next_ticket;
+use crate::store::{Batch, Read, StoreError, Tx, device};
 
 impl Actor for Twin {
     type Context = Context<Self>;
@@ -26,7 +27,7 @@ impl Handler<Lease<TwinMessage>> for Twin {
 }
 
 impl Twin {
-    pub(super) fn settle(&mut self, lease: Lease<TwinMessage>) {
+    pub(crate) fn settle(&mut self, lease: Lease<TwinMessage>) {
         let communication = &self.peers.communication;
         let room = match communication.try_reserve() {
             Ok(room) => room,
@@ -43,7 +44,7 @@ impl Twin {
             Some(effects) => Ok(Batch { handled: lease.len(), effects }),
             None => self.store.write_batch(
                 &lease,
-                |tx, part, effects| apply(tx, part, effects, membership, now),
+                |tx, part, effects| apply(tx, part, effects, &self.peers, now),
                 |meta, message, error| give_up(message, error, now).map(|effect| effect.caused(meta.id)),
             ),
         };
@@ -65,7 +66,7 @@ impl Twin {
         let gets: Option<Vec<_>> = lease
             .iter()
             .map(|(meta, message)| match message {
-                TwinMessage::Get { device, event_id } if self.peers.membership.reached(meta.after) => Some((meta.id, device, event_id)),
+                TwinMessage::Get { device, event_id } if self.peers.membership.reached(meta.after) => Some((meta, device, event_id)),
                 TwinMessage::Get { .. } | TwinMessage::Report { .. } | TwinMessage::Update { .. } | TwinMessage::CloudSync { .. } => None,
             })
             .collect();
@@ -73,9 +74,10 @@ impl Twin {
         let read = self.store.read(|read| {
             let mut twins = WorkingSet::default();
             let mut effects = Vec::with_capacity(gets.len());
-            for (by, device, event_id) in gets {
-                let Some(working) = twins.get(read, device)? else { return Ok(None) };
-                effects.push(get_result(device, event_id, now, &working.twin).caused(by));
+            for (meta, device, event_id) in gets {
+                let known = twins.get(read, device)?.filter(|working| !self.peers.births.is_earlier(meta.after, working.incarnation));
+                let Some(working) = known else { return Ok(None) };
+                effects.push(get_result(device, event_id, now, &working.twin).caused(meta.id));
             }
             Ok(Some(effects))
         });
@@ -84,23 +86,19 @@ impl Twin {
     }
 }
 
-fn apply(
-    tx: &mut Tx<'_>,
-    part: &[(&Meta, &TwinMessage)],
-    effects: &mut Vec<Caused>,
-    membership: &Handle<MembershipMessage>,
-    now: Timestamp,
-) -> Result<usize, StoreError> {
+fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &TwinMessage)], effects: &mut Vec<Caused>, peers: &Peers, now: Timestamp) -> Result<usize, StoreError> {
     let mut twins = WorkingSet::default();
     let mut handled = 0;
     let mut bytes = 0;
     let mut of_message = Vec::new();
     for (meta, message) in part {
         // Membership commits before its ticket is reached, and nobody commits while this transaction is open.
-        if !membership.reached(meta.after) {
+        if !peers.membership.reached(meta.after) {
             break;
         }
-        let Some(working) = twins.get(tx, message.device())? else {
+        // One that arrived before the device was bound was for a device of that name that is gone.
+        let known = twins.get(tx, message.device())?.filter(|working| !peers.births.is_earlier(meta.after, working.incarnation));
+        let Some(working) = known else {
             effects.extend(unknown_device(message, now).into_iter().map(|effect| effect.caused(meta.id)));
             handled += 1;
             continue;
@@ -121,6 +119,9 @@ fn apply(
                         of_message.push(Effect::Publish { topic, payload });
                     }
                 }
+            }
+            TwinMessage::CloudSync { device, request: TwinUpdate { uid, .. }, frame } if is_of_another(tx, device, uid)? => {
+                of_message.push(refuse(device, frame, "the device was created again since"));
             }
             TwinMessage::CloudSync { device, request: TwinUpdate { event_id, change, .. }, frame } => {
                 match working.merge(change, Origin::Cloud, now, meta.id) {
@@ -157,6 +158,14 @@ impl TwinMessage {
             Self::Update { device, .. } | Self::Get { device, .. } | Self::Report { device, .. } | Self::CloudSync { device, .. } => device,
         }
     }
+}
+
+/// Whether the cloud means another creation of the device than the one that is here: its frame was on the way for long.
+fn is_of_another(read: &mut Read<'_>, id: &DeviceId, uid: &str) -> Result<bool, StoreError> {
+    if uid.is_empty() {
+        return Ok(false);
+    }
+    Ok(device::row(read, id)?.is_some_and(|row| is_another(&row.uid, uid)))
 }
 
 fn get_result(device: &DeviceId, event_id: &str, now: Timestamp, twin: &model::Twin) -> Effect {

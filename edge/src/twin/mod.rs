@@ -23,7 +23,7 @@ use actor::Handle;
 use model::{Clock, SystemClock};
 
 use crate::communication::CommunicationMessage;
-use crate::membership::MembershipMessage;
+use crate::membership::{Births, MembershipMessage};
 
 pub use message::TwinMessage;
 pub use state::{Snapshot, Twin};
@@ -50,4 +50,6 @@ pub struct Peers {
     pub communication: Handle<CommunicationMessage>,
     /// Looked at only: how far it is, for messages that carry a ticket of it.
     pub membership: Handle<MembershipMessage>,
+    /// Looked at only: since when each device is there.
+    pub births: Births,
 }

@@ -64,7 +64,7 @@ pub(crate) struct WorkingSet {
 
 /// A twin under way.
 pub(crate) struct Working {
-    incarnation: Incarnation,
+    pub(crate) incarnation: Incarnation,
     /// As it will be after the commit.
     pub(crate) twin: model::Twin,
     dirty: BTreeSet<PropertyName>,

@@ -16,7 +16,7 @@ use crate::store::pending_report;
 use crate::store::testing::tamper;
 
 fn twin(bench: &Workbench) -> Twin {
-    let peers = Peers { communication: bench.communication.handle(), membership: bench.membership.handle() };
+    let peers = Peers { communication: bench.communication.handle(), membership: bench.membership.handle(), births: bench.births.clone() };
     Twin::new(Config { clock: bench.clock() }, bench.store.clone(), peers)
 }
 

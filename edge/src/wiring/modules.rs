@@ -25,6 +25,7 @@ const BATCH: usize = 512;
 pub struct Shared {
     pub communication: communication::Shared,
     pub membership: LastBatch,
+    pub births: membership::Births,
     pub twin: LastBatch,
     pub device: LastBatch,
     pub meta_manager: meta_manager::Shared,
@@ -95,7 +96,7 @@ impl Modules {
     }
 
     fn membership(&self) -> ChildSpec {
-        let peers = membership::Peers { communication: self.mail.communication.clone() };
+        let peers = membership::Peers { communication: self.mail.communication.clone(), births: self.shared.births.clone() };
         let (settings, store, shared) = (membership::Config::new(self.config.node()), self.store.clone(), self.shared.membership.clone());
         let page = (shared.clone(), store.clone());
         ChildSpec::new(&self.mail.membership, move || Membership::new(settings.clone(), store.clone(), peers.clone()).publishing(shared.clone()))
@@ -104,7 +105,11 @@ impl Modules {
     }
 
     fn twin(&self) -> ChildSpec {
-        let peers = twin::Peers { communication: self.mail.communication.clone(), membership: self.mail.membership.clone() };
+        let peers = twin::Peers {
+            communication: self.mail.communication.clone(),
+            membership: self.mail.membership.clone(),
+            births: self.shared.births.clone(),
+        };
         let (store, shared) = (self.store.clone(), self.shared.twin.clone());
         let page = (shared.clone(), store.clone());
         let make = move || Twin::new(twin::Config::default(), store.clone(), peers.clone()).publishing(shared.clone());
@@ -112,7 +117,11 @@ impl Modules {
     }
 
     fn device(&self) -> ChildSpec {
-        let peers = device::Peers { communication: self.mail.communication.clone(), membership: self.mail.membership.clone() };
+        let peers = device::Peers {
+            communication: self.mail.communication.clone(),
+            membership: self.mail.membership.clone(),
+            births: self.shared.births.clone(),
+        };
         let (store, shared) = (self.store.clone(), self.shared.device.clone());
         let page = (shared.clone(), store.clone());
         let make = move || Device::new(device::Config::default(), store.clone(), peers.clone()).publishing(shared.clone());

@@ -5,7 +5,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::answer::{ChangeOut, Pairs};
-use super::raw::{Base, Entries, RawTwin, event_id, properties, quote, read, read_body};
+use super::raw::{Base, Entries, RawTwin, event_id, properties, quote, read, read_body, uid};
 use super::{Fault, Rejection};
 
 /// Body of `twin/get` and `membership/get`.
@@ -49,6 +49,9 @@ pub struct TwinUpdate {
     pub event_id: String,
     /// The asker's time; not used.
     pub timestamp: Timestamp,
+    /// From the cloud: `metadata.uid` of the device's object, so that what was wanted of one that was deleted and created
+    /// again does not reach its successor. Empty where the sender does not say (KubeEdge); a device's is not used.
+    pub uid: String,
     /// What is to change; names and values are valid.
     pub change: TwinChange,
 }
@@ -57,8 +60,7 @@ impl TwinUpdate {
     /// Reads the body, with KubeEdge's checks in their order: JSON, `twin`, then name and values of each property.
     ///
     /// # Errors
-    /// [`Fault::UpdateBody`], [`Fault::TwinMissing`], [`Fault::Key`], [`Fault::KeyTwice`], [`Fault::Value`],
-    /// [`Fault::TooLarge`], [`Fault::EventIdTooLong`]; all of them code 400, and nothing of the request is done.
+    /// [`Fault::UpdateBody`], [`Fault::TwinMissing`], [`Fault::Key`], [`Fault::Value`], [`Fault::TooLarge`], [`Fault::EventIdTooLong`]; all of them code 400, and nothing of the request is done.
     pub fn parse(body: &[u8]) -> Result<Self, Rejection> {
         #[derive(Deserialize)]
         struct Raw {
@@ -67,13 +69,15 @@ impl TwinUpdate {
             #[serde(default)]
             timestamp: Option<i64>,
             #[serde(default)]
+            uid: Option<String>,
+            #[serde(default)]
             twin: Option<Entries<RawTwin>>,
         }
         let raw: Raw = read_body(body, |_| Fault::UpdateBody)?;
         let event_id = event_id(raw.event_id)?;
         let change = raw.twin.ok_or(Fault::TwinMissing).and_then(properties);
         match change {
-            Ok(change) => Ok(Self { event_id, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), change }),
+            Ok(change) => Ok(Self { event_id, timestamp: Timestamp(raw.timestamp.unwrap_or(0)), uid: uid(raw.uid), change }),
             Err(fault) => Err(Rejection { event_id, fault }),
         }
     }
@@ -83,9 +87,12 @@ impl TwinUpdate {
 impl Serialize for TwinUpdate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let twin = self.change.properties.iter().map(|(name, change)| (name, ChangeOut::of(change, self.timestamp)));
-        let mut body = serializer.serialize_struct("TwinUpdate", 3)?;
+        let mut body = serializer.serialize_struct("TwinUpdate", 4)?;
         body.serialize_field("event_id", &self.event_id)?;
         body.serialize_field("timestamp", &self.timestamp)?;
+        if !self.uid.is_empty() {
+            body.serialize_field("uid", &self.uid)?;
+        }
         body.serialize_field("twin", &Pairs(twin))?;
         body.end()
     }
