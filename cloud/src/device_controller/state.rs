@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use model::membership::is_another;
 use model::twin::{PROPERTIES_MAX, RequestedType, is_value};
-use model::{DeviceEntry, DeviceId, NodeName, PropertyChange, PropertyName, PropertySet, SideChange, TwinChange, TwinType, TwinVersion};
+use model::{
+    DeviceEntry, DeviceId, NodeName, PropertyChange, PropertyName, PropertySet, SideChange, Timestamp, TwinChange, TwinProperty, TwinType,
+    TwinVersion,
+};
 use wire::mqtt::payload::TwinReport;
 
 use super::crd::{Device, DeviceModel};
@@ -109,8 +112,8 @@ struct One {
     wanted: BTreeMap<PropertyName, Option<String>>,
     /// What the node was last told of each wanted value.
     sent: BTreeMap<PropertyName, Sent>,
-    /// The version of each expected side at the edge, as it last told.
-    told: BTreeMap<PropertyName, TwinVersion>,
+    /// What the edge last told of each property.
+    told: BTreeMap<PropertyName, Told>,
     /// Properties that are gone from the Device; deleting one twice does no harm.
     removed: BTreeSet<PropertyName>,
     /// The node knows the device but not its twin, because the model is missing: a type, once given, stays.
@@ -122,6 +125,31 @@ struct Sent {
     value: String,
     version: TwinVersion,
     resends: u8,
+}
+
+/// The versions of a property as the edge told them, and when it did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    expected: Option<TwinVersion>,
+    actual: Option<TwinVersion>,
+    at: Timestamp,
+}
+
+impl Told {
+    fn of(property: &TwinProperty, at: Timestamp) -> Self {
+        Self { expected: property.expected_version, actual: property.actual_version, at }
+    }
+
+    /// Whether `other` was told before this, as a report is that was set aside and let in again. Versions and the clock
+    /// must both say so: they begin again at an edge whose database was made anew, and it does at one without a battery.
+    fn is_after(&self, other: &Self) -> bool {
+        let ahead = |own: Option<TwinVersion>, other: Option<TwinVersion>| matches!((own, other), (Some(own), Some(other)) if !own.admits(other));
+        other.at < self.at && (ahead(self.expected, other.expected) || ahead(self.actual, other.actual))
+    }
+
+    fn then(self, later: Self) -> Self {
+        Self { expected: later.expected.or(self.expected), actual: later.actual.or(self.actual), at: later.at }
+    }
 }
 
 /// All devices and models.
@@ -241,11 +269,16 @@ impl Devices {
         let mut twins = Vec::new();
         let mut overruled = false;
         for (name, property) in &report.properties {
+            let (before, told) = (known.told.get(name).copied(), Told::of(property, report.timestamp));
+            if before.is_some_and(|before| before.is_after(&told)) {
+                log::debug!(device = device.as_str(), property = name.as_str(); "an earlier report of a property is passed over");
+                continue;
+            }
+            // A node that invents names must not fill our memory.
+            if properties.contains(name) || known.told.len() < PROPERTIES_MAX || before.is_some() {
+                known.told.insert(name.clone(), before.unwrap_or_default().then(told));
+            }
             if let Some(version) = property.expected_version {
-                // A node that invents names must not fill our memory.
-                if properties.contains(name) || known.told.len() < PROPERTIES_MAX || known.told.contains_key(name) {
-                    known.told.insert(name.clone(), version);
-                }
                 overruled |= known.is_overruled(name, property.expected.as_ref().map(|side| side.value.as_str()), version);
             }
             if properties.contains(name) {
@@ -379,7 +412,7 @@ impl One {
                 ..PropertySet::default()
             };
             if let Some(value) = desired {
-                let told = self.told.get(name).copied().unwrap_or_default();
+                let told = self.told.get(name).and_then(|told| told.expected).unwrap_or_default();
                 let fresh =
                     Sent { value: value.clone(), version: TwinVersion { cloud: self.resource_version.max(told.cloud), edge: told.edge }, resends: 0 };
                 let sent = self.sent.entry(name.clone()).or_insert_with(|| fresh.clone());

@@ -214,6 +214,24 @@ fn a_report_of_an_earlier_creation_of_a_device_is_refused_and_one_that_does_not_
 }
 
 #[test]
+fn a_report_that_comes_again_after_a_later_one_changes_nothing() {
+    let mut devices = fixture();
+    apply(&mut devices, device("lamp", "n1", 7, &[("temp", Some("20"))]));
+    let report = |at: i64, edge: i64, value: &str| {
+        let actual = Some(TwinValue { value: value.into(), timestamp: Timestamp(at) });
+        let temp = TwinProperty { actual, actual_version: Some(version(0, edge)), ..TwinProperty::default() };
+        TwinReport { timestamp: Timestamp(at), properties: [(property("temp"), temp)].into(), ..TwinReport::default() }
+    };
+    let mut taken = |report: TwinReport| devices.reported(&node("n1"), &id("lamp"), &report).unwrap().twins.len();
+    assert_eq!(taken(report(100, 5, "25")), 1);
+    assert_eq!(taken(report(200, 7, "27")), 1);
+    assert_eq!(taken(report(100, 5, "25")), 0, "let in again");
+    assert_eq!(taken(report(300, 1, "1")), 1, "the edge's database was made anew");
+    assert_eq!(taken(report(10, 2, "2")), 1, "its clock was set back");
+    assert_eq!(taken(report(20, 2, "2")), 1, "the same once more");
+}
+
+#[test]
 fn a_device_that_always_overrules_ends_the_argument() {
     let mut devices = fixture();
     apply(&mut devices, device("lamp", "n1", 7, &[("temp", Some("20"))]));
