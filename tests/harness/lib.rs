@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`CloudUnderTest`], [`EdgeUnderTest`] | the daemons, on free ports and in directories of their own |
 //! | [`Kubectl`], [`docker`], [`mqtt`], [`sqlite`], [`http`] | `kubectl`, `docker`, mosquitto's clients and broker, `sqlite3`, plain HTTP: what a test believes |
+//! | [`RawClient`] | an MQTT client without manners, for what mosquitto's clients refuse to send |
 //! | [`Browser`] | headless Chromium: what a visitor of a page gets; [`artefacts`] keeps its screenshots |
 //! | [`Cut`] | a wire with scissors: a forwarder between two parties that can be cut and mended |
 //! | [`eventually!`] | waits for what must become true, with a deadline and the last thing seen |
@@ -22,6 +23,7 @@ pub mod images;
 pub mod kubectl;
 pub mod mqtt;
 pub mod names;
+pub mod raw_mqtt;
 pub mod sources;
 pub mod sqlite;
 pub mod wait;
@@ -37,6 +39,7 @@ pub use cut::Cut;
 pub use daemon::{Daemon, End, program};
 pub use edge::{EdgeOptions, EdgeUnderTest};
 pub use kubectl::Kubectl;
+pub use raw_mqtt::RawClient;
 
 use std::path::PathBuf;
 

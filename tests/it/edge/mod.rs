@@ -3,6 +3,7 @@
 mod autonomy;
 mod daemon;
 mod flood;
+mod hostile;
 mod membership;
 mod reload;
 mod status;

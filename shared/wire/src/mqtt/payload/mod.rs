@@ -4,6 +4,9 @@
 //! answers are written with its exact field names ([`answer`]). Bodies are at most [`BODY_BYTES_MAX`] long.
 //!
 //! Times in requests are read and not used: the edge stamps what it stores.
+//!
+//! Of a property or an attribute that is named twice the last one counts, as for Go's `encoding/json`, and nothing of the
+//! others. A field of the request itself that is there twice makes it malformed; Go takes the last, and nobody sends it.
 
 pub mod answer;
 mod membership;
@@ -51,9 +54,6 @@ pub enum Fault {
         "The key of twin must only include upper or lowercase letters, number, english, and special letter - _ . , : / @ # and the length of key should be less than 128 bytes"
     )]
     Key,
-    /// A property named twice in one request: which one is meant cannot be told. KubeEdge takes the last.
-    #[error("The key of twin must be given only once in a request")]
-    KeyTwice,
     /// A value outside the alphabet or too long.
     #[error(
         "The value of twin must only include upper or lowercase letters, number, english, and special letter - _ . , : / @ # and the length of value should be less than 512 bytes"
@@ -115,7 +115,6 @@ impl Fault {
             | Self::UpdateBody
             | Self::TwinMissing
             | Self::Key
-            | Self::KeyTwice
             | Self::Value
             | Self::TwinGetBody { .. }
             | Self::MembershipGetBody { .. }

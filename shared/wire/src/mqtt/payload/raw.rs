@@ -165,14 +165,12 @@ pub(super) fn property(name: &str, raw: Option<RawTwin>) -> Result<(PropertyName
     Ok((name, PropertyChange::Set(set)))
 }
 
-/// All properties of a request, checked; the first fault refuses them all.
+/// All properties of a request, checked; the first fault refuses them all. Of one that is named twice the last counts.
 pub(super) fn properties(entries: Entries<RawTwin>) -> Result<TwinChange, Fault> {
     let mut change = TwinChange::default();
     for (name, raw) in entries.0 {
         let (name, wanted) = property(&name, raw)?;
-        if change.properties.insert(name, wanted).is_some() {
-            return Err(Fault::KeyTwice);
-        }
+        change.properties.insert(name, wanted);
     }
     Ok(change)
 }

@@ -122,7 +122,9 @@ fn a_twin_update_is_checked_in_kubeedge_s_order_with_its_reasons() {
         (r#"{"twin":{"a\u0000":null}}"#, Fault::Key),
         (r#"{"twin":{"a":{"actual":{"value":"1 2"}}}}"#, Fault::Value),
         (r#"{"twin":{"a":{"expected":{"value":"\u0000"}}}}"#, Fault::Value),
-        (r#"{"twin":{"a":null,"a":{}}}"#, Fault::KeyTwice),
+        (r#"{"twin":{"a b":null,"a":null,"a b":{}}}"#, Fault::Key),
+        (r#"{"event_id":"a","event_id":"b","twin":{}}"#, Fault::UpdateBody),
+        (r#"{"twin":{"a":{"optional":true,"optional":false}}}"#, Fault::UpdateBody),
     ] {
         assert_eq!(refused(body), fault, "{body}");
         assert_eq!(fault.code(), 400);
@@ -147,6 +149,48 @@ fn what_kubeedge_tolerates_or_panics_on_is_read() {
     assert_eq!((&a.expected, &a.actual, &a.kind), (&None, &None, &None));
     let PropertyChange::Set(b) = &update.change.properties["b"] else { panic!() };
     assert_eq!(b.actual, Some(SideChange::default()));
+}
+
+#[test]
+fn of_a_name_given_twice_the_last_one_counts_and_nothing_of_the_first() {
+    let body = r#"{"twin":{"a":{"expected":{"value":"1"}},"b":null,"a":{"actual":{"value":"2"}},"b":{}}}"#;
+    let update = TwinUpdate::parse(body.as_bytes()).unwrap();
+    let PropertyChange::Set(a) = &update.change.properties["a"] else { panic!() };
+    assert_eq!((&a.expected, a.actual.as_ref().map(|side| side.value.as_str())), (&None, Some("2")));
+    assert_ne!(update.change.properties["b"], PropertyChange::Null);
+    let update = AttributesUpdate::parse(br#"{"attributes":{"a":{"value":"1"},"a":null}}"#).unwrap();
+    assert_eq!(update.attributes, [(AttributeName::new("a").unwrap(), None)].into());
+}
+
+#[test]
+fn a_body_is_as_long_as_the_limit_and_no_longer_and_a_request_has_any_number_of_properties() {
+    let body = |bytes: usize| {
+        let mut body = br#"{"event_id":"e","twin":{}"#.to_vec();
+        body.resize(bytes - 1, b' ');
+        body.push(b'}');
+        body
+    };
+    assert!(TwinUpdate::parse(&body(BODY_BYTES_MAX)).is_ok());
+    let fault = TwinUpdate::parse(&body(BODY_BYTES_MAX + 1)).unwrap_err().fault;
+    assert_eq!(fault, Fault::TooLarge { bytes: BODY_BYTES_MAX + 1 });
+    // How many a device may have is the merge's to say: it knows how many there are.
+    let many: Vec<String> = (0..90_000).map(|n| format!(r#""{n:x}":{{}}"#)).collect();
+    let body = format!(r#"{{"twin":{{{}}}}}"#, many.join(","));
+    assert_eq!(TwinUpdate::parse(body.as_bytes()).unwrap().change.properties.len(), 90_000);
+}
+
+#[test]
+fn every_time_of_64_bits_is_read_and_one_beyond_is_refused() {
+    for time in [i64::MIN, -1, 0, i64::MAX] {
+        let body = format!(r#"{{"timestamp":{time},"twin":{{"a":{{"actual":{{"value":"1","metadata":{{"timestamp":{time}}}}}}}}}}}"#);
+        assert_eq!(TwinUpdate::parse(body.as_bytes()).unwrap().timestamp, Timestamp(time));
+        assert_eq!(StateUpdate::parse(format!(r#"{{"timestamp":{time},"state":"ok"}}"#).as_bytes()).unwrap().timestamp, Timestamp(time));
+    }
+    for time in ["9223372036854775808", "-9223372036854775809", "1e400", "1.0", "\"1\"", "true", "[]"] {
+        assert_eq!(refused(&format!(r#"{{"timestamp":{time},"twin":{{}}}}"#)), Fault::UpdateBody, "{time}");
+        let nested = format!(r#"{{"twin":{{"a":{{"actual":{{"value":"1","metadata":{{"timestamp":{time}}}}}}}}}}}"#);
+        assert_eq!(refused(&nested), Fault::UpdateBody, "{time}");
+    }
 }
 
 #[test]
@@ -201,10 +245,12 @@ fn a_state_is_one_of_five_words() {
 #[test]
 fn the_uid_of_a_device_travels_both_ways_and_an_absurd_one_is_left_out() {
     let id: DeviceId = "d1".parse().unwrap();
-    for (uid, read) in [("u-1", "u-1"), ("", ""), (&*"x".repeat(1 << 20), "")] {
+    for (uid, read) in [("u-1", "u-1"), ("", ""), (&*"x".repeat(1 << 19), "")] {
         let detail =
             MembershipDetail { devices: vec![DeviceEntry { uid: uid.into(), ..DeviceEntry::named(id.clone()) }], ..MembershipDetail::default() };
         assert_eq!(MembershipDetail::parse(&serde_json::to_vec(&detail).unwrap()).unwrap().devices[0].uid, read);
+        let wanted = TwinUpdate { uid: uid.into(), ..TwinUpdate::default() };
+        assert_eq!(TwinUpdate::parse(&serde_json::to_vec(&wanted).unwrap()).unwrap().uid, read);
         let twin = TwinReport { uid: uid.into(), ..TwinReport::default() };
         assert_eq!(TwinReport::parse(&serde_json::to_vec(&twin).unwrap()).unwrap().uid, read);
         let state = DeviceState::new("online").unwrap();
