@@ -165,6 +165,8 @@ fn change_attribute(attribute: &mut Attribute, wanted: &AttributeChange) -> bool
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn id(text: &str) -> DeviceId {
@@ -283,5 +285,77 @@ mod tests {
         let mut attributes = fixture();
         let outcome = merge_attributes(&mut attributes, &[(name("model"), None)].into(), AttributeOrigin::Membership);
         assert_eq!((attributes.len(), outcome.len()), (0, 2));
+    }
+
+    fn any_entries() -> impl Strategy<Value = Vec<DeviceEntry>> {
+        let entry = (0..4_u8, 0..3_u8).prop_map(|(name, uid)| created(&format!("d{name}"), &if uid == 0 { String::new() } else { uid.to_string() }));
+        proptest::collection::vec(entry, 0..8)
+    }
+
+    /// What is known after a plan was carried out.
+    fn after(known: &Known, plan: &Plan<'_>) -> Known {
+        let mut known = known.clone();
+        for entry in plan.create.iter().chain(&plan.replace) {
+            known.insert(entry.id.clone(), entry.uid.clone());
+        }
+        for entry in &plan.refresh {
+            let uid = known.get_mut(&entry.id).expect("only a known device is refreshed");
+            if uid.is_empty() {
+                uid.clone_from(&entry.uid);
+            }
+        }
+        for (id, _) in &plan.remove {
+            assert!(known.remove(id).is_some(), "only a known device is removed, and once");
+        }
+        known
+    }
+
+    fn any_attributes() -> impl Strategy<Value = BTreeMap<AttributeName, Option<AttributeChange>>> {
+        let kind = proptest::option::of(proptest::sample::select(vec!["", "int", "string"]).prop_map(str::to_owned));
+        let change =
+            ("[xy]?", proptest::option::of(any::<bool>()), kind).prop_map(|(value, optional, kind)| AttributeChange { value, optional, kind });
+        proptest::collection::btree_map("[abc]".prop_map(|text| name(&text)), proptest::option::of(change), 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn after_a_full_list_exactly_the_listed_devices_are_there_and_the_same_list_again_creates_none(start in any_entries(), listed in any_entries()) {
+            let before = after(&Known::new(), &plan_detail(&Known::new(), &start));
+            let known = after(&before, &plan_detail(&before, &listed));
+            let names: BTreeSet<&DeviceId> = listed.iter().map(|entry| &entry.id).collect();
+            prop_assert_eq!(known.keys().collect::<BTreeSet<_>>(), names);
+            // Who names each device with one uid or with none is understood the same way the second time.
+            let consistent = listed.iter().all(|entry| entry.uid.is_empty() || known[&entry.id] == entry.uid);
+            let again = plan_detail(&known, &listed);
+            prop_assert!(again.create.is_empty() && again.remove.is_empty());
+            prop_assert!(!consistent || again.replace.is_empty());
+        }
+
+        #[test]
+        fn an_update_leaves_those_alone_of_which_it_does_not_speak(start in any_entries(), added in any_entries(), removed in any_entries()) {
+            let before = after(&Known::new(), &plan_detail(&Known::new(), &start));
+            let known = after(&before, &plan_update(&before, &added, &removed));
+            for (id, uid) in &before {
+                if added.iter().chain(&removed).all(|entry| entry.id != *id) {
+                    prop_assert_eq!(known.get(id), Some(uid));
+                }
+            }
+        }
+
+        #[test]
+        fn attributes_merged_twice_are_as_merged_once_and_the_outcome_is_what_differs(start in any_attributes(), change in any_attributes(), list in any::<bool>()) {
+            let origin = if list { AttributeOrigin::Membership } else { AttributeOrigin::Update };
+            let mut attributes = Attributes::new();
+            merge_attributes(&mut attributes, &start, AttributeOrigin::Update);
+            let before = attributes.clone();
+            let outcome = merge_attributes(&mut attributes, &change, origin);
+            let names: BTreeSet<_> = before.keys().chain(attributes.keys()).cloned().collect();
+            let differing: AttributeOutcome =
+                names.into_iter().filter(|name| before.get(name) != attributes.get(name)).map(|name| (name.clone(), attributes.get(&name).cloned())).collect();
+            prop_assert_eq!(outcome, differing);
+            let once = attributes.clone();
+            prop_assert!(merge_attributes(&mut attributes, &change, origin).is_empty());
+            prop_assert_eq!(attributes, once);
+        }
     }
 }

@@ -370,9 +370,12 @@ fn any_change() -> impl Strategy<Value = TwinChange> {
         .prop_map(|properties| TwinChange { properties })
 }
 
+fn any_origin() -> impl Strategy<Value = Origin> {
+    prop_oneof![Just(Origin::Device), Just(Origin::Cloud)]
+}
+
 fn any_history() -> impl Strategy<Value = Vec<(TwinChange, Origin)>> {
-    let origin = prop_oneof![Just(Origin::Device), Just(Origin::Cloud)];
-    proptest::collection::vec((any_change(), origin), 0..24)
+    proptest::collection::vec((any_change(), any_origin()), 0..24)
 }
 
 proptest! {
@@ -449,5 +452,66 @@ proptest! {
         let once = twin.clone();
         merge(&mut twin, &again, Origin::Cloud, NOW).unwrap();
         prop_assert_eq!(twin, once);
+    }
+
+    #[test]
+    fn the_order_of_independent_properties_does_not_matter(history in any_history(), change in any_change(), origin in any_origin()) {
+        let mut before = Twin::default();
+        for (earlier, by) in history {
+            let _ = merge(&mut before, &earlier, by, NOW);
+        }
+        let mut whole = before.clone();
+        let at_once = merge(&mut whole, &change, origin, NOW);
+        let one_by_one = |names: Vec<&PropertyName>| {
+            let mut twin = before.clone();
+            let mut sum = Outcome::default();
+            for name in names {
+                let alone = [(name.clone(), change.properties[name].clone())].into_iter().collect();
+                let outcome = merge(&mut twin, &alone, origin, NOW)?;
+                sum.result.extend(outcome.result);
+                sum.document.extend(outcome.document);
+                sum.report.extend(outcome.report);
+                sum.dirty.extend(outcome.dirty);
+                sum.refusals.extend(outcome.refusals);
+            }
+            sum.refusals.sort_by(|one, other| one.name.cmp(&other.name));
+            Ok::<_, TwinError>((twin, sum))
+        };
+        let forwards = one_by_one(change.properties.keys().collect());
+        let backwards = one_by_one(change.properties.keys().rev().collect());
+        match at_once {
+            Ok(outcome) => {
+                prop_assert_eq!(forwards.as_ref(), Ok(&(whole, outcome)));
+                prop_assert_eq!(backwards, forwards);
+            }
+            // One property refuses them all, wherever it stands.
+            Err(_) => prop_assert!(forwards.is_err() && backwards.is_err()),
+        }
+    }
+
+    #[test]
+    fn a_message_about_one_property_touches_no_other(history in any_history(), change in any_change(), origin in any_origin()) {
+        let mut twin = Twin::default();
+        for (earlier, by) in history {
+            let _ = merge(&mut twin, &earlier, by, NOW);
+        }
+        let before = twin.clone();
+        let _ = merge(&mut twin, &change, origin, NOW);
+        for (name, property) in before.properties.iter().filter(|(name, _)| !change.properties.contains_key(*name)) {
+            prop_assert_eq!(&twin.properties[name], property);
+        }
+        prop_assert!(twin.properties.keys().all(|name| before.properties.contains_key(name) || change.properties.contains_key(name)));
+    }
+
+    #[test]
+    fn a_later_message_of_the_cloud_wins_over_an_earlier_one_in_either_order(one in 0..6_i64, other in 0..6_i64) {
+        // The later one by version, whichever arrives first; of the same version, the one that arrives last.
+        let (first, second) = (wanted(&format!("v{one}"), one, 0), wanted(&format!("v{other}"), other, 0));
+        let mut twin = Twin::default();
+        cloud(&mut twin, first);
+        cloud(&mut twin, second);
+        let newest = one.max(other);
+        prop_assert_eq!(&t(&twin).expected.as_ref().unwrap().value, &format!("v{newest}"));
+        prop_assert_eq!(t(&twin).expected_version, version(newest, 0));
     }
 }

@@ -9,6 +9,8 @@
 //! others. A field of the request itself that is there twice makes it malformed; Go takes the last, and nobody sends it.
 
 pub mod answer;
+#[cfg(test)]
+mod any_json_tests;
 mod membership;
 mod raw;
 mod report;
