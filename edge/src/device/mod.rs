@@ -5,6 +5,11 @@
 //! | EventBus | [`DeviceMessage::StateUpdate`] | `…/state/update/result`; report to the cloud |
 //! | EdgeHub | [`DeviceMessage::Attributes`] | `…/updated` if any changed; acknowledgement |
 //!
+//! | manual ch. 10.3.4 | here | tests |
+//! |---|---|---|
+//! | dealDeviceUpdated | [`DeviceMessage::Attributes`], `model::membership::merge_attributes` | `attributes_that_change_…`, `the_state_of_an_unknown_device_…`, `model::membership` |
+//! | dealDeviceStateUpdate | [`DeviceMessage::StateUpdate`], `model::DeviceState` | `a_state_is_stored_as_sent_…`, `each_word_for_a_state_…`, `a_device_that_goes_offline_…` |
+//!
 //! Invariant: nothing is told before it is durable; what the cloud must hear is written with the change.
 //! Invariant: no device is kept in memory between two batches.
 

@@ -46,6 +46,22 @@ fn a_state_is_stored_as_sent_answered_with_a_new_event_id_and_waits_for_the_clou
 }
 
 #[test]
+fn each_word_for_a_state_is_taken_in_any_case_and_only_two_of_them_move_last_online() {
+    for (word, moves) in [("online", true), ("OK", true), ("Offline", false), ("unknown", false), ("UnHealthy", false)] {
+        let bench = Workbench::with(&["lamp"]);
+        settle(&mut device(&bench), vec![state("lamp", word)]);
+        let stored = bench.stored("lamp").unwrap();
+        let last_online = if moves { "2019-03-19T10:00:00Z" } else { "" };
+        assert_eq!((stored.state.unwrap().as_str(), stored.last_online.as_str()), (word, last_online));
+        let (topic, answer) = &told(&bench.effects())[0];
+        assert_eq!(topic, "device/lamp/state/update/result");
+        // Both keys of the time, for mappers of either KubeEdge; no id.
+        assert_eq!(answer["device"], json!({"name":"Lamp","state":word,"last_online":last_online,"lastOnlineTime":last_online}));
+    }
+    assert!(DeviceState::new("dancing").is_err(), "what is no state does not come this far");
+}
+
+#[test]
 fn a_device_that_goes_offline_keeps_when_it_was_last_online() {
     let bench = Workbench::with(&["lamp"]);
     let mut device = device(&bench);

@@ -9,6 +9,15 @@
 //! | EdgeHub | [`MembershipMessage::Detail`] | `membership/updated` for each that came or went; acknowledgement |
 //! | EdgeHub | [`MembershipMessage::Update`] | the same |
 //!
+//! | manual ch. 10.3.1 | here | tests |
+//! |---|---|---|
+//! | dealMembershipGet | [`MembershipMessage::Get`] | `who_asks_gets_all_devices_…` |
+//! | dealMembershipUpdated | [`MembershipMessage::Update`], `model::membership::plan_update` | `an_update_binds_and_unbinds_…`, `a_removal_is_announced_…`, `model::membership` |
+//! | dealMembershipDetail | [`MembershipMessage::Detail`], `model::membership::plan_detail` | `a_listed_device_is_stored_…`, `devices_that_a_full_list_leaves_out_…`, `a_device_that_was_created_again_…` |
+//!
+//! Both come from the cloud alone: the manual lets them come from MQTT, where KubeEdge does not subscribe them. What cannot
+//! be read is refused to the cloud, which KubeEdge only logs: a frame that is not answered would come again for ever.
+//!
 //! Invariant: a device that goes leaves no row behind, in any table.
 //! Invariant: Membership waits for nobody. Every message to Twin and Device carries a ticket of this mailbox, drawn where it
 //! came in, and is held back until Membership has committed what came before it: binding, removal and binding again alike.

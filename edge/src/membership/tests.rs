@@ -169,3 +169,42 @@ fn who_asks_gets_all_devices_with_attributes_and_without_twins() {
     let lamp = json!({"id":"lamp","name":"Lamp","description":"hall","attributes":attributes});
     assert_eq!(told.last().unwrap().1, json!({"event_id":"g","devices":[lamp]}));
 }
+
+#[test]
+fn a_removal_is_announced_as_it_was_received_and_one_of_nobody_is_not() {
+    let bench = Workbench::with(&[]);
+    let mut membership = membership(&bench);
+    settle(&mut membership, vec![update(&format!("[{LAMP}]"), "null")]);
+    bench.effects();
+    settle(&mut membership, vec![update("null", r#"[{"id":"lamp","name":"Lamp","description":"gone"},{"id":"nobody"}]"#)]);
+    let told = told(&bench.effects());
+    let [updated, ack] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(updated.0, "node/edge-1/membership/updated");
+    assert_eq!(updated.1["removed_devices"], json!([{"id":"lamp","name":"Lamp","description":"gone"}]));
+    assert_eq!((&updated.1["added_devices"], ack.0.as_str()), (&json!(null), "ack f membership"));
+    assert_ne!(updated.1["event_id"], "x", "an id of its own");
+}
+
+#[test]
+fn a_known_device_that_is_listed_again_keeps_its_state_and_is_not_announced() {
+    let bench = Workbench::with(&[]);
+    let mut membership = membership(&bench);
+    settle(&mut membership, vec![update(r#"[{"id":"lamp","name":"Lamp","state":"unknown"}]"#, "null")]);
+    assert_eq!(bench.stored("lamp").unwrap().state.unwrap().as_str(), "unknown");
+    bench.effects();
+    let again = r#"[{"id":"lamp","name":"other","description":"other","state":"online","last_online":"2020-01-01T00:00:00Z"}]"#;
+    settle(&mut membership, vec![update(again, "null"), detail(again)]);
+    let lamp = bench.stored("lamp").unwrap();
+    assert_eq!((lamp.name.as_str(), lamp.description.as_str(), lamp.last_online.as_str()), ("Lamp", "", ""));
+    assert_eq!(lamp.state.unwrap().as_str(), "unknown");
+    assert_eq!(kinds(&bench.effects()), ["ack f membership", "ack f membership/detail", "membership received"]);
+}
+
+#[test]
+fn a_deleted_property_of_a_listed_device_is_null_in_the_announcement() {
+    let bench = Workbench::with(&[]);
+    let deleted = r#"[{"id":"lamp","twin":{"gone":{"metadata":{"type":"deleted"},"expected_version":{"cloud":4,"edge":0}},"t":{}}}]"#;
+    settle(&mut membership(&bench), vec![update(deleted, "null")]);
+    let announced = body(&bench.effects(), &Topic::MembershipUpdated(NodeName::new("edge-1").unwrap()));
+    assert_eq!(announced["added_devices"][0]["twin"], json!({"gone":null,"t":{"optional":true,"metadata":{"type":"string"}}}));
+}

@@ -191,9 +191,8 @@ fn unknown(message: &TwinMessage) -> Fault {
 /// After a failed transaction: a device hears 500; the cloud hears nothing and sends again.
 fn give_up(message: &TwinMessage, failed: &StoreError, now: Timestamp) -> Option<Effect> {
     match message {
-        TwinMessage::Update { .. } | TwinMessage::Get { .. } | TwinMessage::Report { .. } => {
-            Some(error(message, &Fault::Internal(failed.to_string()), now))
-        }
+        TwinMessage::Update { .. } | TwinMessage::Report { .. } => Some(error(message, &Fault::Internal(failed.to_string()), now)),
+        TwinMessage::Get { .. } => Some(error(message, &Fault::Internal(format!("Build state while deal get twin err: {failed}")), now)),
         TwinMessage::CloudSync { .. } => None,
     }
 }

@@ -8,6 +8,16 @@
 //! | EventBus | [`TwinMessage::Get`] | `…/twin/get/result` |
 //! | EdgeHub | [`TwinMessage::CloudSync`] | `/document`, `/delta`; acknowledgement; report of what is newer here |
 //!
+//! | manual ch. 10.3.2 | here | tests |
+//! |---|---|---|
+//! | dealTwinUpdate | [`TwinMessage::Update`], merged by `Origin::Device` | `an_update_is_stored_…`, `a_request_is_answered_…`, `a_wrong_value_…`, `an_update_of_an_unknown_device_…`, `model::twin::tests` |
+//! | dealTwinGet | [`TwinMessage::Get`] | `a_batch_that_only_asks_…`, `a_question_for_a_device_…`, `a_deleted_property_…` |
+//! | dealTwinSync | [`TwinMessage::CloudSync`], merged by `Origin::Cloud`; from MQTT [`TwinMessage::Report`] | `a_change_of_the_cloud_…`, `a_mappers_wish_…` |
+//!
+//! dealTwinSync brings what the cloud wants to the edge, and only what is refused for its version goes back; the manual
+//! says that it "syncs to the cloud". The same text as a KubeEdge's reason stands in each refusal (`wire::mqtt::payload::Fault`,
+//! `model::twin::TwinError`).
+//!
 //! Invariant: nothing is told before it is durable; what the cloud must hear is written with the change.
 //! Invariant: no twin is kept in memory between two batches.
 

@@ -141,6 +141,50 @@ fn a_device_whose_row_is_damaged_costs_only_its_own_messages() {
 }
 
 #[test]
+fn a_question_for_a_device_whose_row_is_damaged_is_500_and_the_others_are_answered() {
+    let bench = Workbench::with(&["lamp", "fan"]);
+    let mut twin = twin(&bench);
+    settle(&mut twin, vec![update("lamp", r#"{"t":{"actual":{"value":"1"}}}"#)]);
+    bench.effects();
+    tamper(&bench.store, "UPDATE device_twin SET attr_type='colour'");
+    settle(&mut twin, vec![get("lamp"), get("fan")]);
+    let told = told(&bench.effects());
+    assert_eq!((told[0].0.as_str(), &told[0].1["code"], &told[0].1["event_id"]), ("device/lamp/twin/get/result", &json!(500), &json!("g")));
+    assert!(told[0].1["reason"].as_str().unwrap().starts_with("Build state while deal get twin err: "), "{told:?}");
+    assert_eq!(told[1], ("device/fan/twin/get/result".to_owned(), json!({"event_id":"g","twin":{}})));
+}
+
+#[test]
+fn a_request_is_answered_with_what_changed_and_the_delta_is_over_all_properties() {
+    let bench = Workbench::with(&["lamp"]);
+    let mut twin = twin(&bench);
+    let first = r#"{"a":{"expected":{"value":"1"},"actual":{"value":"0"}},"b":{"actual":{"value":"x"},"optional":false}}"#;
+    settle(&mut twin, vec![update("lamp", first)]);
+    bench.effects();
+    for (change, result, has_document) in [
+        // Deleting what must stay, a type for what has one, and `optional` back to true are passed over without a word.
+        (r#"{"b":null}"#, json!({}), false),
+        (r#"{"a":{"metadata":{"type":"int"}}}"#, json!({}), false),
+        (r#"{"b":{"optional":true}}"#, json!({}), false),
+        ("{}", json!({}), false),
+        (r#"{"a":{"optional":false}}"#, json!({"a":{"optional":false}}), true),
+        (r#"{"b":{"actual":{"value":"y"}}}"#, json!({"b":{"actual":{"value":"y"}}}), true),
+        (r#"{"c":{}}"#, json!({"c":{"optional":true,"metadata":{"type":"string"}}}), true),
+        (r#"{"c":null}"#, json!({"c":null}), true),
+        (r#"{"c":null}"#, json!({}), false),
+    ] {
+        settle(&mut twin, vec![update("lamp", change)]);
+        let told = told(&bench.effects());
+        assert_eq!(told[0], ("device/lamp/twin/update/result".to_owned(), json!({"event_id":"e","twin":result})), "{change}");
+        let delta = told.iter().find(|(topic, _)| topic.ends_with("/delta")).expect("`a` is not what is expected of it");
+        assert_eq!(delta.1["delta"], json!({"a":"1"}), "{change}");
+        let topics: Vec<_> = told.iter().map(|(topic, _)| topic.rsplit('/').next().unwrap()).collect();
+        let expected = if has_document { &["result", "document", "delta", "reports"][..] } else { &["result", "delta"] };
+        assert_eq!(topics, expected, "{change}");
+    }
+}
+
+#[test]
 fn a_change_of_the_cloud_is_stored_shown_to_the_device_and_acknowledged() {
     let bench = Workbench::with(&["lamp"]);
     let mut twin = twin(&bench);

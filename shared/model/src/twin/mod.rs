@@ -125,10 +125,17 @@ impl TwinType {
         match self {
             Self::String | Self::Deleted => Ok(()),
             Self::Int | Self::Integer => value.parse::<i64>().map_err(|_| TwinError::NotInt).map(drop),
-            Self::Float => value.parse::<f64>().map_err(|_| TwinError::NotFloat).map(drop),
+            Self::Float => is_float(value).then_some(()).ok_or(TwinError::NotFloat),
             Self::Boolean => matches!(value, "true" | "false").then_some(()).ok_or(TwinError::NotBoolean),
         }
     }
+}
+
+/// Is it a number that Go's `ParseFloat` reads? One beyond 64 bits is none, though Rust reads an infinity from it; the
+/// words for infinity and not-a-number are. (Go reads hexadecimal ones as well, which are refused here.)
+fn is_float(value: &str) -> bool {
+    let is_a_word = || value.bytes().all(|byte| !byte.is_ascii_digit());
+    value.parse::<f64>().is_ok_and(|number| number.is_finite() || is_a_word())
 }
 
 impl fmt::Display for TwinType {

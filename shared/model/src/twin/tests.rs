@@ -108,6 +108,56 @@ fn a_value_of_the_wrong_type_refuses_the_whole_message_and_leaves_the_twin() {
 }
 
 #[test]
+fn each_type_has_the_values_of_kubeedge() {
+    use TwinType::{Boolean, Deleted, Float, Int, Integer, String};
+    let any = ["", "warm", "1", "true", "-", "@#"];
+    for (kind, good, bad) in [
+        (String, &any[..], &[][..]),
+        (Deleted, &any, &[]),
+        (
+            Int,
+            &["0", "-1", "007", "9223372036854775807", "-9223372036854775808"],
+            &["", "1.0", "1e3", "0x1", "one", "9223372036854775808", "-", "1,0"],
+        ),
+        (Integer, &["0", "-1"], &["", "1.0"]),
+        (Float, &["0", "-1.5", "1e3", ".5", "5.", "1e-400", "inf", "-Infinity", "NaN"], &["", "1,5", "one", "1e400", "-1e999", ".", "1.5.2"]),
+        (Boolean, &["true", "false"], &["", "True", "FALSE", "1", "0", "yes"]),
+    ] {
+        for value in good {
+            assert_eq!(kind.check(value), Ok(()), "{kind} {value:?}");
+        }
+        for value in bad {
+            assert!(kind.check(value).is_err(), "{kind} {value:?}");
+        }
+    }
+    let words: Vec<_> = ["", "string", "int", "integer", "float", "boolean", "deleted"].iter().map(|word| TwinType::parse(word)).collect();
+    assert_eq!(words, [String, String, Int, Integer, Float, Boolean, Deleted].map(Some));
+    for word in ["double", "Int", "bytes", "bool", "number", "STRING"] {
+        assert_eq!(TwinType::parse(word), None, "{word}");
+    }
+}
+
+#[test]
+fn the_reasons_are_those_of_the_newer_kubeedge() {
+    for (error, text) in [
+        (TwinError::NotInt, "the value is not int or integer"),
+        (TwinError::NotFloat, "the value is not float"),
+        (TwinError::NotBoolean, "the bool value must be true or false"),
+        (TwinError::TypeNotAllowed, "the value type is not allowed"),
+        (TwinError::NothingToDelete, "the request body is wrong"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+    for (reason, text) in [
+        (RefusalReason::VersionMissing, "version not allowed be nil while syncing"),
+        (RefusalReason::CloudVersionOlder, "version not allowed"),
+        (RefusalReason::EdgeVersionOlder, "not allowed to sync due to version conflict"),
+    ] {
+        assert_eq!((reason.to_string().as_str(), reason.is_version_conflict()), (text, true));
+    }
+}
+
+#[test]
 fn the_first_value_of_a_side_is_checked_as_well() {
     // KubeEdge stores it unchecked and refuses the second one.
     let mut twin = Twin::default();

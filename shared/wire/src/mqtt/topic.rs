@@ -383,6 +383,8 @@ mod tests {
         for text in [
             "factory/line/1",
             "$hw/events/device/d1/twin/foo",
+            // KubeEdge has an action for it, and no handler.
+            "$hw/events/device/d1/state/get",
             "$hw/events/device/d1",
             "$hw/events/device/",
             "$hw/events/device/a/b/c/twin/update",
