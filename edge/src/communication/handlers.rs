@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use actor::{Lease, Meta, MsgId, SendError, Work};
+use tokio::time::Instant;
 use wire::hub::{self, Frame, Upstream};
 
 use super::state::{Communication, Upload};
@@ -20,10 +20,8 @@ impl Actor for Communication {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(self.config.resend_every, |communication, _| {
-            // A full mailbox is no reason to do anything: the next tick comes.
-            let _ = communication.peers.own.try_send(CommunicationMessage::ResendDue);
-        });
+        // No message to itself: its mailbox may be full at each tick, and then nothing would ever be sent again.
+        ctx.run_interval(self.config.resend_every, Self::resend_due);
         if self.is_connected() {
             // The incarnation before this one may have died between the request and the answer.
             self.membership_asks_left = self.config.membership_asks;
@@ -66,6 +64,21 @@ impl Handler<Lease<CommunicationMessage>> for Communication {
 }
 
 impl Communication {
+    /// What was not confirmed for a whole period is sent again.
+    fn resend_due(&mut self, ctx: &mut Context<Self>) {
+        if !self.is_connected() {
+            return;
+        }
+        let overdue = self.window.expire(Instant::now(), self.config.resend_every);
+        self.shared.figures.reports_overdue.fetch_add(overdue as u64, Relaxed);
+        if self.membership_asks_left > 0 {
+            self.ask_for_membership();
+        }
+        self.flush_uploads();
+        self.send_reports(ctx);
+        self.publish_figures();
+    }
+
     fn take(&mut self, meta: &Meta, message: &CommunicationMessage, sum: &mut Sum) {
         match message {
             CommunicationMessage::Effects(effects) => {
@@ -101,17 +114,6 @@ impl Communication {
                 }
                 None => log::warn!(frame:% = parent, reason = reason.as_str(); "the cloud refused a message"),
             },
-            CommunicationMessage::ResendDue => {
-                if self.is_connected() {
-                    let overdue = self.window.expire(Instant::now(), self.config.resend_every);
-                    self.shared.figures.reports_overdue.fetch_add(overdue as u64, Relaxed);
-                    if self.membership_asks_left > 0 {
-                        self.ask_for_membership();
-                    }
-                    self.flush_uploads();
-                    sum.look_for_reports = true;
-                }
-            }
             CommunicationMessage::Upload { topic, payload } => {
                 let dropped = self.uploads.push(Upload { by: meta.id, topic: topic.clone(), payload: payload.clone() });
                 self.shared.figures.uploads_dropped.fetch_add(dropped, Relaxed);

@@ -28,8 +28,6 @@ pub enum CommunicationMessage {
         /// In the cloud's words.
         reason: String,
     },
-    /// From Communication's own timer: what was not confirmed for a whole period is sent again.
-    ResendDue,
     /// From EventBus: goes to the cloud as it is, at most once; while the cloud is away the last
     /// [`UPLOADS_MAX`](super::UPLOADS_MAX) are kept.
     Upload {
@@ -89,7 +87,6 @@ impl Mail for CommunicationMessage {
             Self::CloudDisconnected => "CloudDisconnected",
             Self::Confirmed { .. } => "Confirmed",
             Self::Refused { .. } => "Refused",
-            Self::ResendDue => "ResendDue",
             Self::Upload { .. } => "Upload",
         }
     }
@@ -103,7 +100,7 @@ impl Mail for CommunicationMessage {
             Self::Refused { parent, reason } => format!("Refused {parent}: {}", brief(reason)),
             Self::Confirmed { parent } => format!("Confirmed {parent}"),
             Self::Upload { topic, payload } => format!("Upload of {} bytes from `{}`", payload.len(), brief(topic)),
-            Self::CloudConnected | Self::CloudDisconnected | Self::ResendDue => self.kind().into(),
+            Self::CloudConnected | Self::CloudDisconnected => self.kind().into(),
         }
     }
 
@@ -112,7 +109,7 @@ impl Mail for CommunicationMessage {
             Self::Effects(effects) => 64 + effects.iter().map(|caused| caused.effect.bytes()).sum::<usize>(),
             Self::Upload { topic, payload } => 128 + topic.len() + payload.len(),
             Self::Refused { reason, .. } => 128 + reason.len(),
-            Self::CloudConnected | Self::CloudDisconnected | Self::Confirmed { .. } | Self::ResendDue => 128,
+            Self::CloudConnected | Self::CloudDisconnected | Self::Confirmed { .. } => 128,
         }
     }
 }

@@ -9,8 +9,18 @@
 //! | EdgeHub | [`CommunicationMessage::CloudConnected`] | EdgeHub: request for the list of devices, uploads, all pending reports |
 //! | EdgeHub | [`CommunicationMessage::CloudDisconnected`] | – |
 //! | EdgeHub | [`CommunicationMessage::Confirmed`], [`Refused`](CommunicationMessage::Refused) | store: report settled; EdgeHub: the next ones |
-//! | own timer | [`CommunicationMessage::ResendDue`] | EdgeHub: what was not confirmed for a whole period |
+//! | own timer | no message, so that traffic cannot starve it | EdgeHub: what was not confirmed for a whole period |
 //! | EventBus | [`CommunicationMessage::Upload`] | EdgeHub, or the ring of uploads |
+//!
+//! | manual ch. 10.3.3 | here | tests |
+//! |---|---|---|
+//! | dealSendToCloud | rows of `pending_report`, sent while the cloud is there ([`Effect::ReportsPending`]) | `what_changed_while_the_cloud_was_away_…`, `after_a_week_without_the_cloud_…`, `what_is_not_confirmed_is_sent_again_…` |
+//! | dealSendToEdge | [`Effect::Publish`], to EventBus | `publications_reach_event_bus_…`, `publications_that_find_no_room_…` |
+//! | dealLifeCycle | [`CommunicationMessage::CloudConnected`], [`CloudDisconnected`](CommunicationMessage::CloudDisconnected) | `the_list_of_devices_is_asked_for_…`, `a_new_incarnation_knows_…` |
+//! | dealConfirm | [`CommunicationMessage::Confirmed`] | `a_change_while_its_report_is_on_the_way_…`, `an_old_confirmation_settles_only_…`, `a_report_of_a_device_that_was_created_again_…` |
+//!
+//! KubeEdge drops what it has to send while the cloud is away, keeps what is not confirmed in memory, and sends that again
+//! only when nothing else happens for a minute.
 //!
 //! Invariant: a report is forgotten only by a confirmation (or refusal) of exactly that change.
 //! Invariant: there is one report on its way for each device, so the cloud sees its changes in order.
@@ -83,8 +93,6 @@ impl Config {
 /// The mailboxes that Communication uses.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    /// Its own, for its timer.
-    pub own: Handle<CommunicationMessage>,
     /// Takes publications.
     pub event_bus: Handle<EventBusMessage>,
     /// Takes frames for the cloud.

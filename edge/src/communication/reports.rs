@@ -1,11 +1,11 @@
 //! Reports to the cloud: from rows of `pending_report` to frames.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use actor::SendError;
 use model::{DeviceId, Timestamp};
+use tokio::time::Instant;
 use wire::hub::{CAUSES_MAX, Frame, MsgId, Upstream};
 use wire::mqtt::payload::{DeviceStateReport, TwinReport};
 

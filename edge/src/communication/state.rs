@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use model::DeviceId;
 use serde::Serialize;
+use tokio::time::Instant;
 use wire::hub::MsgId;
 
 use super::{Config, Peers, Shared, UPLOADS_BYTES_MAX, UPLOADS_MAX};

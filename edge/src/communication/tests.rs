@@ -47,7 +47,7 @@ fn scene_with(
     let own = mailbox::<CommunicationMessage>("communication", 64);
     let mut config = config(&bench);
     settings(&mut config);
-    let peers = Peers { own: own.clone(), event_bus: event_bus.handle(), edge_hub: edge_hub.handle() };
+    let peers = Peers { event_bus: event_bus.handle(), edge_hub: edge_hub.handle() };
     let (store, of_each) = (bench.store.clone(), shared.clone());
     let make = move || Communication::new(config.clone(), store.clone(), peers.clone(), of_each.clone());
     let running = Supervisor::new("test", Policy::default()).child(ChildSpec::new(&own, make)).start(|why| panic!("{why}"));
@@ -264,6 +264,127 @@ fn what_is_not_confirmed_is_sent_again_though_other_traffic_goes_on() {
         scene.tell(CommunicationMessage::Confirmed { parent: first });
         eventually!(SOON, scene.pending() == 0);
         assert!(scene.shared.figures().reports_overdue.load(Relaxed) >= 1);
+    });
+}
+
+/// In virtual time: the timer is this actor's own, and a mailbox that is full at each tick does not hold it up.
+#[test]
+fn what_is_not_confirmed_is_sent_again_though_the_mailbox_is_never_empty() {
+    let paused = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    actix_rt::System::with_tokio_rt(paused).block_on(async {
+        let bench = Workbench::with(&["lamp"]);
+        change(&bench, "lamp", "t", "1");
+        let shared = Shared::default();
+        shared.connected.store(true, Relaxed);
+        let (event_bus, edge_hub) = (Probe::<EventBusMessage>::new("event-bus", 8), Probe::<EdgeHubMessage>::new("edge-hub", 64));
+        let own = mailbox::<CommunicationMessage>("communication", 4);
+        let peers = Peers { event_bus: event_bus.handle(), edge_hub: edge_hub.handle() };
+        let config = Config { membership_asks: 0, ..config(&bench) };
+        let (period, traffic) = (config.resend_every + Duration::from_millis(1), own.clone());
+        actor::testing::start_here(&own, Communication::new(config, bench.store.clone(), peers, shared));
+        // More senders than there is room: whoever asks for room without waiting gets none.
+        for _ in 0..16 {
+            let traffic = traffic.clone();
+            actix_rt::spawn(async move { while traffic.send(effects([])).await.is_ok() {} });
+        }
+        let next_report = async || {
+            for _ in 0..10_000 {
+                if let Some(taken) = edge_hub.try_next() {
+                    let EdgeHubMessage::Send(frame) = &*taken else { panic!("{:?}", *taken) };
+                    if matches!(frame.body, Upstream::TwinReport { .. }) {
+                        return frame.clone();
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            panic!("nothing was sent to the cloud");
+        };
+        let mut ids = vec![next_report().await.id];
+        for _ in 0..5 {
+            assert!(traffic.try_send(effects([])).is_err(), "the mailbox is full");
+            tokio::time::advance(period).await;
+            ids.push(next_report().await.id);
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 6, "each sending has an identity of its own");
+    });
+}
+
+#[test]
+fn after_a_week_without_the_cloud_there_is_one_row_for_each_property_and_one_report_for_each_device() {
+    run(async {
+        let scene = scene(&["lamp", "fan", "door"], |_| {});
+        for round in 0..40 {
+            for device in ["lamp", "fan", "door"] {
+                for property in ["t", "u"] {
+                    change(&scene.bench, device, property, &round.to_string());
+                }
+            }
+            scene.bench.clock.advance(4 * 3_600_000);
+        }
+        assert_eq!(scene.pending(), 6);
+        scene.connect().await;
+        for _ in 0..3 {
+            let (parent, _, values) = scene.next_report().await;
+            assert_eq!(values, [("t".into(), "39".into()), ("u".into(), "39".into())]);
+            scene.tell(CommunicationMessage::Confirmed { parent });
+        }
+        eventually!(SOON, scene.pending() == 0);
+        assert!(scene.edge_hub.try_next().is_none());
+    });
+}
+
+#[test]
+fn a_report_of_a_device_that_was_created_again_meanwhile_settles_nothing_of_the_new_one() {
+    run(async {
+        let scene = scene(&["lamp"], |config| config.window = 8);
+        scene.bench.write(|tx| device::set_uid(tx, &id("lamp"), "first"));
+        scene.connect().await;
+        scene.change("lamp", "t", "old");
+        let old = scene.next_frame().await;
+        // Two more changes, of which the cloud has heard nothing when the device goes.
+        change(&scene.bench, "lamp", "u", "old");
+        scene.bench.write(|tx| {
+            device::remove(tx, &id("lamp"))?;
+            device::insert(tx, &super::testing::named("lamp"))?;
+            device::set_uid(tx, &id("lamp"), "second")
+        });
+        assert_eq!(scene.pending(), 0, "what was to be told of the old one goes with it");
+        scene.change("lamp", "t", "new");
+        // The cloud refuses what is of the old one; or confirms it, because it has not heard of the change.
+        scene.tell(CommunicationMessage::Refused { parent: old.id.clone(), reason: "created again since".into() });
+        scene.tell(CommunicationMessage::Confirmed { parent: old.id });
+        let new = scene.next_frame().await;
+        let Upstream::TwinReport { report, .. } = &new.body else { panic!("{new:?}") };
+        let values: Vec<_> = report.properties.values().map(|property| property.actual.as_ref().unwrap().value.as_str()).collect();
+        assert_eq!((report.uid.as_str(), values), ("second", vec!["new"]));
+        assert_eq!(scene.bench.pending("lamp"), ["t"]);
+        scene.tell(CommunicationMessage::Confirmed { parent: new.id });
+        eventually!(SOON, scene.pending() == 0);
+    });
+}
+
+#[test]
+fn an_old_confirmation_settles_only_the_version_that_its_report_had() {
+    run(async {
+        let scene = scene(&["lamp"], |config| config.resend_every = Duration::from_millis(20));
+        scene.connect().await;
+        scene.change("lamp", "t", "1");
+        let (first, _, _) = scene.next_report().await;
+        scene.change("lamp", "t", "2");
+        // The first is overdue, and the second says the newer value.
+        let second = loop {
+            let (frame, _, values) = scene.next_report().await;
+            if values == [("t".to_owned(), "2".to_owned())] {
+                break frame;
+            }
+        };
+        scene.tell(CommunicationMessage::Confirmed { parent: first });
+        scene.quiet().await;
+        assert_eq!(scene.pending(), 1, "the cloud has not confirmed the newer one");
+        scene.tell(CommunicationMessage::Confirmed { parent: second });
+        eventually!(SOON, scene.pending() == 0);
     });
 }
 

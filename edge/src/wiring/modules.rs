@@ -88,7 +88,7 @@ impl Modules {
 
     fn communication(&self) -> ChildSpec {
         let mail = &self.mail;
-        let peers = communication::Peers { own: mail.communication.clone(), event_bus: mail.event_bus.clone(), edge_hub: mail.edge_hub.clone() };
+        let peers = communication::Peers { event_bus: mail.event_bus.clone(), edge_hub: mail.edge_hub.clone() };
         let (settings, store, shared) = (communication::Config::new(self.config.node()), self.store.clone(), self.shared.communication.clone());
         let page = (shared.clone(), store.clone());
         ChildSpec::new(&mail.communication, move || Communication::new(settings.clone(), store.clone(), peers.clone(), shared.clone()))

@@ -4,10 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix::{Actor, AsyncContext as _, Context, Handler};
+
 use crate::cell::Take;
 use crate::lease::Lease;
 use crate::mail::{Mail, Meta};
 use crate::mailbox::{Handle, mailbox};
+use crate::pump::Pump;
 use crate::queue::{Batch, Blame};
 use crate::ward::Ward;
 
@@ -112,6 +115,17 @@ pub fn lease_posted<M: Mail>(messages: Vec<(Meta, M)>) -> (Lease<M>, Probe<M>) {
     }
     let Some(lease) = probe.lend(usize::MAX) else { panic!("a lease needs a message") };
     (lease, probe)
+}
+
+/// Starts an actor on the thread of the test, without a supervisor: it lives by the test's clock, which may stand still.
+pub fn start_here<A, M>(mailbox: &Handle<M>, actor: A)
+where
+    A: Actor<Context = Context<A>> + Handler<Lease<M>>,
+    M: Mail,
+{
+    let mut ctx = Context::new();
+    ctx.spawn(Pump::new(mailbox.0.clone(), mailbox.0.next_epoch(false), 1));
+    actix_rt::spawn(ctx.into_future(actor));
 }
 
 /// Waits until a condition holds, up to a deadline; polls every few ms and panics with the text of the condition.

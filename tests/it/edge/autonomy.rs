@@ -1,7 +1,7 @@
 //! Devices are served from disk, and what breaks the rules is answered.
 
 use harness::mqtt::Listener;
-use harness::{eventually, names};
+use harness::{eventually, names, sqlite};
 
 use crate::world::{World, value_of};
 
@@ -25,6 +25,37 @@ fn after_kill_9_and_with_no_cloud_a_stored_value_is_answered_from_disk() {
     world.edge.publish(&world.topic("get"), &format!(r#"{{"event_id":"{event}","timestamp":1}}"#));
     let answer = eventually!(10, "the twin is answered", listener.find(&world.topic("get/result"), |body| body["event_id"] == event.as_str()));
     assert_eq!(value_of(&answer, "temperature", "actual"), Some(value.as_str()), "{answer}");
+}
+
+#[test]
+fn what_the_cloud_has_not_heard_survives_kill_9_as_one_row_and_is_there_when_the_cloud_is_back() {
+    let mut world = World::start();
+    let device = world.thermometer.device.clone();
+    world.bind_device();
+    world.cloud.stop();
+    let values: Vec<String> = (0..5).map(|number| format!("{number}.5")).collect();
+    for value in &values {
+        world.edge.report(&device, "temperature", value);
+        eventually!(20, "the value is stored", world.edge.twin_is(&device, "temperature", "actual", value));
+    }
+    world.edge.kill();
+    let rows = |world: &World| sqlite::query(&world.edge.database(), "SELECT group_concat(property) FROM pending_report");
+    assert_eq!(rows(&world).unwrap(), "temperature");
+    world.edge.run();
+    world.edge.answers();
+    world.cloud.run();
+    world.cloud.answers();
+    eventually!(60, "the last value is in the cloud", world.reported_is(&values[4]));
+    eventually!(
+        30,
+        "nothing is left to tell",
+        match rows(&world)?.as_str() {
+            "" => Ok(()),
+            left => Err(left.to_owned()),
+        }
+    );
+    let versions = world.edge.twin(&device, "temperature", "actual_version").unwrap();
+    assert_eq!(versions, r#"{"cloud":0,"edge":5}"#, "none was done twice");
 }
 
 #[test]
