@@ -4,7 +4,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use super::broker::{Broker, BrokerError, Config, PACKET_BYTES_MAX};
+use tokio::sync::watch;
+
+use super::broker::{Broker, BrokerError, Config, Guard, PACKET_BYTES_MAX};
 use super::testing::{Client, SOON, clients_are_installed, publish};
 
 fn start() -> Broker {
@@ -271,4 +273,22 @@ fn a_last_will_above_16_kib_is_refused() {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer[3] == 0, accepted, "{answer:?}");
     }
+}
+
+/// What a client publishes before would be acknowledged and reach no module.
+#[test]
+fn clients_wait_at_the_door_until_the_daemon_has_subscribed() {
+    const CONNECT: &[u8] = b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01c";
+    let (subscribed, listening) = watch::channel(false);
+    let config = Config { address: "127.0.0.1:0".parse().unwrap(), session_queue_size: 100 };
+    let broker = Broker::open(config, Guard { listening, ..Guard::default() }).unwrap();
+    let mut early = TcpStream::connect(broker.address()).unwrap();
+    early.write_all(CONNECT).unwrap();
+    let mut answer = [0; 4];
+    early.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    assert!(early.read(&mut answer).is_err(), "it was let in before the daemon");
+    subscribed.send_replace(true);
+    early.set_read_timeout(Some(SOON)).unwrap();
+    early.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
 }

@@ -71,6 +71,9 @@ pub use transport::{Endpoint, Figures, Inbound, Transport, TransportError, Trans
 /// Largest payload that is published: an MQTT packet that the embedded broker still takes, whatever its topic.
 pub const PAYLOAD_BYTES_MAX: usize = PACKET_BYTES_MAX - (66 << 10);
 
+/// The connection to the embedded broker, among the endpoints.
+const INTERNAL: &str = "internal";
+
 /// QoS towards an external broker (KubeEdge `mqtt/client.go`).
 const EXTERNAL_QOS: u8 = 1;
 
@@ -106,7 +109,7 @@ impl Config {
             entrances = Arc::new(Entrances::new(mqtt, address)?);
             broker = Some(broker::Config { address, session_queue_size: mqtt.session_queue_size });
             endpoints.push(Endpoint {
-                name: "internal",
+                name: INTERNAL,
                 server: mqtt.internal_server.clone(),
                 // It opens the daemon's own entrance at the broker, so it is nobody's to guess. It lasts as long as the
                 // broker's memory: until this process ends.
@@ -168,19 +171,19 @@ impl Sockets {
     /// [`StartError`]; nothing keeps running then.
     pub fn start(config: Config, peers: Peers) -> Result<Self, StartError> {
         let credits = Credits::new(config.in_hand);
+        let forms = Arc::new(Forms::default());
+        let ingress = Arc::new(ingress::Ingress::new(config.node, config.clock, forms.clone(), peers).with_credits(credits.clone()));
         let mut endpoints = config.endpoints;
-        let own = endpoints.iter_mut().find(|endpoint| endpoint.name == "internal");
+        let own = endpoints.iter_mut().find(|endpoint| endpoint.name == INTERNAL);
         let broker = match config.broker.zip(own) {
             Some((broker, own)) => {
-                let broker =
-                    Broker::open(broker, Guard { daemon: own.client_id.clone(), credits: credits.clone(), entrances: config.entrances.clone() })?;
+                let guard = Guard { daemon: own.client_id.clone(), credits, entrances: config.entrances.clone(), listening: ingress.listening() };
+                let broker = Broker::open(broker, guard)?;
                 own.server = format!("tcp://{}", broker.private_address());
                 Some(broker)
             }
             None => None,
         };
-        let forms = Arc::new(Forms::default());
-        let ingress = Arc::new(ingress::Ingress::new(config.node, config.clock, forms.clone(), peers).with_credits(credits));
         let filters = SUBSCRIBE_FILTERS.iter().map(|filter| (*filter).to_owned()).collect();
         let (transport, client) = Transport::start(endpoints, filters, ingress.clone())?;
         Ok(Self { transport, forms, ingress, _client: client, broker })

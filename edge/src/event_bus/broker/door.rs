@@ -143,7 +143,18 @@ impl House {
         Visitor::new(self.guard.entrances.access.clone(), self.daemon.clone(), proof, certificate, self.storage.clone())
     }
 
+    /// Whether the daemon's own client has subscribed; waits for it as long as for a handshake.
+    async fn is_listened_to(&self) -> bool {
+        let mut listening = self.guard.listening.clone();
+        let listens = listening.wait_for(|listening| *listening);
+        tokio::time::timeout(limits::HANDSHAKE_WITHIN, listens).await.is_ok_and(|listens| listens.is_ok())
+    }
+
     async fn receive(&self, entry: Entry, stream: TcpStream, peer: SocketAddr) {
+        if entry != Entry::Daemon && !self.is_listened_to().await {
+            debug!(peer:% = peer; "an MQTT connection was turned away: the daemon's own client has not subscribed yet");
+            return;
+        }
         let _ = stream.set_nodelay(true);
         // The daemon reads what it subscribed, and is not to be disconnected because a machine is slow.
         let second = if entry == Entry::Daemon { None } else { stream.as_fd().try_clone_to_owned().ok().map(std::net::TcpStream::from) };

@@ -53,11 +53,19 @@ pub struct Guard {
     pub credits: Arc<Credits>,
     /// The entrances, and who may come in through which.
     pub entrances: Arc<Entrances>,
+    /// Whether the daemon's own client has subscribed. Until then others wait at the door: what they publish would be
+    /// acknowledged and reach no module.
+    pub listening: watch::Receiver<bool>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { daemon: uuid::Uuid::new_v4().simple().to_string(), credits: Credits::new(IN_HAND), entrances: Arc::default() }
+        Self {
+            daemon: uuid::Uuid::new_v4().simple().to_string(),
+            credits: Credits::new(IN_HAND),
+            entrances: Arc::default(),
+            listening: watch::channel(true).1,
+        }
     }
 }
 
