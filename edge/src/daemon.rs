@@ -11,8 +11,9 @@ use admin::Exit;
 use crate::config::{EdgeConfig, Log};
 use crate::wiring;
 
-/// Libraries that name each connection: kept to their warnings, unless `log.level` or `RUST_LOG` has several parts.
-const QUIET: &str = "mqtt5=warn,actix_server=warn,paho_mqtt=error,paho_mqtt_c=error,rustls=warn,tungstenite=warn";
+/// Libraries that name each connection: kept to their warnings, and mqtt5, which warns of each refused message, to its errors,
+/// unless `log.level` or `RUST_LOG` has several parts.
+const QUIET: &str = "mqtt5=error,actix_server=warn,paho_mqtt=error,paho_mqtt_c=error,rustls=warn,tungstenite=warn";
 
 /// Sets up the log of a command that runs before, or without, a configuration.
 pub fn log_at(level: &str) {
