@@ -7,6 +7,7 @@ use wire::mqtt::payload::AttributesUpdate;
 
 use super::{Config, Device, DeviceMessage, Peers};
 use crate::communication::testing::{Workbench, frame, id, kinds, told};
+use crate::store::testing::fails_at_every_step;
 
 fn device(bench: &Workbench) -> Device {
     let peers = Peers { communication: bench.communication.handle(), membership: bench.membership.handle(), births: bench.births.clone() };
@@ -96,4 +97,22 @@ fn attributes_that_change_are_stored_told_and_acknowledged() {
     assert_eq!(names, ["a", "c"], "what is not optional stays");
     settle(&mut device, vec![attributes("lamp", r#"{"c":{"value":"3"}}"#)]);
     assert_eq!(kinds(&bench.effects()), ["ack f device/lamp"], "nothing changed, nothing is told");
+}
+
+/// Manual ch. 10.4.2: attributes are added, deleted and updated in one transaction or not at all.
+#[test]
+fn device_attr_trans() {
+    let bench = Workbench::with(&["lamp"]);
+    let mut device = device(&bench);
+    settle(&mut device, vec![attributes("lamp", r#"{"gone":{"value":"1"},"other":{"value":"1"},"kept":{"value":"1"}}"#)]);
+    bench.effects();
+    let change = r#"{"gone":null,"other":{"value":"2"},"new":{"value":"3"},"newer":{"value":"4"}}"#;
+    let steps = fails_at_every_step(&bench.store, || {
+        settle(&mut device, vec![attributes("lamp", change)]);
+        !bench.effects().is_empty()
+    });
+    assert!(steps >= 4, "{steps}");
+    let attributes = bench.stored("lamp").unwrap().attributes;
+    let stored: Vec<_> = attributes.iter().map(|(name, attribute)| (name.as_str(), attribute.value.as_str())).collect();
+    assert_eq!(stored, [("kept", "1"), ("new", "3"), ("newer", "4"), ("other", "2")]);
 }

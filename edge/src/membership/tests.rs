@@ -7,7 +7,8 @@ use wire::mqtt::Topic;
 use wire::mqtt::payload::{MembershipDetail, MembershipUpdate};
 
 use super::{Config, Membership, MembershipMessage, Peers};
-use crate::communication::testing::{Workbench, body, frame, kinds, told};
+use crate::communication::testing::{NOW, Workbench, body, frame, kinds, told};
+use crate::store::testing::{contents, fails_at_every_step};
 use crate::store::{device, pending_report};
 
 fn membership(bench: &Workbench) -> Membership {
@@ -207,4 +208,43 @@ fn a_deleted_property_of_a_listed_device_is_null_in_the_announcement() {
     settle(&mut membership(&bench), vec![update(deleted, "null")]);
     let announced = body(&bench.effects(), &Topic::MembershipUpdated(NodeName::new("edge-1").unwrap()));
     assert_eq!(announced["added_devices"][0]["twin"], json!({"gone":null,"t":{"optional":true,"metadata":{"type":"string"}}}));
+}
+
+/// Manual ch. 10.4.1: device, attributes and twin come in one transaction or not at all.
+#[test]
+fn add_device_trans() {
+    let bench = Workbench::with(&["other"]);
+    let mut membership = membership(&bench);
+    let steps = fails_at_every_step(&bench.store, || {
+        settle(&mut membership, vec![update(&format!("[{LAMP}]"), "[]")]);
+        let told = kinds(&bench.effects());
+        assert!(told.is_empty() || told.iter().any(|kind| kind == "ack f membership"), "{told:?}");
+        !told.is_empty()
+    });
+    // The number of the creation, the row, its uid, the property, its report, the attribute.
+    assert!(steps >= 5, "{steps}");
+    let lamp = bench.stored("lamp").unwrap();
+    assert_eq!((lamp.attributes.len(), lamp.twin.properties.len()), (1, 1));
+}
+
+/// Manual ch. 10.4.1: device, attributes and twin go in one transaction or not at all.
+#[test]
+fn delete_device_trans() {
+    let bench = Workbench::with(&["other"]);
+    let mut membership = membership(&bench);
+    let before = contents(&bench.store).len();
+    settle(&mut membership, vec![update(&format!("[{LAMP}]"), "[]")]);
+    bench.write(|tx| {
+        let incarnation = device::incarnation(tx, &lamp_id())?.unwrap();
+        pending_report::state(tx, &lamp_id(), incarnation, NOW, actor::MsgId::fresh())
+    });
+    bench.effects();
+    let steps = fails_at_every_step(&bench.store, || {
+        settle(&mut membership, vec![update("[]", r#"[{"id":"lamp"}]"#)]);
+        !bench.effects().is_empty()
+    });
+    assert!(steps >= 4, "{steps}");
+    assert!(bench.stored("lamp").is_none() && bench.stored("other").is_some());
+    let rows = contents(&bench.store).into_iter().filter(|row| !row.starts_with("sqlite_sequence")).collect::<Vec<_>>();
+    assert_eq!(rows.len(), before, "{rows:?}");
 }

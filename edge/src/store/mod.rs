@@ -9,6 +9,29 @@
 //! Invariant: a transaction that lasts [`STUCK_AFTER`] ends the process, for nobody else can write meanwhile.
 //!
 //! The columns that KubeEdge has stand first and in its order (tools read `SELECT *` by position).
+//!
+//! The operations of manual ch. 10.4 and what does them here; each has a test of its name (in snake case), which shows
+//! what it promises. "Multi" is several calls in one [`Store::write`]; "Trans" is what a module does for one message, in
+//! one [`Store::write_batch`], and its test makes it fail at every row that it changes.
+//!
+//! | device | |
+//! |---|---|
+//! | Save Device | [`device::insert`] |
+//! | Delete Device By ID, Delete Device Trans | [`device::remove`], by Membership |
+//! | Update Device Field | [`device::set_uid`] |
+//! | Update Device Fields, Multi | [`device::set_state`] |
+//! | Query Device, All | [`device::row`], [`device::load`]; [`device::all`], [`device::known`] |
+//! | Add Device Trans | [`device::insert`], [`twin::put`], [`attribute::put`], by Membership |
+//!
+//! | attribute, twin | |
+//! |---|---|
+//! | Save Device Attr, Device Twin | [`attribute::put`], [`twin::put`] |
+//! | Delete Device Attr By ID, Delete Device Attr | [`attribute::delete`]: (device, name) is unique, so there is one row, and one id |
+//! | Delete Device Twin By Device ID | [`device::remove`] |
+//! | Delete Device Twin | [`twin::put`] of a tombstone: without its versions an older message could bring it back |
+//! | Update Device Attr Field, Fields, Multi; Update Device Twin Field, Fields, Multi | [`attribute::put`], [`twin::put`]: a row is written as a whole, and keeps its id |
+//! | Query Device Attr, Query Device Twin | [`attribute::load`], [`twin::load`] |
+//! | Device Attr Trans, Device Twin Trans (the manual prints "Delete Device … Trans") | by Device and by Twin |
 
 pub mod attribute;
 mod batch;

@@ -13,7 +13,7 @@ use crate::communication::testing::{Workbench, body, frame, id, kinds, request, 
 use crate::communication::{CommunicationMessage, Effect};
 use crate::membership::MembershipMessage;
 use crate::store::pending_report;
-use crate::store::testing::tamper;
+use crate::store::testing::{fails_at_every_step, tamper};
 
 fn twin(bench: &Workbench) -> Twin {
     let peers = Peers { communication: bench.communication.handle(), membership: bench.membership.handle(), births: bench.births.clone() };
@@ -351,4 +351,27 @@ fn a_mappers_wish_for_a_report_changes_nothing_and_the_cloud_hears_the_stored_va
         settle(&mut twin, vec![wish("nobody")]);
         assert_eq!(told(&bench.effects())[0].1["code"], 404);
     });
+}
+
+/// Manual ch. 10.4.3: properties are added, deleted and updated in one transaction or not at all.
+#[test]
+fn device_twin_trans() {
+    let bench = Workbench::with(&["lamp"]);
+    let mut twin = twin(&bench);
+    settle(&mut twin, vec![update("lamp", r#"{"gone":{"actual":{"value":"1"}},"other":{"actual":{"value":"1"}}}"#)]);
+    bench.effects();
+    let change = r#"{"gone":null,"other":{"actual":{"value":"2"}},"new":{"expected":{"value":"3"}},"newer":{"actual":{"value":"4"}}}"#;
+    let steps = fails_at_every_step(&bench.store, || {
+        settle(&mut twin, vec![update("lamp", change)]);
+        let told = told(&bench.effects());
+        let code = &told[0].1["code"];
+        assert!(code.is_null() || (code == 500 && told.len() == 1), "{told:?}");
+        code.is_null()
+    });
+    // Four properties, and what the cloud must hear of each.
+    assert!(steps >= 8, "{steps}");
+    let value = |name: &str| property(&bench, "lamp", name).actual.map(|side| side.value);
+    assert!(property(&bench, "lamp", "gone").is_tombstone());
+    assert_eq!((value("other").unwrap(), value("newer").unwrap()), ("2".into(), "4".into()));
+    assert_eq!(property(&bench, "lamp", "new").expected.unwrap().value, "3");
 }

@@ -2,16 +2,17 @@
 
 mod batch;
 mod file;
+mod operations;
 mod tables;
 mod transaction;
 
 use actor::Fence;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use diesel::sql_types::Text;
 use model::{Device, DeviceId, PropertyName, TwinProperty, TwinType, TwinValue, TwinVersion};
 use tempfile::TempDir;
 
+use super::testing::cells;
 use super::*;
 
 /// A store in a directory of its own.
@@ -35,17 +36,6 @@ impl Fixture {
     fn cells(&self, sql: &str) -> Vec<String> {
         cells(&mut SqliteConnection::establish(self.store.path().to_str().unwrap()).unwrap(), sql)
     }
-}
-
-#[derive(QueryableByName)]
-struct Cell {
-    #[diesel(sql_type = Text)]
-    value: String,
-}
-
-fn cells(connection: &mut SqliteConnection, sql: &str) -> Vec<String> {
-    let rows: Vec<Cell> = diesel::sql_query(sql).load(connection).unwrap();
-    rows.into_iter().map(|cell| cell.value).collect()
 }
 
 fn id(text: &str) -> DeviceId {

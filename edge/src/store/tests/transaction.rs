@@ -8,6 +8,7 @@ use actor::testing::{Probe, lease};
 use model::Timestamp;
 
 use super::*;
+use crate::store::testing::contents;
 
 const DEVICES: &str = "SELECT id AS value FROM device ORDER BY id";
 
@@ -49,6 +50,23 @@ fn a_panic_in_the_body_takes_everything_back_and_others_go_on() {
     assert!(died.is_err());
     fixture.write(|tx| device::insert(tx, &device("next")));
     assert_eq!(fixture.cells(DEVICES), ["next"]);
+}
+
+#[test]
+fn a_commit_that_fails_takes_everything_back() {
+    let fixture = fixture();
+    fixture.write(|tx| device::insert(tx, &device("before")));
+    let before = contents(&fixture.store);
+    let result = fixture.store.write(&Fence::unfenced(), |tx| {
+        // So that a report without its device is found at COMMIT, which is the last step that can fail.
+        tx.connection.batch_execute("PRAGMA defer_foreign_keys = ON").unwrap();
+        device::insert(tx, &device("lamp"))?;
+        pending_report::state(tx, &id("nobody"), device::Incarnation(1), Timestamp(1), actor::MsgId::fresh())
+    });
+    assert!(matches!(result, Err(StoreError::Query { action: "commit", .. })), "{result:?}");
+    assert_eq!(contents(&fixture.store), before);
+    fixture.write(|tx| device::insert(tx, &device("next")));
+    assert_eq!(fixture.cells(DEVICES), ["before", "next"]);
 }
 
 #[test]
