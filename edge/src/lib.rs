@@ -18,6 +18,7 @@
 //! | [`daemon`] | the command `run`: configuration, log, exit code |
 //! | [`wiring`] | the one place where mailboxes meet: capacities, peers, start order, orderly stop |
 //! | [`store`] | SQLite: the only place that knows Diesel |
+//! | [`import`] | takes over what a database of KubeEdge, or a damaged one, has |
 //! | [`config`] | the settings, checked before anything is opened |
 //! | [`join`], [`tls`] | how the node gets its certificate, and reads it |
 //! | [`mqtt_user`] | the users of the embedded broker, for the command line |
@@ -37,6 +38,7 @@ pub mod edged;
 pub mod event_bus;
 pub mod figures;
 mod ids;
+pub mod import;
 pub mod join;
 pub mod last_batch;
 pub mod membership;

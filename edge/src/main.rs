@@ -9,8 +9,10 @@ use admin::status::{Call, Options, Output};
 use clap::{Parser, Subcommand};
 use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
 use skep_edge::daemon::{self, end, log_at};
+use skep_edge::import::{self, Existing};
 use skep_edge::join::{JoinArgs, join};
 use skep_edge::mqtt_user::MqttUserArgs;
+use skep_edge::store::Damage;
 
 #[derive(Parser)]
 #[command(name = "skep-edge", version, about = "Kubernetes at the edge: the daemon of an edge machine")]
@@ -32,6 +34,24 @@ enum Command {
     },
     /// Get a certificate for this machine from the cloud, with a token that `skep-cloud token` printed.
     Join(JoinArgs),
+    /// Take over devices, twins and objects from a database that KubeEdge v0.2 or later wrote. No daemon may use either.
+    Import {
+        /// The database, e.g. /var/lib/kubeedge/edgecore.db or edge.db. It is not changed.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Configuration file; /etc/skep/edge.yaml when it exists, the defaults otherwise.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Directory of everything that is kept; wins over the file.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Replace what is there already, except properties whose version is newer. Without it, what is there stays.
+        #[arg(long)]
+        overwrite: bool,
+        /// Take what can be read of a damaged database, such as one that was set aside.
+        #[arg(long)]
+        damaged: bool,
+    },
     /// Print the actors and mailboxes of the running daemon, as its admin page shows them.
     Status {
         /// Configuration file that says where the page is; /etc/skep/edge.yaml when it exists.
@@ -78,6 +98,11 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config, data_dir } => daemon::run(config, data_dir),
         Command::Join(arguments) => join_cloud(&arguments),
+        Command::Import { from, config, data_dir, overwrite, damaged } => {
+            let existing = if overwrite { Existing::Replace } else { Existing::Keep };
+            let damage = if damaged { Damage::Accept } else { Damage::Refuse };
+            import_database(&from, config.as_deref(), data_dir, existing, damage)
+        }
         Command::Status { config, admin, token_file, cert, key, ca, watch, output } => {
             let certificate = cert.zip(key).zip(ca).map(|((cert, key), ca)| [cert, key, ca]);
             let output = if output == "json" { Output::Json } else { Output::Text };
@@ -95,6 +120,18 @@ fn main() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     print!("{text}");
     ExitCode::SUCCESS
+}
+
+fn import_database(from: &Path, file: Option<&Path>, data_dir: Option<PathBuf>, existing: Existing, damage: Damage) -> ExitCode {
+    log_at("warn");
+    let config = match EdgeConfig::load(file, data_dir, std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => return end(&Exit::Configuration(chain(&error))),
+    };
+    match import::command(&config, from, existing, damage) {
+        Ok(report) => print(&format!("imported from {} into {}\n{report}", from.display(), config.database().display())),
+        Err(exit) => end(&exit),
+    }
 }
 
 fn status(call: &Call, file: Option<&Path>) -> ExitCode {

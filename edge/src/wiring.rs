@@ -38,7 +38,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub use beside::Beside;
-pub(crate) use beside::{identity, open_engine, start_link, start_mqtt};
+pub(crate) use beside::{identity, open_engine, prepare_directory, start_link, start_mqtt};
 pub(crate) use mail::{Mailboxes, waiting};
 pub(crate) use modules::{Modules, Shared};
 

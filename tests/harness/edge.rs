@@ -163,6 +163,14 @@ impl EdgeUnderTest {
         });
     }
 
+    /// Runs another subcommand with this configuration, and says how it ended.
+    #[track_caller]
+    pub fn command(&self, arguments: &[&str]) -> End {
+        let config = self.config().display().to_string();
+        let arguments: Vec<String> = arguments.iter().copied().chain(["--config", &config]).map(str::to_owned).collect();
+        run(&program("skep-edge"), &arguments, &self.options.environment, self.dir.path(), Duration::from_secs(30))
+    }
+
     /// Starts it where it is expected to end by itself, and says how.
     #[track_caller]
     pub fn ends(&mut self) -> End {

@@ -37,6 +37,8 @@ use crate::edged::EdgedMessage;
 
 pub use message::{Found, MetaManagerMessage, QueryError};
 pub use normal::OBJECT_BYTES_MAX;
+pub(crate) use normal::{Normal, normal};
+pub(crate) use state::status_of;
 pub use state::{MetaManager, Shared, Snapshot};
 
 /// Shortest period of the synchronisation (KubeEdge raises what is below).

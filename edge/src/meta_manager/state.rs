@@ -238,14 +238,19 @@ fn remove(tx: &mut Tx<'_>, key: &ResourceKey, effects: &mut Vec<Effect>) -> Resu
 fn status(tx: &mut Tx<'_>, pod: &ResourceKey, report: &PodStatusReport, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
     let current = meta::get(tx, &pod_key(pod))?;
     let is_current = current.is_some_and(|row| row.uid.as_deref().unwrap_or_default() == report.uid);
-    let key = status_key(pod);
-    let text = serde_json::to_string(report).expect("a report has text keys and plain values only");
-    if !is_current || meta::get(tx, &key)?.is_some_and(|old| old.value == text) {
+    let row = status_of(status_key(pod), report, now);
+    if !is_current || meta::get(tx, &row.key)?.is_some_and(|old| old.value == row.value) {
         return Ok(());
     }
-    meta::put(tx, &StoredObject { key: key.clone(), value: text.clone(), uid: Some(report.uid.clone()), resource_version: None, stored_at: now })?;
-    effects.push(Effect::Report { key, text, report: report.clone() });
+    meta::put(tx, &row)?;
+    effects.push(Effect::Report { key: row.key, text: row.value, report: report.clone() });
     Ok(())
+}
+
+/// The row of a pod's status.
+pub fn status_of(key: ResourceKey, report: &PodStatusReport, now: Timestamp) -> StoredObject {
+    let value = serde_json::to_string(report).expect("a report has text keys and plain values only");
+    StoredObject { key, value, uid: Some(report.uid.clone()), resource_version: None, stored_at: now }
 }
 
 /// Statuses that are stored, and those among them whose pod is gone.

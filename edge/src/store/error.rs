@@ -47,8 +47,8 @@ pub enum StoreError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The disk is full.
-    #[error("no space left for the device database while trying to {action}; free some on its file system")]
+    /// The disk is full, or the file has its full size (`database.max-size`).
+    #[error("no space left for the device database while trying to {action}; free some on its file system, or raise database.max-size")]
     NoSpace {
         /// What was being done.
         action: &'static str,
@@ -70,12 +70,21 @@ pub enum StoreError {
         #[source]
         source: QueryError,
     },
-    /// The file is no database, or a row in it cannot be understood.
+    /// The file is no database, or parts of it are not what SQLite wrote there.
+    #[error("the file of the device database is damaged: cannot {action}; it is set aside at the start of skep-edge, and a new one begun")]
+    Corrupt {
+        /// What was being done.
+        action: String,
+        /// What SQLite said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A row cannot be understood. The file is whole, so somebody else wrote it.
     #[error("the device database is damaged: {what}; move the file away to begin anew, the cloud sends everything again")]
     Damaged {
         /// What was found, and where.
         what: String,
-        /// What SQLite or the parser said.
+        /// What the parser said.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -90,6 +99,7 @@ impl StoreError {
             | Self::Migrate { .. }
             | Self::NotWritable { .. }
             | Self::NoSpace { .. }
+            | Self::Corrupt { .. }
             | Self::Query { table: "sqlite", .. } => true,
             Self::Fenced | Self::Query { .. } | Self::Damaged { .. } => false,
         }
@@ -101,27 +111,37 @@ impl StoreError {
 const FULL: &str = "database or disk is full";
 const READ_ONLY: &str = "attempt to write a readonly database";
 const DAMAGED: [&str; 2] = ["file is not a database", "database disk image is malformed"];
+const DAMAGED_SCHEMA: &str = "malformed database schema";
 
 /// Makes the typed error of a failed statement: `.map_err(query("read", "device"))`.
 pub(super) fn query(action: &'static str, table: &'static str) -> impl Fn(QueryError) -> StoreError {
     move |source| {
-        let text = match &source {
-            QueryError::DatabaseError(DatabaseErrorKind::Unknown, information) => information.message(),
-            _ => "",
-        };
-        if text == FULL {
+        if message(&source) == FULL {
             StoreError::NoSpace { action, source }
-        } else if DAMAGED.contains(&text) {
-            StoreError::Damaged { what: format!("cannot {action} in `{table}`"), source: source.into() }
+        } else if is_damage(&source) {
+            StoreError::Corrupt { action: format!("{action} in `{table}`"), source: source.into() }
         } else {
             StoreError::Query { action, table, source }
         }
     }
 }
 
+/// Whether SQLite found that a file is none of its own, or damaged. A disk that does not answer (`disk I/O error`) and a
+/// file that may not be read are not.
+pub(super) fn is_damage(error: &QueryError) -> bool {
+    DAMAGED.contains(&message(error)) || message(error).starts_with(DAMAGED_SCHEMA)
+}
+
+fn message(error: &QueryError) -> &str {
+    match error {
+        QueryError::DatabaseError(DatabaseErrorKind::Unknown, information) => information.message(),
+        _ => "",
+    }
+}
+
 /// Whether SQLite refused because the file or the connection is read-only.
 pub(super) fn is_read_only(error: &QueryError) -> bool {
-    matches!(error, QueryError::DatabaseError(DatabaseErrorKind::Unknown, information) if information.message() == READ_ONLY)
+    message(error) == READ_ONLY
 }
 
 /// Makes the typed error of a row that this program cannot understand.

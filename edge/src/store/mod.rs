@@ -39,6 +39,7 @@ mod census;
 mod connection;
 pub mod device;
 mod error;
+mod foreign;
 mod lock;
 pub mod meta;
 pub mod pending_report;
@@ -66,6 +67,9 @@ use watch::Watch;
 pub use batch::Batch;
 pub use census::Counts;
 pub use error::StoreError;
+pub use foreign::{
+    Damage, Extent, Foreign, ForeignAttribute, ForeignDevice, ForeignError, ForeignObject, ForeignProperty, ForeignRow, SOURCE_BYTES_MAX, scratch,
+};
 pub use watch::{LATENCY_BUCKETS, STUCK_AFTER, STUCK_EXIT_CODE, Stuck, WriteStats};
 
 /// The open database; cheap to clone.
@@ -91,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::TooNew`] when a later program wrote the file (which is left as it is),
-    /// [`StoreError::NotWritable`], [`StoreError::NoSpace`], [`StoreError::Damaged`],
+    /// [`StoreError::NotWritable`], [`StoreError::NoSpace`], [`StoreError::Corrupt`],
     /// [`StoreError::Migrate`], and [`StoreError::Open`] for everything else. All of them are
     /// reasons to end the process (exit code 74).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {

@@ -72,3 +72,31 @@ pub(super) fn cells(connection: &mut SqliteConnection, sql: &str) -> Vec<String>
     let rows: Vec<Cell> = diesel::sql_query(sql).load(connection).unwrap();
     rows.into_iter().map(|cell| cell.value).collect()
 }
+
+/// Makes a database of these statements.
+pub(crate) fn build(path: &std::path::Path, sql: &str) {
+    let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    connection.batch_execute(sql).unwrap();
+}
+
+/// Gives the file at `path` a write-ahead log that is not in it yet: copies both while a connection is open.
+pub(crate) fn build_with_log(path: &std::path::Path, sql: &str, logged: &str) {
+    let (beside, directory) = (|name: &std::path::Path| format!("{}-wal", name.display()), tempfile::tempdir().unwrap());
+    let origin = directory.path().join("origin.db");
+    let mut connection = SqliteConnection::establish(origin.to_str().unwrap()).unwrap();
+    connection.batch_execute(&format!("{sql}; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; {logged}")).unwrap();
+    std::fs::copy(&origin, path).unwrap();
+    std::fs::copy(beside(&origin), beside(path)).unwrap();
+}
+
+/// Overwrites the pages that hold the rows of `table`, but for the first page of its tree.
+pub(crate) fn spoil(path: &std::path::Path, table: &str) {
+    use std::os::unix::fs::FileExt as _;
+    let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let root = cells(&mut connection, &format!("SELECT rootpage || '' AS value FROM sqlite_master WHERE name = '{table}'"));
+    drop(connection);
+    let root: u64 = root.concat().parse().unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0x5a; 4096], (root - 1) * 4096).unwrap();
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{damaged, query};
 use super::schema::device_twin::{self, dsl};
-use super::{Read, StoreError, Tx};
+use super::{ForeignProperty, Read, StoreError, Tx};
 
 const TABLE: &str = "device_twin";
 
@@ -112,6 +112,26 @@ pub fn load(read: &mut Read<'_>, device: &DeviceId) -> Result<Twin, StoreError> 
             Ok((name, property))
         })
         .collect()
+}
+
+/// A property as another database has it.
+///
+/// # Errors
+/// Why it cannot be understood.
+pub fn foreign(row: &ForeignProperty, optional: bool) -> Result<TwinProperty, String> {
+    let said = |cell: &str| Some(cell.to_owned());
+    let row = TwinRow {
+        name: String::new(),
+        expected: said(&row.expected),
+        actual: said(&row.actual),
+        expected_meta: said(&row.expected_meta),
+        actual_meta: said(&row.actual_meta),
+        expected_version: said(&row.expected_version),
+        actual_version: said(&row.actual_version),
+        optional,
+        attr_type: said(&row.attr_type),
+    };
+    row.into_property().map_err(|error| error.to_string().chars().take(128).collect())
 }
 
 /// Inserts a property, or replaces it; the row keeps its id.

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | 0 | stopped by SIGTERM or SIGINT | nobody |
 //! | 64 | wrong arguments | nobody |
+//! | 65 | a file that was named is not what it should be | nobody |
+//! | 66 | a file that was named cannot be read | nobody |
 //! | 69 | a port is occupied, or something that cannot be done without is not there | systemd, Kubernetes |
 //! | 70 | supervision gave up on an actor | systemd, Kubernetes |
 //! | 71 | a commit of the store hung for 30 s | systemd, Kubernetes |
@@ -15,6 +17,10 @@ use std::process::ExitCode;
 
 /// Wrong arguments (`EX_USAGE`).
 pub const USAGE: u8 = 64;
+/// A file that was named is not what it should be (`EX_DATAERR`).
+pub const DATA: u8 = 65;
+/// A file that was named cannot be read (`EX_NOINPUT`).
+pub const NO_INPUT: u8 = 66;
 /// A port is occupied, or something that cannot be done without is not there (`EX_UNAVAILABLE`).
 pub const UNAVAILABLE: u8 = 69;
 /// Supervision gave up (`EX_SOFTWARE`).
@@ -43,6 +49,12 @@ pub enum Exit {
     /// A certificate is missing, expired, or of another authority.
     #[error("{0}")]
     Certificate(String),
+    /// A file that was named is not what it should be.
+    #[error("{0}")]
+    Data(String),
+    /// A file that was named cannot be read.
+    #[error("{0}")]
+    NoInput(String),
     /// An actor died too often.
     #[error("{0}")]
     Supervision(String),
@@ -57,6 +69,8 @@ impl Exit {
             Self::State(_) => STATE,
             Self::Unavailable(_) => UNAVAILABLE,
             Self::Certificate(_) => CERTIFICATE,
+            Self::Data(_) => DATA,
+            Self::NoInput(_) => NO_INPUT,
             Self::Supervision(_) => SUPERVISION,
         }
     }

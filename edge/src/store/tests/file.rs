@@ -104,7 +104,7 @@ fn a_file_that_is_no_database_is_damaged_and_left_as_it_is() {
     let garbage = "certainly not SQLite\n".repeat(1000);
     fs::write(&path, &garbage).unwrap();
     let error = open(&path);
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), garbage);
 }
 
