@@ -15,6 +15,8 @@ use crate::wiring::Beside;
 pub struct Sources {
     /// The database.
     pub store: Store,
+    /// What happened to the database before it, if that was damaged.
+    pub damage: Option<String>,
     /// The sockets.
     pub beside: Arc<Beside>,
     /// Communication's counters.
@@ -103,6 +105,8 @@ impl Sources {
         if in_quarantine > 0 {
             parts.push(format!("{in_quarantine} in quarantine"));
         }
+        parts.extend(self.store.fault());
+        parts.extend(self.damage.clone());
         parts.join("; ")
     }
 

@@ -31,9 +31,10 @@ mod page;
 use std::path::Path;
 use std::sync::Arc;
 
-use actor::{Quarantine, Registry, Running, chain};
+use actor::{EventKind, Quarantine, Registry, Running, chain};
 use admin::systemd::{self, Patience};
 use admin::{AdminServer, Exit, LogControl};
+use model::{Clock as _, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -44,8 +45,8 @@ pub(crate) use modules::{Modules, Shared};
 
 use crate::config::{ConfigError, EdgeConfig, Module};
 use crate::reload::Reload;
-use crate::store::{STUCK_AFTER, Store};
-use crate::{figures, quarantine as borders};
+use crate::store::{STUCK_AFTER, SetAside, Store};
+use crate::{figures, import, quarantine as borders};
 
 /// Runs the daemon until SIGTERM or SIGINT. `reread` gives the configuration anew at each SIGHUP.
 ///
@@ -67,10 +68,13 @@ async fn serve(config: EdgeConfig, log: LogControl, reread: Box<dyn Fn() -> Resu
     }
     beside::engine_at_first_start(&config).await?;
     let _claim = admin::claim(&config.database())?;
-    let store = Store::open(config.database()).map_err(|error| database_unusable(&config.database(), &chain(&error)))?;
+    let (store, damage) = open_store(&config)?;
     store.end_process_when_stuck(STUCK_AFTER).map_err(|error| Exit::State(format!("cannot start the store's watch: {error}")))?;
     let quarantine = open_quarantine(&config)?;
     let registry = Registry::with_quarantine(quarantine.clone());
+    if let Some(damage) = &damage {
+        registry.note("store", EventKind::Damaged, damage.clone());
+    }
 
     let mail = Mailboxes::new(&config.mailbox);
     let beside = Arc::new(Beside::default());
@@ -81,11 +85,15 @@ async fn serve(config: EdgeConfig, log: LogControl, reread: Box<dyn Fn() -> Resu
 
     let modules = Modules { config, mail, store: store.clone(), beside: beside.clone(), shared: Shared::default() };
     let (escalate, mut escalated) = mpsc::unbounded_channel();
+    let damaged = escalate.clone();
+    store.when_damaged(move |why| {
+        let _ = damaged.send(Exit::State(why));
+    });
     let running = modules.tree(&registry).start(move |why| {
-        let _ = escalate.send(why);
+        let _ = escalate.send(Exit::Supervision(why));
     });
     beside.watch_engine();
-    let seen = Arc::new(figures::Sources { store, beside: beside.clone(), reports: modules.shared.communication.clone() });
+    let seen = Arc::new(figures::Sources { store, damage, beside: beside.clone(), reports: modules.shared.communication.clone() });
     let admin = match page::start(&modules.config, &running, seen.clone(), &log) {
         Ok(admin) => admin,
         Err(exit) => {
@@ -104,7 +112,7 @@ async fn serve(config: EdgeConfig, log: LogControl, reread: Box<dyn Fn() -> Resu
             _ = signals.terminate.recv() => break Ok("SIGTERM"),
             _ = signals.interrupt.recv() => break Ok("SIGINT"),
             _ = signals.hangup.recv() => reload.now().await,
-            why = escalated.recv() => break Err(Exit::Supervision(why.unwrap_or_default())),
+            why = escalated.recv() => break Err(why.unwrap_or_else(|| Exit::Supervision(String::new()))),
         }
     };
     watch.abort();
@@ -153,6 +161,23 @@ fn open_quarantine(config: &EdgeConfig) -> Result<Quarantine, Exit> {
             directory.display()
         ))
     })
+}
+
+/// Opens the database. A damaged one is set aside; what could be taken from it is in the new one, and the sentence says
+/// what happened.
+fn open_store(config: &EdgeConfig) -> Result<(Store, Option<String>), Exit> {
+    let database = config.database();
+    let (store, set_aside) = Store::open_or_begin_anew(&database).map_err(|error| database_unusable(&database, &chain(&error)))?;
+    let damage = set_aside.map(|SetAside { file, why }| {
+        let taken = import::salvage(&store, &file, SystemClock.now());
+        let damage = format!(
+            "the database was damaged and a new one is begun, which the cloud fills; the old one is kept as `{}`; {taken}; {why}",
+            file.display()
+        );
+        log::error!("{damage}");
+        damage
+    });
+    Ok((store, damage))
 }
 
 /// Some of the store's errors can come at any time and do not name the file; at the start the operator needs its name.

@@ -230,15 +230,6 @@ fn a_database_of_a_newer_schema_is_left_as_it_is() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_left_as_it_is() {
-    let (_cloud, mut edge) = joined();
-    fs::write(edge.database(), "this is a letter, not a database\n".repeat(100)).unwrap();
-    let before = fs::read(edge.database()).unwrap();
-    ended(&edge.ends(), IO, &[&edge.database().display().to_string()]);
-    assert_eq!(fs::read(edge.database()).unwrap(), before);
-}
-
-#[test]
 fn a_certificate_of_another_authority_ends_the_edge_at_once() {
     let (_cloud, mut edge) = joined();
     let (_other_cloud, other) = joined();

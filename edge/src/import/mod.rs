@@ -77,3 +77,21 @@ fn unusable(error: &ForeignError) -> Exit {
         ForeignError::Copy { .. } | ForeignError::Busy { .. } | ForeignError::Query { .. } => Exit::State(text),
     }
 }
+
+/// Takes over what can be read of the damaged database that was set aside when `store` was opened, and says so in one
+/// sentence; the details are logged. The store is of use whatever comes of it.
+pub fn salvage(store: &Store, damaged: &Path, now: Timestamp) -> String {
+    let result = Foreign::open(damaged, &scratch(store.path()), Damage::Accept)
+        .map_err(ImportError::from)
+        .and_then(|mut source| import(store, &mut source, Existing::Keep, now));
+    match result {
+        Ok(report) => {
+            log::warn!("what was taken from the damaged database:\n{report}");
+            format!(
+                "{} devices, {} properties and {} objects could be taken from it",
+                report.devices.imported, report.properties.imported, report.objects.imported
+            )
+        }
+        Err(error) => format!("nothing could be taken from it ({})", chain(&error)),
+    }
+}

@@ -15,6 +15,7 @@ use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::damage;
 use super::error::{StoreError, is_read_only, query};
 
 pub(super) const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations/edge");
@@ -51,12 +52,12 @@ pub(super) type Readers = Pool<ConnectionManager<SqliteConnection>>;
 /// Prepares the directory and the file, refuses what this program must not touch, and migrates.
 ///
 /// # Errors
-/// `NotWritable`, `TooNew`, `Damaged`, `NoSpace`, `Migrate`, or `Open` for everything else.
+/// `NotWritable`, `TooNew`, `Corrupt`, `NoSpace`, `Migrate`, or `Open` for everything else.
 pub(super) fn prepare(path: &Path) -> Result<SqliteConnection, StoreError> {
     let directory = directory_of(path);
     writable(&directory).map_err(|source| StoreError::NotWritable { directory: directory.clone(), source: source.into() })?;
     if path.exists() {
-        refuse_newer(path)?;
+        inspect(path)?;
     } else {
         create_private(path).map_err(|source| StoreError::NotWritable { directory, source: source.into() })?;
     }
@@ -146,18 +147,28 @@ pub(super) fn is_usable(connection: &mut SqliteConnection) -> bool {
     }
 }
 
-/// Compares the migrations in the file with those in the program, without touching the file.
-fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+/// Compares the migrations in the file with those in the program, and looks for damage, without touching the file.
+fn inspect(path: &Path) -> Result<(), StoreError> {
     let mut connection = establish(path, &read_only_uri(text(path)?))?;
+    // With `writable_schema` a schema that this SQLite cannot parse (a newer one may have written it) does not hide its
+    // version; it has to come before what reads the schema.
+    let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA writable_schema = ON; PRAGMA cache_size = -1024; PRAGMA mmap_size = 0";
+    connection.batch_execute(pragmas).map_err(query("open the file", "sqlite"))?;
+    refuse_newer(path, &mut connection)?;
+    connection.batch_execute("PRAGMA writable_schema = RESET").map_err(query("read the schema", "sqlite_master"))?;
+    damage::check(path, &mut connection)
+}
+
+fn refuse_newer(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let has_schema: Vec<Name> =
         diesel::sql_query("SELECT name AS value FROM sqlite_master WHERE type = 'table' AND name = '__diesel_schema_migrations'")
-            .load(&mut connection)
+            .load(connection)
             .map_err(query("read the schema", "sqlite_master"))?;
     if has_schema.is_empty() {
         return Ok(());
     }
     let found: Vec<Name> = diesel::sql_query("SELECT version AS value FROM __diesel_schema_migrations ORDER BY version DESC LIMIT 1")
-        .load(&mut connection)
+        .load(connection)
         .map_err(query("read the schema", "__diesel_schema_migrations"))?;
     let known = latest_known();
     match found.into_iter().next() {
@@ -167,9 +178,9 @@ fn refuse_newer(path: &Path) -> Result<(), StoreError> {
 }
 
 #[derive(QueryableByName)]
-struct Name {
+pub(super) struct Name {
     #[diesel(sql_type = Text)]
-    value: String,
+    pub(super) value: String,
 }
 
 /// Version of the last migration compiled in.

@@ -6,6 +6,7 @@
 //!
 //! Invariant: what `write` returned `Ok` for survives a power cut (`synchronous=FULL`).
 //! Invariant: an actor that was replaced commits nothing: its fence is read right before COMMIT.
+//! Invariant: a file that is damaged is never written: it is looked at read-only first, and set aside ([`Store::open_or_begin_anew`]).
 //! Invariant: a transaction that lasts [`STUCK_AFTER`] ends the process, for nobody else can write meanwhile.
 //!
 //! The columns that KubeEdge has stand first and in its order (tools read `SELECT *` by position).
@@ -37,6 +38,7 @@ pub mod attribute;
 mod batch;
 mod census;
 mod connection;
+mod damage;
 pub mod device;
 mod error;
 mod foreign;
@@ -66,6 +68,7 @@ use watch::Watch;
 
 pub use batch::Batch;
 pub use census::Counts;
+pub use damage::SetAside;
 pub use error::StoreError;
 pub use foreign::{
     Damage, Extent, Foreign, ForeignAttribute, ForeignDevice, ForeignError, ForeignObject, ForeignProperty, ForeignRow, SOURCE_BYTES_MAX, scratch,
@@ -87,6 +90,7 @@ struct Inner {
     census: census::Census,
     /// Why the last transaction failed, if that concerns every other too.
     fault: Mutex<Option<String>>,
+    alarm: damage::Alarm,
 }
 
 impl Store {
@@ -109,6 +113,7 @@ impl Store {
             watch: Arc::new(Watch::new()),
             census: census::Census::default(),
             fault: Mutex::default(),
+            alarm: damage::Alarm::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -126,7 +131,9 @@ impl Store {
         let mut writer = self.inner.writer.lock();
         let _busy = self.inner.watch.enter();
         if writer.is_none() {
-            *writer = Some(connection::writer(&self.inner.path)?);
+            let opened = connection::writer(&self.inner.path);
+            self.note_fault(opened.as_ref().err());
+            *writer = Some(opened?);
         }
         let open = writer.as_mut().expect("opened above");
         let result = self.transact(open, fence, body);
@@ -147,6 +154,8 @@ impl Store {
             Some(error) if error.is_of_the_whole_store() => *fault = Some(actor::chain(error)),
             Some(_) => {}
         }
+        drop(fault);
+        self.note_damage(error);
     }
 
     /// Why nothing can be stored at present (a full disk, a damaged file), by the last transaction.
@@ -178,7 +187,9 @@ impl Store {
     pub fn read<T>(&self, body: impl FnOnce(&mut Read<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut pooled = self.inner.readers.get().map_err(|source| StoreError::Open { path: self.inner.path.clone(), source: source.into() })?;
         let mut transaction = Transaction::begin(&mut pooled, "BEGIN").map_err(query("begin reading", "sqlite"))?;
-        body(&mut Read { connection: transaction.connection() })
+        let result = body(&mut Read { connection: transaction.connection() });
+        self.note_damage(result.as_ref().err());
+        result
     }
 
     /// Calls `hook` once, on a thread of its own, when a transaction has lasted `limit`.

@@ -174,6 +174,8 @@ pub enum EventKind {
     Configured,
     /// An administrator did something.
     Operator,
+    /// What was kept is damaged, and something new was begun.
+    Damaged,
 }
 
 /// An entry of the process's diary.

@@ -4,6 +4,7 @@ mod autonomy;
 mod daemon;
 mod flood;
 mod hostile;
+mod damage;
 mod import;
 mod membership;
 mod reload;

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod batch;
+mod damage;
 mod file;
 mod operations;
 mod tables;

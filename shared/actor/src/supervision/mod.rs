@@ -273,6 +273,11 @@ const fn words(kind: EventKind) -> &'static str {
         EventKind::Hung => "hung",
         EventKind::GaveUp => "gave up",
         EventKind::Stopped => "stopped",
-        EventKind::Quarantined | EventKind::Connected | EventKind::Disconnected | EventKind::Configured | EventKind::Operator => "noted",
+        EventKind::Quarantined
+        | EventKind::Connected
+        | EventKind::Disconnected
+        | EventKind::Configured
+        | EventKind::Operator
+        | EventKind::Damaged => "noted",
     }
 }

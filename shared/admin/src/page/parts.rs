@@ -89,6 +89,7 @@ pub(crate) const fn verb(kind: EventKind) -> &'static str {
         EventKind::Disconnected => "lost its connection",
         EventKind::Configured => "took a changed configuration",
         EventKind::Operator => "was told by an administrator",
+        EventKind::Damaged => "was damaged",
     }
 }
 
@@ -96,7 +97,7 @@ const fn kind_class(kind: EventKind) -> &'static str {
     match kind {
         EventKind::Started | EventKind::Restarted | EventKind::Connected => "good",
         EventKind::Hung | EventKind::Quarantined | EventKind::Disconnected => "warn",
-        EventKind::Died | EventKind::GaveUp => "bad",
+        EventKind::Died | EventKind::GaveUp | EventKind::Damaged => "bad",
         EventKind::Stopped | EventKind::Configured | EventKind::Operator => "idle",
     }
 }
