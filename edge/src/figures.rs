@@ -105,6 +105,10 @@ impl Sources {
         if in_quarantine > 0 {
             parts.push(format!("{in_quarantine} in quarantine"));
         }
+        let percent = self.store.size().database_bytes.saturating_mul(100) / self.store.bytes_max().max(1);
+        if percent >= 80 {
+            parts.push(format!("the database has {percent} % of its full size"));
+        }
         parts.extend(self.store.fault());
         parts.extend(self.damage.clone());
         parts.join("; ")
@@ -122,6 +126,21 @@ impl Sources {
         all.push(Metric::gauge("store_commit_seconds_max", "Longest COMMIT.", stats.commit_max_us as f64 / 1e6));
         all.push(Metric::gauge("store_database_bytes", "Size of the database file.", size.database_bytes as f64));
         all.push(Metric::gauge("store_wal_bytes", "Size of the write-ahead log.", size.wal_bytes as f64));
+        all.push(Metric::gauge("store_database_bytes_max", "Size that the database file may have.", self.store.bytes_max() as f64));
+        if let Some(free) = self.store.disk_free_bytes() {
+            all.push(Metric::gauge("store_disk_free_bytes", "Free space on the file system of the database.", free as f64));
+        }
+        let counts = self.store.counts();
+        all.push(Metric::gauge("store_reusable_bytes", "Bytes in the database file that hold nothing.", counts.reusable_bytes as f64));
+        for (table, rows) in [
+            ("device", counts.devices),
+            ("device_attr", counts.attributes),
+            ("device_twin", counts.properties),
+            ("meta", counts.objects.values().sum()),
+            ("pending_report", counts.pending_reports),
+        ] {
+            all.push(labelled("store_rows", "Rows in the table.", ("table", table), rows));
+        }
     }
 
     fn report_figures(&self, all: &mut Vec<Metric>) {

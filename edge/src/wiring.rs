@@ -167,7 +167,8 @@ fn open_quarantine(config: &EdgeConfig) -> Result<Quarantine, Exit> {
 /// what happened.
 fn open_store(config: &EdgeConfig) -> Result<(Store, Option<String>), Exit> {
     let database = config.database();
-    let (store, set_aside) = Store::open_or_begin_anew(&database).map_err(|error| database_unusable(&database, &chain(&error)))?;
+    let (store, set_aside) =
+        Store::open_or_begin_anew(&database, config.database_bytes_max()).map_err(|error| database_unusable(&database, &chain(&error)))?;
     let damage = set_aside.map(|SetAside { file, why }| {
         let taken = import::salvage(&store, &file, SystemClock.now());
         let damage = format!(

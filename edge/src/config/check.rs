@@ -51,6 +51,9 @@ impl EdgeConfig {
         if !matches!(self.database.driver.as_str(), "" | "sqlite3") {
             return invalid("database.driver", &self.database.driver, "sqlite3 is the only one");
         }
+        if !(16..=1 << 20).contains(&self.database.max_size) {
+            return invalid("database.max-size", &self.database.max_size, "write MiB between 16 and 1048576");
+        }
         for (key, on) in
             [("edged.device-plugin-enabled", self.edged.device_plugin_enabled), ("edged.gpu-plugin-enabled", self.edged.gpu_plugin_enabled)]
         {

@@ -205,7 +205,7 @@ pub struct PodStatusSync {
 }
 
 /// The database.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Database {
     /// `sqlite3`, KubeEdge's only one, or empty.
@@ -214,6 +214,8 @@ pub struct Database {
     pub name: String,
     /// The file; `<data-dir>/edge.db` if empty.
     pub source: PathBuf,
+    /// MiB that it may have; what would make it larger is refused.
+    pub max_size: u64,
 }
 
 /// Which modules run.
@@ -344,6 +346,12 @@ impl Default for Edged {
 impl Default for PodStatusSync {
     fn default() -> Self {
         Self { interval: 60 }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { driver: String::new(), name: String::new(), source: PathBuf::new(), max_size: 1024 }
     }
 }
 

@@ -93,6 +93,12 @@ impl EdgeConfig {
         if self.database.source.as_os_str().is_empty() { self.data_dir.join("edge.db") } else { self.database.source.clone() }
     }
 
+    /// Bytes that the database file may have.
+    #[must_use]
+    pub const fn database_bytes_max(&self) -> u64 {
+        self.database.max_size << 20
+    }
+
     /// Where messages are kept that killed their actor.
     #[must_use]
     pub fn quarantine_dir(&self) -> PathBuf {

@@ -50,6 +50,7 @@ fn values_that_cannot_work_are_refused_with_key_and_advice() {
         ("edged:\n  docker-address: tcp://1.2.3.4:2375\n", "edged.docker-address"),
         ("admin:\n  address: 0.0.0.0\n", "admin.address"),
         ("database:\n  driver: mysql\n", "database.driver"),
+        ("database:\n  max-size: 15\n", "database.max-size"),
         ("modules:\n  enabled: [eventbus, edged, twin]\n", "modules.enabled"),
         ("mailbox:\n  messages: 0\n", "mailbox.messages"),
         ("mailbox:\n  bytes: 2048\n", "mailbox.bytes"),

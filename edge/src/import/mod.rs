@@ -62,7 +62,7 @@ pub fn command(config: &EdgeConfig, from: &Path, existing: Existing, damage: Dam
     crate::wiring::prepare_directory(&config.data_dir)?;
     let _claim = admin::claim(&database)?;
     let mut source = Foreign::open(from, &scratch(&database), damage).map_err(|error| unusable(&error))?;
-    let store = Store::open(&database).map_err(|error| Exit::State(chain(&error)))?;
+    let store = Store::open_limited(&database, config.database_bytes_max()).map_err(|error| Exit::State(chain(&error)))?;
     import(&store, &mut source, existing, SystemClock.now()).map_err(|error| match &error {
         ImportError::Source(error) => unusable(error),
         ImportError::Target(_) => Exit::State(chain(&error)),

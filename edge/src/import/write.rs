@@ -25,11 +25,20 @@ impl Writer<'_> {
     /// # Errors
     /// The store's.
     pub fn write(&mut self, tx: &mut Tx<'_>, plan: &Plan) -> Result<(), StoreError> {
+        let mut devices = device::count(tx)?;
         for (new, uid) in plan.devices.values() {
             let stored = device::load(tx, &new.id)?;
             let incarnation = match &stored {
                 Some(stored) => stored.incarnation,
-                None => device::insert(tx, new)?,
+                None if devices >= device::DEVICES_MAX => {
+                    self.report.devices.skipped += 1;
+                    self.report.skip(format!("device `{}`", new.id), format!("a node has at most {} devices", device::DEVICES_MAX));
+                    continue;
+                }
+                None => {
+                    devices += 1;
+                    device::insert(tx, new)?
+                }
             };
             let stored = stored.map(|stored| stored.device);
             self.device(tx, new, uid, incarnation, stored.is_some())?;

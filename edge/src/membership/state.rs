@@ -69,7 +69,13 @@ pub(super) struct Occasion<'a> {
 /// Carries out a plan: create, replace, refresh, remove.
 pub(super) fn carry_out(tx: &mut Tx<'_>, plan: Plan<'_>, on: &Occasion<'_>, effects: &mut Vec<Effect>) -> Result<(), StoreError> {
     let mut reports = false;
-    for entry in plan.create {
+    let room = if plan.create.is_empty() { 0 } else { device::DEVICES_MAX.saturating_sub(device::count(tx)?) };
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    if let Some(first) = plan.create.get(room) {
+        let left_out = plan.create.len() - room;
+        log::warn!(count = left_out, first:% = first.id, most = device::DEVICES_MAX; "devices not bound: this node has as many as it may");
+    }
+    for entry in plan.create.into_iter().take(room) {
         reports |= bind(tx, entry, on, effects)?;
     }
     for entry in plan.replace {

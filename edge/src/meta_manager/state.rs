@@ -213,6 +213,9 @@ fn keep(
         if old.as_ref().is_some_and(|old| old.value == new.value && old.resource_version == new.resource_version) {
             continue;
         }
+        if old.is_none() && meta::count(tx)? >= meta::OBJECTS_MAX {
+            return Ok(Err(format!("this node keeps at most {} objects", meta::OBJECTS_MAX)));
+        }
         // The status of an earlier pod of that name says nothing of this one.
         if new.key.kind == ResourceKind::Pod && old.is_some_and(|old| old.uid != new.uid) {
             meta::delete(tx, &status_key(&new.key))?;

@@ -23,6 +23,8 @@ pub struct Counts {
     pub attributes: u64,
     /// Changes of which the cloud still has to hear.
     pub pending_reports: u64,
+    /// Bytes in the file that hold nothing and are used before it grows.
+    pub reusable_bytes: u64,
     /// Objects of the cloud, and the statuses of pods, by kind.
     pub objects: BTreeMap<String, u64>,
 }
@@ -39,11 +41,13 @@ impl Store {
         self.inner.census.lock().1.clone()
     }
 
-    /// Counts anew if anything was committed since the last time. Whoever calls it waits for the store.
+    /// Counts anew if anything was committed since the last time. Whoever calls it waits for the store. While nothing can
+    /// be stored it tries whether that has changed.
     ///
     /// # Errors
     /// [`StoreError::Query`]; the last count stays.
     pub fn recount(&self) -> Result<(), StoreError> {
+        self.try_again();
         let commits = self.stats().commits;
         if self.inner.census.lock().0 == Some(commits) {
             return Ok(());
@@ -68,7 +72,10 @@ fn count(read: &mut Read<'_>) -> Result<Counts, StoreError> {
     }
     let kinds: Vec<(String, i64)> =
         meta::table.group_by(meta::kind).select((meta::kind, count_star())).load(read.connection).map_err(query("count", "meta"))?;
+    let reusable = "SELECT p.page_size * f.freelist_count AS bytes FROM pragma_page_size AS p, pragma_freelist_count AS f";
+    let reusable: Reusable = diesel::sql_query(reusable).get_result(read.connection).map_err(query("count free pages", "sqlite_master"))?;
     Ok(Counts {
+        reusable_bytes: natural(reusable.bytes),
         devices: rows!(device::table, "device"),
         // As `model::DeviceState::is_online` reads it.
         online: rows!(device::table.filter(lower(device::state).eq_any([Some("online"), Some("ok")])), "device"),
@@ -77,6 +84,12 @@ fn count(read: &mut Read<'_>) -> Result<Counts, StoreError> {
         pending_reports: rows!(pending_report::table, "pending_report"),
         objects: kinds.into_iter().map(|(kind, rows)| (kind, natural(rows))).collect(),
     })
+}
+
+#[derive(QueryableByName)]
+struct Reusable {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    bytes: i64,
 }
 
 fn natural(rows: i64) -> u64 {

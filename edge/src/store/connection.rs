@@ -28,7 +28,9 @@ const READER_WAIT: Duration = Duration::from_secs(5);
 
 // `busy_timeout` comes first: switching to WAL needs a lock and would fail at once without it.
 // A power cut must not take back what was acknowledged, hence FULL: in WAL mode NORMAL syncs at
-// checkpoints only. `mmap_size=0`: mapped pages count as memory of this process.
+// checkpoints only. `mmap_size=0`: mapped pages count as memory of this process. A log that had to grow beyond 8 MiB is
+// cut back when it begins anew; it does after 1000 pages (SQLite's default), as soon as no reader needs them. There is no
+// auto_vacuum: pages that become free are used again, and moving others in their place would cost writes on flash.
 const WRITER_PRAGMAS: &str = "
     PRAGMA busy_timeout = 5000;
     PRAGMA journal_mode = WAL;
@@ -37,6 +39,7 @@ const WRITER_PRAGMAS: &str = "
     PRAGMA cache_size = -1024;
     PRAGMA mmap_size = 0;
     PRAGMA temp_store = MEMORY;
+    PRAGMA journal_size_limit = 8388608;
 ";
 
 const READER_PRAGMAS: &str = "
@@ -53,7 +56,7 @@ pub(super) type Readers = Pool<ConnectionManager<SqliteConnection>>;
 ///
 /// # Errors
 /// `NotWritable`, `TooNew`, `Corrupt`, `NoSpace`, `Migrate`, or `Open` for everything else.
-pub(super) fn prepare(path: &Path) -> Result<SqliteConnection, StoreError> {
+pub(super) fn prepare(path: &Path, bytes_max: u64) -> Result<SqliteConnection, StoreError> {
     let directory = directory_of(path);
     writable(&directory).map_err(|source| StoreError::NotWritable { directory: directory.clone(), source: source.into() })?;
     if path.exists() {
@@ -61,18 +64,25 @@ pub(super) fn prepare(path: &Path) -> Result<SqliteConnection, StoreError> {
     } else {
         create_private(path).map_err(|source| StoreError::NotWritable { directory, source: source.into() })?;
     }
-    let mut connection = writer(path)?;
+    let mut connection = writer(path, bytes_max)?;
     connection.run_pending_migrations(MIGRATIONS).map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
     Ok(connection)
 }
 
-/// Opens the write connection.
-pub(super) fn writer(path: &Path) -> Result<SqliteConnection, StoreError> {
+/// Opens the write connection. The file may grow to `bytes_max`; one that is larger already grows no further.
+pub(super) fn writer(path: &Path, bytes_max: u64) -> Result<SqliteConnection, StoreError> {
     let mut connection = establish(path, text(path)?)?;
     connection.batch_execute(WRITER_PRAGMAS).map_err(|source| match is_read_only(&source) {
         true => StoreError::NotWritable { directory: directory_of(path), source: source.into() },
         false => query("set up the connection", "sqlite")(source),
     })?;
+    let page: Vec<Name> = diesel::sql_query("SELECT page_size || '' AS value FROM pragma_page_size")
+        .load(&mut connection)
+        .map_err(query("read the page size", "sqlite"))?;
+    let page: u64 = page.iter().find_map(|page| page.value.parse().ok()).unwrap_or(4096);
+    connection
+        .batch_execute(&format!("PRAGMA max_page_count = {}", (bytes_max / page).clamp(1, u64::from(u32::MAX - 1))))
+        .map_err(query("limit the file", "sqlite"))?;
     Ok(connection)
 }
 

@@ -46,16 +46,16 @@ pub struct SetAside {
 pub(super) struct Alarm(Mutex<Option<Box<dyn FnOnce(String) + Send>>>);
 
 impl Store {
-    /// As [`Store::open`], and sets a damaged file aside, under another name beside it, and begins a new one.
+    /// As [`Store::open_limited`], and sets a damaged file aside, under another name beside it, and begins a new one.
     ///
     /// # Errors
     /// As [`Store::open`]; [`StoreError::NotWritable`] when the file cannot be renamed.
-    pub fn open_or_begin_anew(path: impl AsRef<Path>) -> Result<(Self, Option<SetAside>), StoreError> {
+    pub fn open_or_begin_anew(path: impl AsRef<Path>, bytes_max: u64) -> Result<(Self, Option<SetAside>), StoreError> {
         let path = path.as_ref();
-        match Self::open(path) {
+        match Self::open_limited(path, bytes_max) {
             Err(damage @ StoreError::Corrupt { .. }) => {
                 let file = set_aside(path).map_err(|source| StoreError::NotWritable { directory: path.to_owned(), source: source.into() })?;
-                Ok((Self::open(path)?, Some(SetAside { file, why: actor::chain(&damage) })))
+                Ok((Self::open_limited(path, bytes_max)?, Some(SetAside { file, why: actor::chain(&damage) })))
             }
             opened => opened.map(|store| (store, None)),
         }

@@ -12,6 +12,9 @@ use super::{Read, StoreError, Tx, attribute, twin};
 
 const TABLE: &str = "device";
 
+/// Most devices of one node. KubeEdge has no limit; this is ours.
+pub const DEVICES_MAX: u64 = 16_384;
+
 /// A device as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredDevice {
@@ -138,6 +141,15 @@ pub fn all(read: &mut Read<'_>) -> Result<Vec<Device>, StoreError> {
             Ok(device)
         })
         .collect()
+}
+
+/// How many devices there are.
+///
+/// # Errors
+/// [`StoreError::Query`].
+pub fn count(read: &mut Read<'_>) -> Result<u64, StoreError> {
+    let count: i64 = device::table.count().get_result(read.connection).map_err(query("count", TABLE))?;
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Inserts the row of a device that is not there yet; its attributes and twin are written by the

@@ -9,6 +9,9 @@ use super::{Read, StoreError, Tx};
 
 const TABLE: &str = "meta";
 
+/// Most objects of one node, statuses of pods included. KubeEdge has no limit; this is ours.
+pub const OBJECTS_MAX: u64 = 10_000;
+
 /// One object as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredObject {
@@ -102,6 +105,15 @@ pub fn held(read: &mut Read<'_>) -> Result<Vec<HeldObject>, StoreError> {
     let rows: Vec<(String, Option<String>, Option<String>)> =
         dsl::meta.select((dsl::key, dsl::uid, dsl::resource_version)).order(dsl::key).load(read.connection).map_err(query("list", TABLE))?;
     rows.into_iter().map(|(key, uid, resource_version)| Ok(HeldObject { key: parse(&key)?, uid, resource_version })).collect()
+}
+
+/// How many objects there are.
+///
+/// # Errors
+/// [`StoreError::Query`].
+pub fn count(read: &mut Read<'_>) -> Result<u64, StoreError> {
+    let count: i64 = dsl::meta.count().get_result(read.connection).map_err(query("count", TABLE))?;
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Stores an object, in place of the one that has its key.

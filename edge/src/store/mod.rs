@@ -46,6 +46,7 @@ mod lock;
 pub mod meta;
 pub mod pending_report;
 mod schema;
+mod space;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -73,6 +74,7 @@ pub use error::StoreError;
 pub use foreign::{
     Damage, Extent, Foreign, ForeignAttribute, ForeignDevice, ForeignError, ForeignObject, ForeignProperty, ForeignRow, SOURCE_BYTES_MAX, scratch,
 };
+pub use space::Size;
 pub use watch::{LATENCY_BUCKETS, STUCK_AFTER, STUCK_EXIT_CODE, Stuck, WriteStats};
 
 /// The open database; cheap to clone.
@@ -81,8 +83,12 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// How large a database may become where nobody says otherwise, in bytes (`database.max-size`).
+pub const BYTES_MAX: u64 = 1 << 30;
+
 struct Inner {
     path: PathBuf,
+    bytes_max: u64,
     /// `None` after a failure that left the connection unusable; the next writer opens it again.
     writer: FairLock<Option<SqliteConnection>>,
     readers: Readers,
@@ -103,11 +109,20 @@ impl Store {
     /// [`StoreError::Migrate`], and [`StoreError::Open`] for everything else. All of them are
     /// reasons to end the process (exit code 74).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_limited(path, BYTES_MAX)
+    }
+
+    /// As [`Store::open`], for a file that may grow to `bytes_max`: what would make it larger is [`StoreError::NoSpace`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_limited(path: impl AsRef<Path>, bytes_max: u64) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let writer = connection::prepare(&path)?;
+        let writer = connection::prepare(&path, bytes_max)?;
         let readers = connection::readers(&path)?;
         let inner = Inner {
             path,
+            bytes_max,
             writer: FairLock::new(Some(writer)),
             readers,
             watch: Arc::new(Watch::new()),
@@ -131,7 +146,7 @@ impl Store {
         let mut writer = self.inner.writer.lock();
         let _busy = self.inner.watch.enter();
         if writer.is_none() {
-            let opened = connection::writer(&self.inner.path);
+            let opened = connection::writer(&self.inner.path, self.inner.bytes_max);
             self.note_fault(opened.as_ref().err());
             *writer = Some(opened?);
         }
@@ -156,11 +171,6 @@ impl Store {
         }
         drop(fault);
         self.note_damage(error);
-    }
-
-    /// Why nothing can be stored at present (a full disk, a damaged file), by the last transaction.
-    pub fn fault(&self) -> Option<String> {
-        self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn transact<T>(
@@ -246,14 +256,6 @@ impl Store {
         self.inner.writer.waiting()
     }
 
-    /// Bytes on disk: the database, and what is still in its write-ahead log.
-    pub fn size(&self) -> Size {
-        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        let mut wal = self.inner.path.clone().into_os_string();
-        wal.push("-wal");
-        Size { database_bytes: bytes(&self.inner.path), wal_bytes: bytes(Path::new(&wal)) }
-    }
-
     /// Where the database is.
     pub fn path(&self) -> &Path {
         &self.inner.path
@@ -264,15 +266,6 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
     }
-}
-
-/// Size of the files, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// The database itself.
-    pub database_bytes: u64,
-    /// Its write-ahead log.
-    pub wal_bytes: u64,
 }
 
 /// One consistent state of the database; given to the reading functions of the tables.

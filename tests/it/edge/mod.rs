@@ -5,6 +5,7 @@ mod daemon;
 mod flood;
 mod hostile;
 mod damage;
+mod full_disk;
 mod import;
 mod membership;
 mod reload;

@@ -23,7 +23,7 @@ fn names(directory: &TempDir) -> Vec<String> {
 }
 
 fn begin_anew(path: &Path) -> (Store, Option<SetAside>) {
-    Store::open_or_begin_anew(path).unwrap()
+    Store::open_or_begin_anew(path, BYTES_MAX).unwrap()
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_newer_schema_is_refused_also_where_this_sqlite_cannot_parse_it() {
         INSERT INTO sqlite_master VALUES ('table', 'later', 'later', 0, 'CREATE MARVEL later (x)');";
     crate::store::testing::build(&path, newer);
     let before = fs::read(&path).unwrap();
-    let error = Store::open_or_begin_anew(&path).unwrap_err();
+    let error = Store::open_or_begin_anew(&path, BYTES_MAX).unwrap_err();
     assert!(matches!(error, StoreError::TooNew { .. }), "{error:?}");
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(names(&directory), ["edge.db"]);
@@ -116,7 +116,7 @@ fn a_file_that_cannot_be_opened_is_not_damaged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("edge.db");
     fs::create_dir(&path).unwrap();
-    let error = Store::open_or_begin_anew(&path).unwrap_err();
+    let error = Store::open_or_begin_anew(&path, BYTES_MAX).unwrap_err();
     assert!(!matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     assert_eq!(names(&directory), ["edge.db"]);
 }

@@ -26,7 +26,7 @@ fn migrations_go_up_down_and_up_again_with_data_in_the_tables() {
     fill(&store);
     drop(store);
     let path = directory.path().join("edge.db");
-    let mut connection = writer(&path).unwrap();
+    let mut connection = writer(&path, BYTES_MAX).unwrap();
     // One step down keeps what the older schema knows.
     connection.revert_last_migration(MIGRATIONS).unwrap();
     assert_eq!(cells(&mut connection, "SELECT expected AS value FROM device_twin"), ["1"]);

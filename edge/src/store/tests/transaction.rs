@@ -227,3 +227,68 @@ fn what_a_commit_took_is_counted() {
     assert!(size.database_bytes > 0 && size.wal_bytes > 0, "{size:?}");
     assert_eq!(fixture.store.writers(), 0);
 }
+
+#[test]
+fn a_file_of_its_full_size_takes_no_more_and_goes_on_when_something_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open_limited(directory.path().join("edge.db"), 1 << 20).unwrap();
+    let put = |number: usize| {
+        let object = meta::StoredObject {
+            key: format!("default/configmap/c{number}").parse().unwrap(),
+            value: "x".repeat(100_000),
+            uid: None,
+            resource_version: None,
+            stored_at: Timestamp(1),
+        };
+        store.write(&Fence::unfenced(), |tx| meta::put(tx, &object))
+    };
+    let full = (0..100).find_map(|number| put(number).err());
+    assert!(matches!(full, Some(StoreError::NoSpace { .. })), "{full:?}");
+    assert!(full.unwrap().to_string().contains("database.max-size"));
+    let fault = store.fault().unwrap();
+    assert!(fault.contains("no space"), "{fault}");
+    store.write(&Fence::unfenced(), |tx| meta::delete(tx, &"default/configmap/c0".parse().unwrap())).unwrap();
+    put(200).unwrap();
+}
+
+#[test]
+fn a_store_that_was_full_finds_out_by_itself_that_there_is_space_again() {
+    let fixture = fixture();
+    let limit = |pages: u32| {
+        fixture.write(|tx| {
+            tx.connection.batch_execute(&format!("PRAGMA max_page_count = {pages}")).unwrap();
+            Ok(())
+        });
+    };
+    limit(1);
+    let failed = fixture.store.write(&Fence::unfenced(), |tx| {
+        tx.connection.batch_execute("CREATE TABLE big AS SELECT zeroblob(1000000) AS x").map_err(query("fill", "device"))
+    });
+    assert!(matches!(failed, Err(StoreError::NoSpace { .. })), "{failed:?}");
+    assert!(fixture.store.fault().unwrap().contains("no space"));
+    let commits = fixture.store.stats().commits;
+    fixture.store.recount().unwrap();
+    assert_eq!(fixture.store.fault(), None);
+    assert_eq!(fixture.store.stats().commits, commits + 1);
+    // Nothing is written while all is well.
+    fixture.store.recount().unwrap();
+    assert_eq!(fixture.store.stats().commits, commits + 1);
+}
+
+#[test]
+fn a_log_that_had_to_grow_is_cut_back() {
+    let fixture = fixture();
+    let object = |number: usize| meta::StoredObject {
+        key: format!("default/configmap/c{number}").parse().unwrap(),
+        value: "x".repeat(1 << 20),
+        uid: None,
+        resource_version: None,
+        stored_at: Timestamp(1),
+    };
+    fixture.write(|tx| (0..24).try_for_each(|number| meta::put(tx, &object(number))));
+    assert!(fixture.store.size().wal_bytes > 20 << 20, "{:?}", fixture.store.size());
+    for _ in 0..3 {
+        fixture.write(|tx| meta::put(tx, &object(0)));
+    }
+    assert!(fixture.store.size().wal_bytes <= 9 << 20, "{:?}", fixture.store.size());
+}
