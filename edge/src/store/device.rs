@@ -7,7 +7,7 @@ use model::membership::Known;
 use model::{Device, DeviceId, DeviceState};
 
 use super::error::{damaged, query};
-use super::schema::{counter, device, device_attr, device_twin};
+use super::schema::{counter, device};
 use super::{Read, StoreError, Tx, attribute, twin};
 
 const TABLE: &str = "device";
@@ -195,14 +195,7 @@ pub fn set_state(tx: &mut Tx<'_>, id: &DeviceId, state: &DeviceState, last_onlin
 /// # Errors
 /// [`StoreError::Query`].
 pub fn remove(tx: &mut Tx<'_>, id: &DeviceId) -> Result<bool, StoreError> {
-    let id = id.as_str();
-    diesel::delete(device_twin::table.filter(device_twin::deviceid.eq(id)))
-        .execute(tx.connection)
-        .map_err(query("delete a device", "device_twin"))?;
-    diesel::delete(device_attr::table.filter(device_attr::deviceid.eq(id)))
-        .execute(tx.connection)
-        .map_err(query("delete a device", "device_attr"))?;
-    // `pending_report` follows by its foreign key.
-    let gone = diesel::delete(device::table.find(id)).execute(tx.connection).map_err(query("delete", TABLE))?;
+    // What hangs on it follows by the foreign keys, in the same statement.
+    let gone = diesel::delete(device::table.find(id.as_str())).execute(tx.connection).map_err(query("delete", TABLE))?;
     Ok(gone > 0)
 }

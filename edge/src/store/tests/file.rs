@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use diesel::migration::MigrationSource;
 use diesel_migrations::MigrationHarness;
 
 use super::*;
@@ -27,8 +28,10 @@ fn migrations_go_up_down_and_up_again_with_data_in_the_tables() {
     drop(store);
     let path = directory.path().join("edge.db");
     let mut connection = writer(&path, BYTES_MAX).unwrap();
-    // One step down keeps what the older schema knows.
-    connection.revert_last_migration(MIGRATIONS).unwrap();
+    // To the schema before `cause`, which keeps what it knows.
+    for _ in 0..2 {
+        connection.revert_last_migration(MIGRATIONS).unwrap();
+    }
     assert_eq!(cells(&mut connection, "SELECT expected AS value FROM device_twin"), ["1"]);
     let columns = "SELECT name AS value FROM pragma_table_info('pending_report') ORDER BY cid";
     assert!(!cells(&mut connection, columns).contains(&"cause".to_owned()));
@@ -48,6 +51,89 @@ fn migrations_go_up_down_and_up_again_with_data_in_the_tables() {
     drop(connection);
     let store = Store::open(&path).unwrap();
     fill(&store);
+}
+
+/// The columns that KubeEdge has, which every schema has.
+const ROWS: [(&str, &str); 4] = [
+    ("device", "id || '|' || name || '|' || state"),
+    ("device_attr", "id || '|' || deviceid || '|' || name || '|' || value || '|' || optional"),
+    ("device_twin", "id || '|' || deviceid || '|' || name || '|' || coalesce(expected, '∅') || '|' || expected_version || '|' || attr_type"),
+    ("meta", "key || '|' || type || '|' || value"),
+];
+
+#[test]
+fn every_migration_goes_down_and_up_with_rows_in_every_table() {
+    let migrations = MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS).unwrap().len();
+    for depth in 1..=migrations {
+        let Fixture { store, directory: _directory } = fixture();
+        store
+            .write(&Fence::unfenced(), |tx| {
+                let lamp = device("lamp");
+                let incarnation = device::insert(tx, &lamp)?;
+                device::set_uid(tx, &lamp.id, "u1")?;
+                let attribute = model::Attribute { value: "v".into(), optional: false, kind: "string".into() };
+                attribute::put(tx, &lamp.id, &model::AttributeName::new("a").unwrap(), &attribute)?;
+                twin::put(tx, &lamp.id, &name("t"), &property("1"))?;
+                twin::put(tx, &lamp.id, &name("gone"), &TwinProperty { kind: TwinType::Deleted, ..property("1") })?;
+                pending_report::property(tx, &lamp.id, incarnation, &name("t"), model::Timestamp(1), actor::MsgId::fresh())?;
+                pending_report::state(tx, &lamp.id, incarnation, model::Timestamp(1), actor::MsgId::fresh())?;
+                let object = meta::StoredObject {
+                    key: "default/pod/web".parse().unwrap(),
+                    value: "{}".into(),
+                    uid: None,
+                    resource_version: None,
+                    stored_at: model::Timestamp(1),
+                };
+                meta::put(tx, &object)
+            })
+            .unwrap();
+        let path = store.path().to_owned();
+        drop(store);
+        let mut connection = writer(&path, BYTES_MAX).unwrap();
+        let mut rows = || ROWS.map(|(table, columns)| cells(&mut connection, &format!("SELECT {columns} AS value FROM {table} ORDER BY 1")));
+        let before = rows();
+        assert!(before.iter().all(|rows| !rows.is_empty()), "{before:?}");
+        for _ in 0..depth {
+            connection.revert_last_migration(MIGRATIONS).unwrap();
+        }
+        let mut rows = || ROWS.map(|(table, columns)| cells(&mut connection, &format!("SELECT {columns} AS value FROM {table} ORDER BY 1")));
+        if depth < migrations {
+            assert_eq!(rows(), before, "{depth} down");
+        }
+        connection.run_pending_migrations(MIGRATIONS).unwrap();
+        let mut rows = || ROWS.map(|(table, columns)| cells(&mut connection, &format!("SELECT {columns} AS value FROM {table} ORDER BY 1")));
+        let wanted = if depth < migrations { before } else { Default::default() };
+        assert_eq!(rows(), wanted, "{depth} down and up");
+        assert_eq!(cells(&mut connection, "SELECT integrity_check AS value FROM pragma_integrity_check"), ["ok"]);
+        drop(connection);
+        let store = Store::open(&path).unwrap();
+        store.write(&Fence::unfenced(), |tx| device::insert(tx, &device("next"))).unwrap();
+    }
+}
+
+#[test]
+fn what_the_original_lets_pass_is_refused() {
+    let fixture = fixture();
+    fixture.write(|tx| {
+        device::insert(tx, &device("lamp"))?;
+        twin::put(tx, &id("lamp"), &name("t"), &property("1"))
+    });
+    for (sql, rule) in [
+        ("INSERT INTO device (id) VALUES (NULL)", "NOT NULL"),
+        ("INSERT INTO device (id) VALUES ('lamp')", "UNIQUE"),
+        ("INSERT INTO device_attr (deviceid, name) VALUES (NULL, 'a')", "NOT NULL"),
+        ("INSERT INTO device_attr (deviceid, name) VALUES ('lamp', NULL)", "NOT NULL"),
+        ("INSERT INTO device_attr (deviceid, name) VALUES ('lamp', 'a'), ('lamp', 'a')", "UNIQUE"),
+        ("INSERT INTO device_attr (deviceid, name) VALUES ('nobody', 'a')", "FOREIGN KEY"),
+        ("INSERT INTO device_twin (deviceid, name) VALUES ('lamp', 't')", "UNIQUE"),
+        ("INSERT INTO device_twin (deviceid, name) VALUES ('nobody', 't')", "FOREIGN KEY"),
+        ("INSERT INTO device_twin (deviceid, name, optional) VALUES ('lamp', 'u', NULL)", "NOT NULL"),
+        ("INSERT INTO meta (key, type) VALUES ('default/pod/web', NULL)", "NOT NULL"),
+        ("INSERT INTO pending_report (deviceid, incarnation, property, queued_at) VALUES ('nobody', 1, '', 1)", "FOREIGN KEY"),
+    ] {
+        let said = fixture.store.write(&Fence::unfenced(), |tx| Ok(tx.connection.batch_execute(sql).unwrap_err().to_string())).unwrap();
+        assert!(said.contains(rule), "{sql}: {said}");
+    }
 }
 
 #[test]
