@@ -10,7 +10,9 @@
 #                                 no acknowledged update is lost or applied twice, and that without syncs it would see a loss
 #   make lint                     format, clippy, dependency policy, shell scripts
 #   make dist                     the two programs as they are shipped, in target/dist; prints their sizes
-#   make bench [SCENARIO=name]    measurements into target/bench: actors, page; a missed goal is shown, a wrong result fails
+#   make bench [SCENARIO=name]    measurements into target/bench: actors, twin, page; a missed goal is shown, a wrong result fails
+#     SCENARIO=twin ENDPOINT=tcp://HOST:PORT [DEVICES=a,b,c or PREFIX/COUNT]
+#                                 the same client against another MQTT endpoint that speaks KubeEdge's topics for these devices
 #   make clean-demo               stop what a demo left and remove .skep/demo
 #
 # SKEP_SETUP=no forbids every installation.
@@ -28,6 +30,7 @@ DIST_BYTES_MAX := 15728640
 # 0.8 MB less: relocations in the packed form, which glibc 2.36 (Debian 12, Ubuntu 24.04) and newer read, and one copy of
 # functions that are the same (lld, the linker that Rust brings for x86-64). Elsewhere the programs are larger than the limit.
 DIST_LINK = $(if $(shell [ "$$(uname -m)" = x86_64 ] && printf '2.36\n%s\n' "$$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)" | sort -CV && echo yes),-C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs -C link-arg=-Wl$(comma)--icf=all)
+DIST_EDGE = cargo rustc --profile dist --locked -p skep-edge --bin skep-edge -- $(DIST_LINK)
 comma := ,
 
 # The shell has a variable of this name, too.
@@ -75,7 +78,7 @@ lint:
 
 dist:
 	@deploy/setup.sh --for build
-	cargo rustc --profile dist --locked -p skep-edge --bin skep-edge -- $(DIST_LINK)
+	$(DIST_EDGE)
 	cargo rustc --profile dist --locked -p skep-cloud --bin skep-cloud -- $(DIST_LINK)
 	@for program in skep-edge skep-cloud; do \
 	    bytes=$$(stat -c %s "$(TARGET)/dist/$$program"); \
@@ -86,9 +89,10 @@ dist:
 # In the profile that is shipped: code of another one would be measured for nobody, and its libraries are built for `make
 # dist` anyway.
 bench:
-	@deploy/setup.sh --for build
+	@deploy/setup.sh --for bench
 	cargo build --profile dist --locked -p skep-tests --bin bench
-	@"$(TARGET)/dist/bench" $(SCENARIO)
+	$(if $(ENDPOINT),,$(if $(filter-out twin,$(SCENARIO)),,$(DIST_EDGE)))
+	@"$(TARGET)/dist/bench" $(SCENARIO) $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(DEVICES),--devices "$(DEVICES)")
 
 clean-demo:
 	@deploy/with-docker deploy/demo.sh --clean

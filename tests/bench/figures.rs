@@ -73,8 +73,7 @@ impl Figures {
     /// # Errors
     /// The directory or the file cannot be written.
     pub fn write(&self) -> Result<PathBuf, String> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| harness::top().join("target"), PathBuf::from);
-        let dir = target.join("bench");
+        let dir = directory();
         let path = dir.join(format!("{}.json", self.scenario));
         let text = serde_json::to_string_pretty(self).expect("names and numbers have a JSON form");
         std::fs::create_dir_all(&dir)
@@ -94,6 +93,11 @@ impl Figures {
         }
         table
     }
+}
+
+/// `target/bench`.
+pub fn directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| harness::top().join("target"), PathBuf::from).join("bench")
 }
 
 fn sorted(runs: &[f64]) -> Vec<f64> {

@@ -38,7 +38,22 @@ pub fn cpu_ns() -> f64 {
     spent.tv_sec as f64 * 1e9 + spent.tv_nsec as f64
 }
 
-/// Memory of this process, in KiB.
+/// Processor time of another process so far, all threads, in µs. It is counted in steps of 10 ms.
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_us_of(pid: u32) -> Result<f64, String> {
+    // Linux tells every program hundredths of a second (`USER_HZ`), whatever its kernel counts in.
+    const TICK_US: f64 = 10_000.0;
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    // proc(5): fields 14 and 15, utime and stime; the name in field 2 may hold blanks and ends with the last `)`.
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace().skip(11).take(2));
+    let ticks: Option<Vec<f64>> = fields.and_then(|fields| fields.map(|field| field.parse().ok()).collect());
+    ticks.map(|ticks| ticks.iter().sum::<f64>() * TICK_US).ok_or_else(|| format!("{path} has another form"))
+}
+
+/// Memory of a process, in KiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     /// Proportional set size.
@@ -52,7 +67,18 @@ pub struct Memory {
 /// # Errors
 /// It cannot be read, or has another form (a kernel before 4.14).
 pub fn memory() -> Result<Memory, String> {
-    let path = "/proc/self/smaps_rollup";
+    rollup("/proc/self/smaps_rollup")
+}
+
+/// Reads `/proc/<pid>/smaps_rollup`.
+///
+/// # Errors
+/// There is no such process, or it is another user's.
+pub fn memory_of(pid: u32) -> Result<Memory, String> {
+    rollup(&format!("/proc/{pid}/smaps_rollup"))
+}
+
+fn rollup(path: &str) -> Result<Memory, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     let value = |name| field(&text, name).and_then(kib).ok_or_else(|| format!("{path} has no `{name}`"));
     Ok(Memory { pss: value("Pss")?, anonymous: value("Anonymous")? })

@@ -13,6 +13,7 @@ mod actors;
 mod figures;
 mod machine;
 mod page;
+mod twin;
 
 use std::process::{Command, ExitCode};
 
@@ -33,7 +34,11 @@ struct Scenario {
 
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "actors", about: "mailboxes against tokio and plain actix, restart, memory of an idle actor", run: Some(actors::run) },
-    Scenario { name: "twin", about: "durable twin updates, MQTT in to result out", run: None },
+    Scenario {
+        name: "twin",
+        about: "durable twin updates, MQTT in to result out; --endpoint measures another one",
+        run: Some(|figures| twin::run(figures, &twin::Options::default())),
+    },
     Scenario { name: "page", about: "the admin page while actors are blocked and flooded", run: Some(page::run) },
     Scenario { name: "link", about: "frames between edge and cloud, reconnect, idle traffic", run: None },
     Scenario { name: "storm", about: "many nodes that come back at once", run: None },
@@ -48,6 +53,11 @@ fn main() -> ExitCode {
     match args.as_slice() {
         [] => all(),
         [actors::IDLE_PART, rest @ ..] => report(actors::idle_part(rest)),
+        ["twin", options @ ..] if !options.is_empty() => match twin::Options::parse(options) {
+            // A file of its own: figures of ours are not overwritten with those of another endpoint.
+            Ok(options) => report(measure("twin-endpoint", |figures| twin::run(figures, &options))),
+            Err(why) => usage(&why),
+        },
         [name] => match SCENARIOS.iter().find(|s| s.name == *name) {
             Some(Scenario { run: Some(run), .. }) => report(measure(name, *run)),
             Some(Scenario { run: None, .. }) => usage(&format!("scenario `{name}` is planned and does not exist yet")),
@@ -69,7 +79,7 @@ fn all() -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { report(Err(format!("failed: {}", failed.join(", ")))) }
 }
 
-fn measure(name: &str, run: fn(&mut Figures) -> Outcome) -> Outcome {
+fn measure(name: &str, run: impl FnOnce(&mut Figures) -> Outcome) -> Outcome {
     let mut figures = Figures::new(name);
     println!("{name}: measuring at commit {} on {}", figures.commit, figures.machine);
     run(&mut figures)?;
