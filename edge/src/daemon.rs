@@ -15,6 +15,9 @@ use crate::wiring;
 /// unless `log.level` or `RUST_LOG` has several parts.
 const QUIET: &str = "mqtt5=error,actix_server=warn,paho_mqtt=error,paho_mqtt_c=error,rustls=warn,tungstenite=warn";
 
+/// Libraries that print the options of a connection, its password among them.
+const SEALED: &[&str] = &["paho_mqtt"];
+
 /// Sets up the log of a command that runs before, or without, a configuration.
 pub fn log_at(level: &str) {
     let _ = Log { level: level.to_owned() }.init(QUIET);
@@ -36,6 +39,7 @@ pub fn run(file: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
         Ok(log) => log,
         Err(error) => return end(&Exit::Configuration(chain(&error))),
     };
+    log.seal(SEALED);
     let reread = move || EdgeConfig::load(file.as_deref(), data_dir.clone(), std::env::vars());
     match wiring::run(config, log, reread) {
         Ok(()) => ExitCode::SUCCESS,

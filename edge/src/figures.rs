@@ -8,6 +8,7 @@ use admin::systemd::{actors_up, count};
 use admin::{Check, Metric};
 
 use crate::communication;
+use crate::event_bus;
 use crate::store::Store;
 use crate::wiring::Beside;
 
@@ -47,7 +48,7 @@ impl Sources {
         }
         if let Some(mqtt) = self.beside.mqtt().as_ref() {
             let connections = mqtt.figures();
-            let each = |name, help, value: fn(&crate::event_bus::Figures) -> u64| {
+            let each = |name, help, value: fn(&event_bus::Figures) -> u64| {
                 connections.iter().map(move |f| labelled(name, help, ("broker", f.endpoint), value(f))).collect::<Vec<_>>()
             };
             all.extend(each("mqtt_connected", "1 while the broker is connected.", |f| u64::from(f.connected)));
@@ -56,7 +57,7 @@ impl Sources {
             all.extend(each("mqtt_arrived_total", "Messages that arrived.", |f| f.arrived));
             all.extend(each("mqtt_dropped_total", "Publications dropped or refused.", |f| f.dropped));
             let f = mqtt.ingress_figures();
-            for (outcome, count) in [("refused", f.refused), ("busy", f.busy), ("dropped", f.dropped), ("ignored", f.ignored)] {
+            for (outcome, count) in [("refused", f.refused), ("busy", f.busy), ("dropped", f.dropped), ("ignored", f.ignored), ("echoed", f.echoed)] {
                 all.push(labelled("mqtt_ingress_total", "Messages that went no further, by outcome.", ("outcome", outcome), count));
             }
         }
@@ -67,8 +68,12 @@ impl Sources {
     pub fn checks(&self) -> Vec<Check> {
         let mut all = vec![Check::ready("store", self.store.fault().map_or(Ok(()), Err))];
         if let Some(mqtt) = self.beside.mqtt().as_ref() {
-            let away: Vec<_> = mqtt.figures().iter().filter(|f| !f.connected).map(|f| f.endpoint).collect();
-            let result = if away.is_empty() { Ok(()) } else { Err(format!("not connected to the {} broker", away.join(" and the "))) };
+            let away = |f: &event_bus::Figures| match f.trouble.as_str() {
+                "" => format!("not connected to the {} broker", f.endpoint),
+                why => format!("not connected to the {} broker: {why}", f.endpoint),
+            };
+            let away: Vec<_> = mqtt.figures().iter().filter(|f| !f.connected).map(away).collect();
+            let result = if away.is_empty() { Ok(()) } else { Err(away.join("; ")) };
             all.push(Check::ready("mqtt", result));
         }
         if let Some(engine) = self.beside.engine().as_ref() {

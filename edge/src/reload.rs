@@ -189,7 +189,7 @@ impl Reload {
             identity(config)?;
         }
         if on(Module::EventBus) {
-            prepared.mqtt = Some(start_mqtt(config, mail)?);
+            prepared.mqtt = Some(start_mqtt(config, mail, &self.modules.store)?);
         }
         if on(Module::WebSocket) {
             prepared.link = Some(start_link(config, mail)?);

@@ -79,7 +79,7 @@ async fn serve(config: EdgeConfig, log: LogControl, reread: Box<dyn Fn() -> Resu
     let mail = Mailboxes::new(&config.mailbox);
     let beside = Arc::new(Beside::default());
     borders::attach(&quarantine, &mail, &beside);
-    *beside.mqtt() = config.runs(Module::EventBus).then(|| start_mqtt(&config, &mail)).transpose()?;
+    *beside.mqtt() = config.runs(Module::EventBus).then(|| start_mqtt(&config, &mail, &store)).transpose()?;
     *beside.link() = config.runs(Module::WebSocket).then(|| start_link(&config, &mail)).transpose()?;
     *beside.engine() = config.runs(Module::Edged).then(|| open_engine(&config, &mail)).transpose()?;
 

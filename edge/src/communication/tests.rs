@@ -12,7 +12,7 @@ use wire::hub::{Frame, MsgId, Resource, Upstream};
 use wire::mqtt::Topic;
 
 use super::testing::{NOW, Workbench, frame, id};
-use super::{Communication, CommunicationMessage, Config, Effect, Peers, Shared};
+use super::{Communication, CommunicationMessage, Config, Effect, Peers, Shared, UPLOADS_MAX};
 use crate::edge_hub::EdgeHubMessage;
 use crate::event_bus::EventBusMessage;
 use crate::store::{device, pending_report, twin};
@@ -479,6 +479,36 @@ fn uploads_wait_for_the_cloud_in_order() {
         scene.tell(CommunicationMessage::Upload { topic: "a/user/b".into(), payload: Bytes::new() });
         scene.quiet().await;
         assert!(scene.edge_hub.try_next().is_none());
+    });
+}
+
+#[test]
+fn uploads_that_wait_for_the_cloud_are_the_newest_within_the_bounds_and_what_went_is_counted() {
+    run(async {
+        let hub = Probe::new("edge-hub", 2 * UPLOADS_MAX);
+        let scene = scene_with(Workbench::with(&[]), Probe::new("event-bus", 64), hub, Shared::default(), |_| {});
+        let upload = |text: String| CommunicationMessage::Upload { topic: "house/user/x".into(), payload: text.into() };
+        for number in 0..UPLOADS_MAX + 50 {
+            scene.tell(upload(number.to_string()));
+            scene.quiet().await;
+        }
+        assert_eq!(scene.shared.figures().uploads_dropped.load(Relaxed), 50);
+        scene.connect().await;
+        for number in 50..UPLOADS_MAX + 50 {
+            let Upstream::Upload { payload, .. } = scene.next_frame().await.body else { panic!() };
+            assert_eq!(payload, number.to_string());
+        }
+
+        scene.tell(CommunicationMessage::CloudDisconnected);
+        // Five of a megabyte: four megabytes are kept, and the names of their topics count.
+        for number in 0..5 {
+            scene.tell(upload(format!("{number}{}", "x".repeat(1 << 20))));
+            scene.quiet().await;
+        }
+        assert_eq!(scene.shared.figures().uploads_dropped.load(Relaxed), 52);
+        scene.connect().await;
+        let Upstream::Upload { payload, .. } = scene.next_frame().await.body else { panic!() };
+        assert!(payload.starts_with('2'));
     });
 }
 

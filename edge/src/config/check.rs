@@ -22,8 +22,10 @@ impl EdgeConfig {
         if self.mqtt.mode > 2 {
             return invalid("mqtt.mode", &self.mqtt.mode, "write 0 (embedded broker), 1 (both) or 2 (external broker)");
         }
-        if self.mqtt.qos > 2 {
-            return invalid("mqtt.qos", &self.mqtt.qos, "write 0, 1 or 2");
+        for (key, qos) in [("mqtt.qos", self.mqtt.qos), ("mqtt.external-qos", self.mqtt.external_qos)] {
+            if qos > 2 {
+                return invalid(key, &qos, "write 0, 1 or 2");
+            }
         }
         if self.mqtt.session_queue_size == 0 {
             return invalid("mqtt.session-queue-size", &0, "write a number above 0");

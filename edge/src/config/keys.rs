@@ -54,6 +54,8 @@ pub struct Mqtt {
     pub mode: u8,
     /// QoS of what is published through the embedded broker: 0, 1 or 2.
     pub qos: u8,
+    /// QoS of what is published and subscribed at the external broker: 0, 1 or 2.
+    pub external_qos: u8,
     /// Whether what is published through the embedded broker is retained.
     pub retain: bool,
     /// Messages kept for an absent client with a persistent session.
@@ -68,6 +70,16 @@ pub struct Mqtt {
     pub internal_tls_server: String,
     /// Its certificate, and its clients'.
     pub internal_tls: InternalTls,
+    /// Which form of a device's topics is published.
+    pub device_topics: DeviceTopics,
+    /// User name at the external broker; empty: none.
+    pub username: String,
+    /// File with its password; empty: none.
+    pub password_file: PathBuf,
+    /// Client id at the external broker; `skep-edge-NODE` if empty.
+    pub client_id: String,
+    /// TLS to the external broker, with `ssl://` in `server`.
+    pub tls: MqttTls,
 }
 
 /// What one client of the embedded broker may do.
@@ -96,6 +108,33 @@ pub struct InternalTls {
     pub key_file: PathBuf,
     /// Authority of the clients' certificates; empty: clients need none.
     pub client_ca_file: PathBuf,
+}
+
+/// TLS to the external broker (KubeEdge's `eventBusTLS`). PEM files, read at each connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct MqttTls {
+    /// Authorities, of which one signed the broker's certificate.
+    pub ca_file: PathBuf,
+    /// Our certificate; empty: none is shown.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
+}
+
+/// Form of the topics on which is published for a device of the namespace `default`; both forms are always understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceTopics {
+    /// The form in which the device's mapper speaks; both until it was heard.
+    #[default]
+    Auto,
+    /// `$hw/events/device/{name}/…` (KubeEdge to 1.16).
+    Short,
+    /// `$hw/events/device/{namespace}/{name}/…` (KubeEdge since 1.17).
+    Long,
+    /// Both.
+    Both,
 }
 
 /// The connection to the cloud (manual ch. 9).
@@ -284,6 +323,7 @@ impl Default for Mqtt {
             internal_server: "tcp://127.0.0.1:1884".into(),
             mode: 0,
             qos: 0,
+            external_qos: 1,
             retain: false,
             session_queue_size: 100,
             allow_anonymous: None,
@@ -291,6 +331,11 @@ impl Default for Mqtt {
             internal_rules: Vec::new(),
             internal_tls_server: String::new(),
             internal_tls: InternalTls::default(),
+            device_topics: DeviceTopics::Auto,
+            username: String::new(),
+            password_file: PathBuf::new(),
+            client_id: String::new(),
+            tls: MqttTls::default(),
         }
     }
 }

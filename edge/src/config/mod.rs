@@ -19,8 +19,8 @@ use crate::tls::Files;
 pub use admin::keys::{Admin, Invalid, Log, Supervision};
 pub use admin::settings::LoadError;
 pub use keys::{
-    Controller, Database, EdgeConfig, EdgeHub, Edged, InternalTls, Mailbox, Meta, Module, Modules, Mqtt, MqttRule, Page, PodStatusSync, Sync,
-    WebSocket,
+    Controller, Database, DeviceTopics, EdgeConfig, EdgeHub, Edged, InternalTls, Mailbox, Meta, Module, Modules, Mqtt, MqttRule, MqttTls, Page,
+    PodStatusSync, Sync, WebSocket,
 };
 
 /// The commented default file, as `skep-edge config` prints it.

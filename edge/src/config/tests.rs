@@ -38,10 +38,20 @@ fn an_address_without_a_path_gets_project_and_node() {
 }
 
 #[test]
+fn the_form_of_device_topics_is_one_of_four_words() {
+    for (word, expected) in [("auto", DeviceTopics::Auto), ("short", DeviceTopics::Short), ("long", DeviceTopics::Long), ("both", DeviceTopics::Both)]
+    {
+        let config = load(&format!("mqtt:\n  device-topics: {word}\nedgehub:\n  controller:\n    node-id: n\n"), &[]).unwrap();
+        assert_eq!(config.mqtt.device_topics, expected);
+    }
+}
+
+#[test]
 fn values_that_cannot_work_are_refused_with_key_and_advice() {
     for (yaml, key) in [
         ("mqtt:\n  mode: 3\n", "mqtt.mode"),
         ("mqtt:\n  qos: 3\n", "mqtt.qos"),
+        ("mqtt:\n  external-qos: 3\n", "mqtt.external-qos"),
         ("mqtt:\n  session-queue-size: 0\n", "mqtt.session-queue-size"),
         ("edgehub:\n  websocket:\n    url: ws://x\n", "edgehub.websocket.url"),
         ("edgehub:\n  controller:\n    node-id: ../etc\n", "edgehub.controller.node-id"),
@@ -61,5 +71,6 @@ fn values_that_cannot_work_are_refused_with_key_and_advice() {
         let error = load(yaml, &[]).unwrap_err();
         assert!(matches!(&error, ConfigError::Invalid(invalid) if invalid.key == key), "{yaml}: {error}");
     }
+    assert!(matches!(load("mqtt:\n  device-topics: middle\n", &[]), Err(ConfigError::Load(_))));
     assert!(matches!(load("modules:\n  enabled: [twin, kube-proxy]\n", &[]), Err(ConfigError::Load(_))));
 }

@@ -29,8 +29,8 @@ impl EventBus {
                     log::debug!(id:% = meta.id, parent:% = meta.parent_or_dash(), topic:% = topic; "published");
                     self.publish(topic, payload);
                 }
-                EventBusMessage::Subscribe { filter } => self.subscribe(filter),
-                EventBusMessage::Unsubscribe { filter } => self.unsubscribe(filter),
+                EventBusMessage::Subscribe { filter } => self.subscribe(&lease.fence(), filter),
+                EventBusMessage::Unsubscribe { filter } => self.unsubscribe(&lease.fence(), filter),
                 // The transport has said so in the log, and keeps the figures.
                 EventBusMessage::TransportUp { .. } | EventBusMessage::TransportDown { .. } => {}
             }

@@ -14,6 +14,7 @@ use wire::mqtt::Topic;
 use wire::mqtt::payload::{Fault, Get, Rejection, StateUpdate, TwinUpdate, answer};
 
 use super::credits::Credits;
+use super::echo::Echoes;
 use super::forms::Forms;
 use super::transport::Inbound;
 use super::{EventBusMessage, INTERNAL, Peers};
@@ -82,6 +83,8 @@ pub struct Figures {
     pub dropped: u64,
     /// Messages that are nothing of ours.
     pub ignored: u64,
+    /// Messages that this daemon had published itself.
+    pub echoed: u64,
 }
 
 /// Gives its meaning to what a broker delivers.
@@ -140,6 +143,7 @@ pub struct Ingress {
     node: NodeName,
     clock: Arc<dyn Clock>,
     forms: Arc<Forms>,
+    echoes: Arc<Echoes>,
     peers: Peers,
     credits: Option<Arc<Credits>>,
     listening: watch::Sender<bool>,
@@ -147,16 +151,18 @@ pub struct Ingress {
     busy: AtomicU64,
     dropped: AtomicU64,
     ignored: AtomicU64,
+    echoed: AtomicU64,
 }
 
 impl Ingress {
     /// The border of that node.
-    pub fn new(node: NodeName, clock: Arc<dyn Clock>, forms: Arc<Forms>, peers: Peers) -> Self {
+    pub fn new(node: NodeName, clock: Arc<dyn Clock>, forms: Arc<Forms>, echoes: Arc<Echoes>, peers: Peers) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             node,
             clock,
             forms,
+            echoes,
             peers,
             credits: None,
             listening: watch::channel(false).0,
@@ -164,6 +170,7 @@ impl Ingress {
             busy: zero(),
             dropped: zero(),
             ignored: zero(),
+            echoed: zero(),
         }
     }
 
@@ -181,7 +188,13 @@ impl Ingress {
     /// Counters.
     pub fn figures(&self) -> Figures {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Figures { refused: read(&self.refused), busy: read(&self.busy), dropped: read(&self.dropped), ignored: read(&self.ignored) }
+        Figures {
+            refused: read(&self.refused),
+            busy: read(&self.busy),
+            dropped: read(&self.dropped),
+            ignored: read(&self.ignored),
+            echoed: read(&self.echoed),
+        }
     }
 
     /// Gives a message to its module, or says that there is no room. A request that is refused is answered here.
@@ -190,6 +203,13 @@ impl Ingress {
             self.ignore(text);
             return Ok(());
         };
+        if self.echoes.is_echo(&topic, text, payload) {
+            let count = self.echoed.fetch_add(1, Ordering::Relaxed) + 1;
+            if worth_a_line(count) {
+                warn!(topic:? = text, echoed = count; "a broker brought back what this daemon had published; it is passed over");
+            }
+            return Ok(());
+        }
         let kept = (payload.len() <= Quarantined::PAYLOAD_MAX).then(|| Bytes::copy_from_slice(payload));
         let meta = Meta::new(BORDER).entered(actor::Ingress { border: BORDER.into(), address: text.to_owned(), payload: kept }).holding(held);
         log::debug!(id:% = meta.id, topic:? = text; "MQTT message arrived");

@@ -6,7 +6,7 @@
 //! | from | message | what follows |
 //! |---|---|---|
 //! | Communication, EdgeHub, border | [`EventBusMessage::Publish`] | to every broker |
-//! | EdgeHub | [`EventBusMessage::Subscribe`], [`Unsubscribe`](EventBusMessage::Unsubscribe) | at every broker, now and after each reconnection |
+//! | EdgeHub | [`EventBusMessage::Subscribe`], [`Unsubscribe`](EventBusMessage::Unsubscribe) | in the store, then at every broker, now and after each reconnection and restart |
 //! | MQTT client | [`EventBusMessage::TransportUp`], [`TransportDown`](EventBusMessage::TransportDown) | – |
 //!
 //! | arrives on | goes to |
@@ -21,12 +21,15 @@
 //! The embedded broker and the client are no part of the actor ([`Sockets`]): an actor that restarts disconnects nobody.
 //!
 //! Invariant: no string of a topic goes further in than this folder.
+//! Invariant: nothing that is published here makes this daemon act when a broker brings it back ([`Echoes`]).
 //! Invariant: nothing waits on the MQTT client's thread; what finds no room is answered `500` or dropped and counted.
 
 #[cfg(test)]
 mod access_tests;
 mod broker;
 mod credits;
+mod echo;
+mod external;
 mod forms;
 mod handlers;
 pub mod ingress;
@@ -40,9 +43,21 @@ mod broker_tests;
 #[cfg(test)]
 mod flood_tests;
 #[cfg(test)]
+mod outage_tests;
+#[cfg(test)]
+mod qos_tests;
+#[cfg(test)]
+mod queue_tests;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
+#[cfg(test)]
+mod topic_tests;
 #[cfg(test)]
 mod transport_tests;
 
@@ -50,23 +65,26 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
 use actor::Handle;
+use log::warn;
 use model::{Clock, NodeName, SystemClock};
 use wire::mqtt::SUBSCRIBE_FILTERS;
 
 use crate::communication::CommunicationMessage;
-use crate::config::{Invalid, Mqtt};
+use crate::config::{DeviceTopics, Invalid, Mqtt};
 use crate::device::DeviceMessage;
 use crate::membership::MembershipMessage;
+use crate::store::Store;
 use crate::twin::TwinMessage;
 
 pub use broker::{Broker, BrokerError, PACKET_BYTES_MAX, PASSWORD_BYTES_MAX, check_name};
 use broker::{Entrances, Guard};
 use credits::Credits;
+pub use echo::Echoes;
 pub use forms::Forms;
 pub use message::EventBusMessage;
 pub use outbox::Publication;
 pub use state::{EventBus, Snapshot};
-pub use transport::{Endpoint, Figures, Inbound, Transport, TransportError, TransportGuard};
+pub use transport::{Endpoint, Figures, Inbound, Login, TlsBroker, TlsFiles, Transport, TransportError, TransportGuard};
 
 /// Largest payload that is published: an MQTT packet that the embedded broker still takes, whatever its topic.
 pub const PAYLOAD_BYTES_MAX: usize = PACKET_BYTES_MAX - (66 << 10);
@@ -74,8 +92,8 @@ pub const PAYLOAD_BYTES_MAX: usize = PACKET_BYTES_MAX - (66 << 10);
 /// The connection to the embedded broker, among the endpoints.
 const INTERNAL: &str = "internal";
 
-/// QoS towards an external broker (KubeEdge `mqtt/client.go`).
-const EXTERNAL_QOS: u8 = 1;
+/// QoS of the subscriptions at the embedded broker (KubeEdge `mqtt/client.go`).
+const INTERNAL_SUBSCRIBE_QOS: u8 = 1;
 
 /// Settings of EventBus.
 #[derive(Clone)]
@@ -91,6 +109,8 @@ pub struct Config {
     pub in_hand: usize,
     /// The brokers to connect to. The embedded one's address is filled in when it listens.
     pub endpoints: Vec<Endpoint>,
+    /// Which form of a device's topics is published (`mqtt.device-topics`).
+    pub device_topics: DeviceTopics,
     /// Stamps error results.
     pub clock: Arc<dyn Clock>,
 }
@@ -101,7 +121,6 @@ impl Config {
     /// # Errors
     /// `Invalid` for an address that cannot be used, with what to write instead.
     pub fn new(mqtt: &Mqtt, node: NodeName) -> Result<Self, Invalid> {
-        let client_id = format!("skep-edge-{node}");
         let mut endpoints = Vec::new();
         let (mut broker, mut entrances) = (None, Arc::default());
         if matches!(mqtt.mode, 0 | 1) {
@@ -113,17 +132,18 @@ impl Config {
                 server: mqtt.internal_server.clone(),
                 // It opens the daemon's own entrance at the broker, so it is nobody's to guess. It lasts as long as the
                 // broker's memory: until this process ends.
-                client_id: format!("{client_id}-{}", uuid::Uuid::new_v4().simple()),
+                client_id: format!("skep-edge-{node}-{}", uuid::Uuid::new_v4().simple()),
                 qos: mqtt.qos,
+                subscribe_qos: INTERNAL_SUBSCRIBE_QOS,
                 retain: mqtt.retain,
+                login: None,
+                tls: None,
             });
         }
         if matches!(mqtt.mode, 1 | 2) {
-            authority("mqtt.server", &mqtt.server)?;
-            let server = mqtt.server.clone();
-            endpoints.push(Endpoint { name: "external", server, client_id, qos: EXTERNAL_QOS, retain: false });
+            endpoints.push(external::endpoint(mqtt, &node)?);
         }
-        Ok(Self { node, broker, entrances, in_hand: broker::IN_HAND, endpoints, clock: Arc::new(SystemClock) })
+        Ok(Self { node, broker, entrances, in_hand: broker::IN_HAND, endpoints, device_topics: mqtt.device_topics, clock: Arc::new(SystemClock) })
     }
 }
 
@@ -157,6 +177,7 @@ pub enum StartError {
 pub struct Sockets {
     transport: Transport,
     forms: Arc<Forms>,
+    echoes: Arc<Echoes>,
     ingress: Arc<ingress::Ingress>,
     // Declared in the order in which they are to end.
     _client: TransportGuard,
@@ -164,15 +185,18 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Starts the broker, if there is one, and the client. Returns when the broker accepts connections; an external
+    /// Starts the broker, if there is one, and the client, which subscribes what the cloud has subscribed earlier as well.
+    /// Returns when the broker accepts connections; an external
     /// broker that does not answer is tried for ever.
     ///
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
-    pub fn start(config: Config, peers: Peers) -> Result<Self, StartError> {
+    pub fn start(config: Config, peers: Peers, subscriptions: Vec<String>) -> Result<Self, StartError> {
         let credits = Credits::new(config.in_hand);
-        let forms = Arc::new(Forms::default());
-        let ingress = Arc::new(ingress::Ingress::new(config.node, config.clock, forms.clone(), peers).with_credits(credits.clone()));
+        let forms = Arc::new(Forms::new(config.device_topics));
+        let echoes = Arc::new(Echoes::default());
+        let ingress = ingress::Ingress::new(config.node, config.clock, forms.clone(), echoes.clone(), peers).with_credits(credits.clone());
+        let ingress = Arc::new(ingress);
         let mut endpoints = config.endpoints;
         let own = endpoints.iter_mut().find(|endpoint| endpoint.name == INTERNAL);
         let broker = match config.broker.zip(own) {
@@ -186,13 +210,18 @@ impl Sockets {
         };
         let filters = SUBSCRIBE_FILTERS.iter().map(|filter| (*filter).to_owned()).collect();
         let (transport, client) = Transport::start(endpoints, filters, ingress.clone())?;
-        Ok(Self { transport, forms, ingress, _client: client, broker })
+        for filter in subscriptions {
+            if let Err(error) = transport.subscribe(&filter) {
+                warn!(error:% = error; "a subscription of the cloud that was stored is not made again");
+            }
+        }
+        Ok(Self { transport, forms, echoes, ingress, _client: client, broker })
     }
 
-    /// What makes an incarnation of the actor.
-    pub fn factory(&self) -> impl Fn() -> EventBus + Send + Sync + Clone + 'static {
-        let (transport, forms) = (self.transport.clone(), self.forms.clone());
-        move || EventBus::new(transport.clone(), forms.clone())
+    /// What makes an incarnation of the actor. The cloud's subscriptions are kept in that store.
+    pub fn factory(&self, store: Store) -> impl Fn() -> EventBus + Send + Sync + Clone + 'static {
+        let (transport, forms, echoes) = (self.transport.clone(), self.forms.clone(), self.echoes.clone());
+        move || EventBus::new(transport.clone(), forms.clone(), echoes.clone(), store.clone())
     }
 
     /// Reads what EventBus knows, for as long as these sockets are open.
@@ -227,25 +256,8 @@ impl Sockets {
     }
 }
 
-/// `host:port` of a `tcp://` URL.
-fn authority<'a>(key: &'static str, url: &'a str) -> Result<&'a str, Invalid> {
-    let invalid = |advice: &str| Invalid { key, value: format!("`{url}`"), advice: advice.to_owned() };
-    let rest = match url.split_once("://") {
-        Some(("tcp" | "mqtt", rest)) => rest.trim_end_matches('/'),
-        Some(("ssl" | "tls" | "mqtts" | "wss", _)) => {
-            return Err(invalid("TLS to an external broker is not offered yet; write tcp://HOST:PORT of a broker that this network can trust"));
-        }
-        _ => return Err(invalid("write tcp://HOST:PORT")),
-    };
-    match rest.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => Ok(rest),
-        _ => Err(invalid("write tcp://HOST:PORT")),
-    }
-}
-
 fn socket_address(key: &'static str, url: &str) -> Result<SocketAddr, Invalid> {
-    let authority = authority(key, url)?;
-    let resolved = authority.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let resolved = external::listen(key, url)?.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     resolved.ok_or_else(|| Invalid {
         key,
         value: format!("`{url}`"),

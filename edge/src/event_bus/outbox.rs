@@ -26,7 +26,7 @@ pub struct Publication {
 pub struct Queued {
     /// Grows by one with each message of this outbox.
     pub number: u64,
-    /// How often it was handed to the broker in vain.
+    /// How often the library gave it back while the connection stood.
     pub attempts: u32,
     /// What is to be published.
     pub publication: Publication,

@@ -1,13 +1,19 @@
-//! mosquitto's clients and broker as foreign parties for tests.
-#![allow(clippy::print_stderr, reason = "a test that cannot run says so loudly")]
+//! mosquitto's clients and broker as foreign parties for tests, and what records what the MQTT client tells.
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "tests: a panic is the failure, and one that cannot run says so loudly")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::outbox::Publication;
+use super::transport::{Endpoint, Figures, Inbound, Transport, TransportGuard};
 
 /// How long a test waits for something that should come at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -138,13 +144,27 @@ pub(crate) struct Mosquitto {
 impl Mosquitto {
     /// `None`, said loudly, where mosquitto is not installed.
     pub(crate) fn start() -> Option<Self> {
+        Self::configured(|_| "allow_anonymous true\n".to_owned())
+    }
+
+    /// On a given port.
+    pub(crate) fn at(address: SocketAddr) -> Option<Self> {
+        Self::configured_at(address, |_| "allow_anonymous true\n".to_owned())
+    }
+
+    /// With more lines of configuration, for a directory of its own.
+    pub(crate) fn configured(more: impl FnOnce(&Path) -> String) -> Option<Self> {
+        Self::configured_at(free_address(), more)
+    }
+
+    fn configured_at(address: SocketAddr, more: impl FnOnce(&Path) -> String) -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("SKIPPED: mosquitto is not installed (apt-get install mosquitto)");
             return None;
         };
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|probe| probe.local_addr()).expect("a free port");
         let dir = tempfile::tempdir().expect("a directory");
-        let config = format!("listener {} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 10000\n", address.port());
+        // Started by root it would become another user, who may not read the directory.
+        let config = format!("user root\nlistener {} 127.0.0.1\nmax_queued_messages 10000\n{}", address.port(), more(dir.path()));
         std::fs::write(dir.path().join("mosquitto.conf"), config).expect("writable");
         let mut mosquitto = Self { child: None, address, dir };
         mosquitto.run(&program);
@@ -172,7 +192,15 @@ impl Mosquitto {
         }
     }
 
-    /// Starts it again on the same port; it remembers nothing.
+    /// Ends it in order: it saves what its configuration lets it keep.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = Command::new("kill").arg(child.id().to_string()).status();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port; one that was killed remembers what it had saved.
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.run(&program().expect("it was there before"));
@@ -185,6 +213,112 @@ impl Drop for Mosquitto {
     }
 }
 
+/// Stands between a client and a broker, and can cut all connections at once.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    pub(crate) fn start(broker: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Self { address: listener.local_addr().unwrap(), open: Arc::default() };
+        let open = proxy.open.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(broker) = TcpStream::connect(broker) else { continue };
+                for (from, to) in [(&client, &broker), (&broker, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                open.lock().unwrap().extend([client, broker]);
+            }
+        });
+        proxy
+    }
+
+    /// Cuts what is open now.
+    pub(crate) fn cut(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// A port on which nobody listens.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|probe| probe.local_addr()).expect("a free port")
+}
+
 fn program() -> Option<PathBuf> {
     ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"].iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// Takes what the MQTT client tells, and keeps it.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) arrived: Mutex<Vec<(String, Vec<u8>)>>,
+    pub(crate) moves: Mutex<Vec<&'static str>>,
+    pub(crate) panics_to_come: AtomicUsize,
+}
+
+impl Inbound for Recorder {
+    fn arrived(&self, topic: &str, payload: &[u8]) {
+        assert!(payload != b"panic", "a test's panic, on purpose");
+        self.arrived.lock().unwrap().push((topic.to_owned(), payload.to_owned()));
+    }
+    fn up(&self, _: &'static str) {
+        let panics = self.panics_to_come.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(panics.is_err(), "a test's panic, on purpose");
+        self.moves.lock().unwrap().push("up");
+    }
+    fn down(&self, _: &'static str, _: String) {
+        self.moves.lock().unwrap().push("down");
+    }
+}
+
+impl Recorder {
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.arrived.lock().unwrap().iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect()
+    }
+}
+
+/// A broker without TLS and login.
+pub(crate) fn endpoint(address: SocketAddr, qos: u8) -> Endpoint {
+    Endpoint {
+        name: "internal",
+        server: format!("tcp://{address}"),
+        client_id: "skep-edge-test".into(),
+        qos,
+        subscribe_qos: 1,
+        retain: false,
+        login: None,
+        tls: None,
+    }
+}
+
+pub(crate) fn start(endpoint: Endpoint) -> (Transport, TransportGuard, Arc<Recorder>) {
+    start_with(endpoint, Recorder::default())
+}
+
+pub(crate) fn start_with(endpoint: Endpoint, recorder: Recorder) -> (Transport, TransportGuard, Arc<Recorder>) {
+    let recorder = Arc::new(recorder);
+    let filters = vec!["$hw/events/device/+/twin/+".to_owned(), "SYS/dis/upload_records".to_owned()];
+    let (transport, guard) = Transport::start(vec![endpoint], filters, recorder.clone()).unwrap();
+    (transport, guard, recorder)
+}
+
+pub(crate) fn connected(transport: &Transport) {
+    eventually("connected", || figures(transport).connected);
+}
+
+pub(crate) fn figures(transport: &Transport) -> Figures {
+    transport.figures().remove(0)
+}
+
+pub(crate) fn message(topic: &str, body: impl Into<Vec<u8>>) -> Publication {
+    Publication { topic: topic.into(), payload: Bytes::from(body.into()) }
 }

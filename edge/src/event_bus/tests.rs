@@ -9,28 +9,35 @@ use bytes::Bytes;
 use model::{DeviceId, ManualClock, NodeName, Timestamp};
 use wire::mqtt::Topic;
 
+use super::echo::Echoes;
 use super::forms::Forms;
 use super::ingress::{Ignored, Ingress, Inward, classify};
 use super::testing::{Client, Mosquitto, clients_are_installed, eventually, publish};
 use super::transport::Inbound as _;
 use super::{Config, EventBus, EventBusMessage, PAYLOAD_BYTES_MAX, Peers, Sockets};
 use crate::communication::CommunicationMessage;
-use crate::config::Mqtt;
+use crate::config::{DeviceTopics, Mqtt};
 use crate::device::DeviceMessage;
 use crate::membership::MembershipMessage;
+use crate::store::{Store, subscription};
 use crate::twin::TwinMessage;
 
 pub(super) struct World {
+    store: Store,
+    _dir: tempfile::TempDir,
     pub(super) twin: Probe<TwinMessage>,
-    membership: Probe<MembershipMessage>,
-    device: Probe<DeviceMessage>,
-    communication: Probe<CommunicationMessage>,
+    pub(super) membership: Probe<MembershipMessage>,
+    pub(super) device: Probe<DeviceMessage>,
+    pub(super) communication: Probe<CommunicationMessage>,
     own: Probe<EventBusMessage>,
 }
 
 impl World {
     pub(super) fn new(capacity: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         Self {
+            store: Store::open(dir.path().join("edge.db")).unwrap(),
+            _dir: dir,
             twin: Probe::new("twin", capacity),
             membership: Probe::new("membership", capacity),
             device: Probe::new("device", capacity),
@@ -51,7 +58,7 @@ impl World {
 
     fn ingress(&self) -> Ingress {
         let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
-        Ingress::new(node(), clock, Arc::new(Forms::default()), self.peers())
+        Ingress::new(node(), clock, Arc::new(Forms::new(DeviceTopics::Auto)), Arc::new(Echoes::default()), self.peers())
     }
 
     /// Topic and JSON of the next publication.
@@ -62,11 +69,11 @@ impl World {
     }
 }
 
-fn node() -> NodeName {
+pub(super) fn node() -> NodeName {
     NodeName::new("edge-1").unwrap()
 }
 
-fn lamp() -> DeviceId {
+pub(super) fn lamp() -> DeviceId {
     DeviceId::new("lamp").unwrap()
 }
 
@@ -202,14 +209,14 @@ fn a_full_mailbox_is_answered_500_where_somebody_asked_and_counted_where_nobody_
     assert_eq!(world.twin.drain().len(), 1);
 }
 
-fn settings(mode: u8, server: String) -> Mqtt {
-    Mqtt { mode, server, internal_server: "tcp://127.0.0.1:0".into(), qos: 0, retain: false, session_queue_size: 100, ..Mqtt::default() }
+pub(super) fn settings(mode: u8, server: String) -> Mqtt {
+    Mqtt { mode, server, internal_server: "tcp://127.0.0.1:0".into(), ..Mqtt::default() }
 }
 
 pub(super) fn started(world: &World, mqtt: &Mqtt) -> (Sockets, EventBus) {
-    let sockets = Sockets::start(Config::new(mqtt, node()).unwrap(), world.peers()).unwrap();
+    let sockets = Sockets::start(Config::new(mqtt, node()).unwrap(), world.peers(), world.store.read(subscription::all).unwrap()).unwrap();
     eventually("connected everywhere", || sockets.figures().iter().all(|figures| figures.connected));
-    let bus = sockets.factory()();
+    let bus = sockets.factory(world.store.clone())();
     (sockets, bus)
 }
 
@@ -238,9 +245,34 @@ fn in_mode_0_a_device_is_heard_and_answered_through_the_embedded_broker() {
     // Its mapper was heard in the short form, another one's in the long form.
     publish(broker, &["-t", "$hw/events/device/default/fan/twin/get", "-m", "{}"]);
     eventually("Twin is asked", || world.twin.try_next().is_some());
-    handle(&mut bus, vec![publication(Topic::TwinGetResult(DeviceId::new("fan").unwrap()), "both")]);
-    assert_eq!(device.line(), "$hw/events/device/fan/twin/get/result both");
-    assert_eq!(device.line(), "$hw/events/device/default/fan/twin/get/result both");
+    handle(&mut bus, vec![publication(Topic::TwinGetResult(DeviceId::new("fan").unwrap()), "long")]);
+    assert_eq!(device.line(), "$hw/events/device/default/fan/twin/get/result long");
+    // A third one was not heard yet.
+    handle(&mut bus, vec![publication(Topic::TwinGetResult(DeviceId::new("new").unwrap()), "both")]);
+    assert_eq!(device.line(), "$hw/events/device/new/twin/get/result both");
+    assert_eq!(device.line(), "$hw/events/device/default/new/twin/get/result both");
+}
+
+#[test]
+fn the_key_for_device_topics_decides_on_which_a_listener_of_both_hears_a_result() {
+    if !clients_are_installed() {
+        return;
+    }
+    const SHORT: &str = "$hw/events/device/lamp/twin/get/result x";
+    const LONG: &str = "$hw/events/device/default/lamp/twin/get/result x";
+    for (device_topics, expected) in [
+        (DeviceTopics::Auto, vec![SHORT, LONG]),
+        (DeviceTopics::Short, vec![SHORT]),
+        (DeviceTopics::Long, vec![LONG]),
+        (DeviceTopics::Both, vec![SHORT, LONG]),
+    ] {
+        let world = World::new(16);
+        let (sockets, mut bus) = started(&world, &Mqtt { device_topics, ..settings(0, String::new()) });
+        let mut device = Client::subscribe(sockets.broker_address().unwrap(), &["-t", "$hw/events/device/#", "-t", "end"]);
+        handle(&mut bus, vec![publication(Topic::TwinGetResult(lamp()), "x"), publication(Topic::parse("end").unwrap(), "")]);
+        let heard: Vec<String> = std::iter::from_fn(|| Some(device.line()).filter(|line| !line.starts_with("end"))).collect();
+        assert_eq!(heard, expected, "{device_topics:?}");
+    }
 }
 
 #[test]
@@ -296,7 +328,7 @@ fn the_clouds_subscription_becomes_an_upload_and_survives_a_restart_of_the_actor
     let broker = sockets.broker_address().unwrap();
     handle(&mut bus, vec![EventBusMessage::Subscribe { filter: "a/+/b".into() }, EventBusMessage::Subscribe { filter: "bad#".into() }]);
     drop(bus);
-    let mut bus = sockets.factory()();
+    let mut bus = sockets.factory(world.store.clone())();
     eventually("an upload", || {
         publish(broker, &["-t", "a/x/b", "-m", "data"]);
         world
@@ -305,6 +337,62 @@ fn the_clouds_subscription_becomes_an_upload_and_survives_a_restart_of_the_actor
             .is_some_and(|m| matches!(&*m, CommunicationMessage::Upload { topic, payload } if topic == "a/x/b" && payload == "data"))
     });
     handle(&mut bus, vec![EventBusMessage::Unsubscribe { filter: "a/+/b".into() }]);
+}
+
+#[test]
+fn what_the_cloud_publishes_on_a_subscribed_topic_does_not_come_back_to_it_and_a_devices_message_there_does() {
+    if !clients_are_installed() {
+        return;
+    }
+    let Some(mosquitto) = Mosquitto::start() else { return };
+    let world = World::new(64);
+    let (sockets, mut bus) = started(&world, &settings(1, format!("tcp://{}", mosquitto.address)));
+    handle(&mut bus, vec![EventBusMessage::Subscribe { filter: "shared/+".into() }]);
+    let brokers = [sockets.broker_address().unwrap(), mosquitto.address];
+    // Subscribed at both brokers, and empty again.
+    eventually("both subscriptions stand", || {
+        brokers.iter().for_each(|broker| publish(*broker, &["-t", "shared/ready", "-m", "?"]));
+        world.communication.drain().len() >= 2
+    });
+    for topic in ["house/user/lamp", "shared/x", "SYS/dis/upload_records", "$hw/events/upload/x"] {
+        handle(&mut bus, vec![publication(Topic::parse(topic).unwrap(), "on")]);
+    }
+    eventually("all came back from both brokers", || sockets.ingress_figures().echoed == 8);
+    for broker in brokers {
+        for topic in ["house/user/lamp", "shared/x"] {
+            publish(broker, &["-t", topic, "-m", "on"]);
+        }
+    }
+    let uploads =
+        || world.communication.drain().into_iter().filter(|m| matches!(&**m, CommunicationMessage::Upload { payload, .. } if payload == "on"));
+    let mut heard = 0;
+    eventually("the devices are heard", || {
+        heard += uploads().count();
+        heard == 4
+    });
+    assert_eq!(sockets.ingress_figures().echoed, 8);
+}
+
+#[test]
+fn a_bridge_that_brings_results_back_as_requests_ends_after_one_round() {
+    if !clients_are_installed() {
+        return;
+    }
+    let Some(mosquitto) = Mosquitto::start() else { return };
+    let world = World::new(64);
+    let (sockets, mut bus) = started(&world, &settings(2, format!("tcp://{}", mosquitto.address)));
+    let result = r#"{"event_id":"e","timestamp":1,"twin":{"t":{"actual":{"value":"1"}}}}"#;
+    let mut bridge = Client::subscribe(mosquitto.address, &["-F", "%p", "-t", "$hw/events/device/lamp/twin/update/result"]);
+    handle(&mut bus, vec![publication(Topic::TwinUpdateResult(lamp()), result)]);
+    let brought = bridge.line();
+    for id in ["lamp", "default/lamp", "house/other"] {
+        publish(mosquitto.address, &["-t", &format!("$hw/events/device/{id}/twin/update"), "-m", &brought]);
+    }
+    eventually("all are passed over", || sockets.ingress_figures().echoed == 3);
+    publish(mosquitto.address, &["-t", "$hw/events/device/lamp/twin/update", "-m", &brought.replace("\"e\"", "\"f\"")]);
+    eventually("a mapper is heard", || {
+        world.twin.try_next().is_some_and(|m| matches!(&*m, TwinMessage::Update { request, .. } if request.event_id == "f"))
+    });
 }
 
 #[test]
@@ -327,8 +415,6 @@ fn an_address_that_cannot_be_used_is_refused_with_what_to_write() {
         let error = Config::new(&settings(2, server.into()), node()).err().expect(server).to_string();
         assert!(error.contains("`mqtt.server`") && error.contains("tcp://HOST:PORT"), "{error}");
     }
-    let error = Config::new(&settings(1, "ssl://host:8883".into()), node()).err().unwrap().to_string();
-    assert!(error.contains("TLS to an external broker"), "{error}");
     let internal = Mqtt { internal_server: "tcp://no such host:1".into(), ..settings(0, String::new()) };
     assert!(Config::new(&internal, node()).err().unwrap().to_string().contains("mqtt.internal-server"));
 }
@@ -338,7 +424,7 @@ fn an_occupied_port_of_the_embedded_broker_ends_the_start() {
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = occupied.local_addr().unwrap();
     let mqtt = Mqtt { internal_server: format!("tcp://{address}"), ..settings(0, String::new()) };
-    let error = Sockets::start(Config::new(&mqtt, node()).unwrap(), World::new(1).peers()).err().unwrap();
+    let error = Sockets::start(Config::new(&mqtt, node()).unwrap(), World::new(1).peers(), Vec::new()).err().unwrap();
     assert!(error.to_string().contains(&address.to_string()));
 }
 
@@ -351,7 +437,7 @@ fn more_than_fits_waits_in_the_mailbox_until_the_broker_takes_it() {
     let (sockets, _) = started(&world, &settings(0, String::new()));
     let mut device = Client::subscribe(sockets.broker_address().unwrap(), &["-t", "many"]);
     let count = 20_000;
-    let (handle, factory) = (actor::mailbox::<EventBusMessage>("eventbus", count), sockets.factory());
+    let (handle, factory) = (actor::mailbox::<EventBusMessage>("eventbus", count), sockets.factory(world.store.clone()));
     for number in 0..count {
         let message = publication(Topic::parse("many").unwrap(), &number.to_string());
         assert!(handle.try_send(message).is_ok());

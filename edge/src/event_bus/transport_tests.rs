@@ -1,71 +1,13 @@
 //! The MQTT client against the embedded broker and against a real mosquitto.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests: a panic is the failure")]
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-
-use bytes::Bytes;
+use std::sync::atomic::AtomicUsize;
 
 use super::broker::{Broker, Config};
-use super::outbox::Publication;
-use super::testing::{Client, Mosquitto, clients_are_installed, eventually, publish};
-use super::transport::{Endpoint, Figures, Inbound, Transport, TransportError, TransportGuard};
-
-#[derive(Default)]
-struct Recorder {
-    arrived: Mutex<Vec<(String, Vec<u8>)>>,
-    moves: Mutex<Vec<&'static str>>,
-    panics_to_come: AtomicUsize,
-}
-
-impl Inbound for Recorder {
-    fn arrived(&self, topic: &str, payload: &[u8]) {
-        assert!(payload != b"panic", "a test's panic, on purpose");
-        self.arrived.lock().unwrap().push((topic.to_owned(), payload.to_owned()));
-    }
-    fn up(&self, _: &'static str) {
-        let panics = self.panics_to_come.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        assert!(panics.is_err(), "a test's panic, on purpose");
-        self.moves.lock().unwrap().push("up");
-    }
-    fn down(&self, _: &'static str, _: String) {
-        self.moves.lock().unwrap().push("down");
-    }
-}
-
-impl Recorder {
-    fn bodies(&self) -> Vec<String> {
-        self.arrived.lock().unwrap().iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect()
-    }
-}
-
-fn endpoint(address: SocketAddr, qos: u8) -> Endpoint {
-    Endpoint { name: "internal", server: format!("tcp://{address}"), client_id: "skep-edge-test".into(), qos, retain: false }
-}
-
-fn start(endpoint: Endpoint) -> (Transport, TransportGuard, Arc<Recorder>) {
-    start_with(endpoint, Recorder::default())
-}
-
-fn start_with(endpoint: Endpoint, recorder: Recorder) -> (Transport, TransportGuard, Arc<Recorder>) {
-    let recorder = Arc::new(recorder);
-    let filters = vec!["$hw/events/device/+/twin/+".to_owned(), "SYS/dis/upload_records".to_owned()];
-    let (transport, guard) = Transport::start(vec![endpoint], filters, recorder.clone()).unwrap();
-    (transport, guard, recorder)
-}
-
-fn connected(transport: &Transport) {
-    eventually("connected", || figures(transport).connected);
-}
-
-fn figures(transport: &Transport) -> Figures {
-    transport.figures().remove(0)
-}
-
-fn message(topic: &str, body: impl Into<Vec<u8>>) -> Publication {
-    Publication { topic: topic.into(), payload: Bytes::from(body.into()) }
-}
+use super::testing::{
+    Client, Mosquitto, Recorder, clients_are_installed, connected, endpoint, eventually, figures, message, publish, start, start_with,
+};
+use super::transport::TransportError;
 
 fn embedded() -> Broker {
     Broker::start(Config { address: "127.0.0.1:0".parse().unwrap(), session_queue_size: 100 }).unwrap()

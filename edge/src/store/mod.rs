@@ -47,6 +47,7 @@ pub mod meta;
 pub mod pending_report;
 mod schema;
 mod space;
+pub mod subscription;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

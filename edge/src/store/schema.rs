@@ -75,4 +75,10 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(counter, device, device_attr, device_twin, meta, pending_report,);
+diesel::table! {
+    sub_topics (topic) {
+        topic -> Text,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(counter, device, device_attr, device_twin, meta, pending_report, sub_topics,);

@@ -12,6 +12,7 @@ use crate::config::{EdgeConfig, Module};
 use crate::edge_hub::{self, Link};
 use crate::edged::{Engine, EngineError};
 use crate::event_bus::{self, Sockets};
+use crate::store::{Store, subscription};
 use crate::tls::{self, NodeTls};
 
 /// The sockets and the engine that are there now. They are read by the page's thread, and taken out by whoever closes them.
@@ -80,7 +81,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// [`Exit`]: an address that cannot be used, a port that is taken.
-pub fn start_mqtt(config: &EdgeConfig, mail: &Mailboxes) -> Result<Sockets, Exit> {
+pub fn start_mqtt(config: &EdgeConfig, mail: &Mailboxes, store: &Store) -> Result<Sockets, Exit> {
     let mut settings =
         event_bus::Config::new(&config.mqtt, config.node()).map_err(|error| Exit::Configuration(format!("in the configuration, {error}")))?;
     settings.in_hand = config.mailbox.messages * 3 / 4;
@@ -91,7 +92,12 @@ pub fn start_mqtt(config: &EdgeConfig, mail: &Mailboxes) -> Result<Sockets, Exit
         communication: mail.communication.clone(),
         own: mail.event_bus.clone(),
     };
-    Sockets::start(settings, peers).map_err(|error| Exit::Unavailable(chain(&error)))
+    // Without them devices are served all the same.
+    let subscriptions = store.read(subscription::all).unwrap_or_else(|error| {
+        log::error!(error = chain(&error).as_str(); "the cloud's MQTT subscriptions cannot be read; they are missing until it makes them again");
+        Vec::new()
+    });
+    Sockets::start(settings, peers, subscriptions).map_err(|error| Exit::Unavailable(chain(&error)))
 }
 
 /// The connection to the cloud. It begins at once, and is tried again for ever.

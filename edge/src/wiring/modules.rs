@@ -63,7 +63,7 @@ impl Modules {
 
     pub fn event_bus(&self) -> ChildSpec {
         match self.beside.mqtt().as_ref() {
-            Some(mqtt) => ChildSpec::new(&self.mail.event_bus, mqtt.factory()).snapshot(mqtt.snapshot()),
+            Some(mqtt) => ChildSpec::new(&self.mail.event_bus, mqtt.factory(self.store.clone())).snapshot(mqtt.snapshot()),
             None => ChildSpec::disabled(&self.mail.event_bus),
         }
     }

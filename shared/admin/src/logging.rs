@@ -1,9 +1,9 @@
 //! The process's log, whose level can be changed while it runs.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use env_logger::Logger;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Longest filter, in bytes.
 pub const FILTER_BYTES_MAX: usize = 256;
@@ -42,6 +42,7 @@ struct Inner {
     logger: RwLock<Arc<Logger>>,
     filter: Mutex<String>,
     quiet: &'static str,
+    sealed: OnceLock<&'static [&'static str]>,
 }
 
 impl LogControl {
@@ -65,7 +66,23 @@ impl LogControl {
 
     fn new(filter: &str, quiet: &'static str) -> Result<Self, BadFilter> {
         let logger = build(filter, quiet)?;
-        Ok(Self(Arc::new(Inner { logger: RwLock::new(Arc::new(logger)), filter: Mutex::new(filter.trim().to_owned()), quiet })))
+        Ok(Self(Arc::new(Inner {
+            logger: RwLock::new(Arc::new(logger)),
+            filter: Mutex::new(filter.trim().to_owned()),
+            quiet,
+            sealed: OnceLock::new(),
+        })))
+    }
+
+    /// Modules whose lines below a warning are never written, whatever the filter: they would print what is secret. The
+    /// first call counts.
+    pub fn seal(&self, modules: &'static [&'static str]) {
+        let _ = self.0.sealed.set(modules);
+    }
+
+    fn is_sealed(&self, metadata: &Metadata<'_>) -> bool {
+        let modules = self.0.sealed.get().copied().unwrap_or_default();
+        metadata.level() > Level::Warn && modules.iter().any(|module| metadata.target().starts_with(module))
     }
 
     /// Logs by another filter from now on.
@@ -95,11 +112,13 @@ impl LogControl {
 
 impl Log for LogControl {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.logger().enabled(metadata)
+        !self.is_sealed(metadata) && self.logger().enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.logger().log(record);
+        if !self.is_sealed(record.metadata()) {
+            self.logger().log(record);
+        }
     }
 
     fn flush(&self) {
@@ -143,8 +162,6 @@ fn level(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use log::Level;
-
     use super::*;
 
     const QUIET: &str = "noisy=warn";
@@ -166,6 +183,17 @@ mod tests {
     fn a_filter_of_several_parts_is_taken_as_it_is() {
         let control = LogControl::new("warn,noisy=trace,skep_edge::twin=debug", QUIET).unwrap_or_else(|why| panic!("{why}"));
         assert!(says(&control, "noisy", Level::Trace) && says(&control, "skep_edge::twin", Level::Debug) && !says(&control, "skep", Level::Info));
+    }
+
+    #[test]
+    fn what_a_sealed_module_says_below_a_warning_is_written_by_no_filter() {
+        let control = LogControl::new("trace,secretive=trace", QUIET).unwrap_or_else(|why| panic!("{why}"));
+        assert!(says(&control, "secretive::inside", Level::Debug));
+        control.seal(&["secretive"]);
+        assert!(!says(&control, "secretive::inside", Level::Info) && !says(&control, "secretive", Level::Trace));
+        assert!(says(&control, "secretive::inside", Level::Warn) && says(&control, "skep", Level::Trace));
+        control.set("secretive=trace,info").unwrap_or_else(|why| panic!("{why}"));
+        assert!(!says(&control, "secretive", Level::Debug));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 mod autonomy;
 mod daemon;
-mod flood;
-mod hostile;
 mod damage;
+mod flood;
 mod full_disk;
+mod hostile;
 mod import;
 mod membership;
 mod reload;

@@ -1,6 +1,9 @@
 //! One connection to one broker, by the paho library: connect, subscribe, publish, and again.
 //!
 //! Everything that is particular to the library is here.
+//!
+//! Invariant: whatever a broker does, it is connected to no more often than the back-off allows; that starts anew only
+//! after a connection that stood.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,25 +17,24 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use log::{debug, error, info, warn};
 use paho_mqtt as paho;
 use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::super::outbox::{Publication, Queued};
+use super::judge::{Judge, Session};
 use super::{Endpoint, IN_FLIGHT_MAX, Inbound, Link, TransportError, Wanted};
 use crate::backoff::Backoff;
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// After a panic.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What waits at the end has so long to go out, and the broker so long again to hear the goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
-/// Sessions that may end with the same message unanswered before it is dropped.
+/// How often the library may give a message back while the connection stands before it is dropped.
 const ATTEMPTS_MAX: u32 = 3;
-/// Inbound messages are subscribed with QoS 1 (KubeEdge `mqtt/client.go`).
-const SUBSCRIBE_QOS: i32 = 1;
 
 pub(super) fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<paho::AsyncClient, TransportError> {
     let options = paho::CreateOptionsBuilder::new()
-        .server_uri(link.endpoint.server.as_str())
+        .server_uri(link.tunnel.as_ref().map_or_else(|| link.endpoint.server.clone(), |tunnel| tunnel.url()))
         .client_id(link.endpoint.client_id.as_str())
         .persistence(paho::PersistenceType::None)
         .max_buffered_messages(i32::try_from(2 * IN_FLIGHT_MAX).unwrap_or(i32::MAX))
@@ -70,8 +72,7 @@ pub(super) fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<pah
 /// Drives all connections until they are told to stop. A panic loses what is in flight and nothing else.
 pub(super) async fn run(connections: &[(Arc<Link>, paho::AsyncClient)], wanted: &Wanted, inbound: &dyn Inbound, stopped: &watch::Receiver<bool>) {
     loop {
-        let drives =
-            connections.iter().map(|(link, client)| Drive { link, client, wanted, inbound, in_flight: FuturesUnordered::new(), attempt: None });
+        let drives = connections.iter().map(|(link, client)| Drive::new(link, client, wanted, inbound));
         let all = join_all(drives.map(|mut drive| async move { drive.until(stopped.clone()).await }));
         if AssertUnwindSafe(all).catch_unwind().await.is_ok() {
             return;
@@ -91,13 +92,45 @@ struct Drive<'a> {
     wanted: &'a Wanted,
     inbound: &'a dyn Inbound,
     in_flight: FuturesUnordered<Delivery>,
+    /// The numbers of what is in flight.
+    unanswered: BTreeSet<u64>,
+    /// When the broker last answered, or had nothing to answer.
+    answered_at: Instant,
+    judge: Judge,
     /// The attempt to connect that is under way.
     attempt: Option<paho::ConnectToken>,
 }
 
 type Delivery = std::pin::Pin<Box<dyn Future<Output = (Queued, paho::Result<()>)>>>;
 
-impl Drive<'_> {
+/// Why a session is over.
+struct End {
+    /// It was the broker that closed it, as far as one can see.
+    by_broker: bool,
+    reason: String,
+}
+
+impl End {
+    fn ours(reason: String) -> Self {
+        Self { by_broker: false, reason }
+    }
+}
+
+impl<'a> Drive<'a> {
+    fn new(link: &'a Link, client: &'a paho::AsyncClient, wanted: &'a Wanted, inbound: &'a dyn Inbound) -> Self {
+        Self {
+            link,
+            client,
+            wanted,
+            inbound,
+            in_flight: FuturesUnordered::new(),
+            unanswered: BTreeSet::new(),
+            answered_at: Instant::now(),
+            judge: Judge::default(),
+            attempt: None,
+        }
+    }
+
     async fn until(&mut self, mut stopped: watch::Receiver<bool>) {
         tokio::select! {
             () = self.connect_for_ever() => {}
@@ -112,18 +145,21 @@ impl Drive<'_> {
         self.link.connected.store(false, Ordering::Relaxed);
         let goodbye = self.client.disconnect_after(GOODBYE_WITHIN);
         let _ = tokio::time::timeout(GOODBYE_WITHIN * 2, goodbye).await;
+        if let Some(tunnel) = &self.link.tunnel {
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, tunnel.emptied()).await;
+        }
     }
 
     /// Publishes what waits and waits for the broker's answers.
     async fn drain(&mut self) {
         while self.client.is_connected() {
-            let room = self.in_flight.len() < IN_FLIGHT_MAX;
+            let room = self.in_flight.len() < self.link.endpoint.window();
             match room.then(|| self.link.outbox.try_take()).flatten() {
                 Some(queued) => {
                     let _ = self.send(queued);
                 }
                 None => match self.in_flight.next().await {
-                    Some((queued, result)) => self.settle(queued, result),
+                    Some((queued, result)) => self.settle(queued, result, true),
                     None => return,
                 },
             }
@@ -138,21 +174,25 @@ impl Drive<'_> {
             let endpoint = &self.link.endpoint;
             match self.connect().await {
                 Ok(subscribed) => {
-                    backoff.reset();
                     complained = false;
                     self.link.connected.store(true, Ordering::Relaxed);
+                    self.link.trouble().clear();
                     info!(endpoint = endpoint.name, server = endpoint.server; "connected to the MQTT broker");
                     self.inbound.up(endpoint.name);
-                    let reason = self.work(subscribed).await;
+                    let reason = self.session(subscribed, &mut backoff).await;
                     self.link.connected.store(false, Ordering::Relaxed);
+                    self.link.answers();
+                    self.link.trouble().clone_from(&reason);
                     warn!(endpoint = endpoint.name, server = endpoint.server, reason; "the MQTT broker is gone; connecting again");
                     self.inbound.down(endpoint.name, reason);
                 }
-                Err(reason) if complained => {
+                // Said once, and again when the reason is another one: of a certificate that was mended in part, say.
+                Err(reason) if *self.link.trouble() == reason && complained => {
                     debug!(endpoint = endpoint.name, reason; "the MQTT broker cannot be reached");
                 }
                 Err(reason) => {
                     complained = true;
+                    self.link.trouble().clone_from(&reason);
                     warn!(
                         endpoint = endpoint.name, server = endpoint.server, reason;
                         "the MQTT broker cannot be reached; trying again with growing pauses"
@@ -165,48 +205,133 @@ impl Drive<'_> {
     /// Connects and subscribes. Returns the filters that are subscribed.
     async fn connect(&mut self) -> Result<BTreeSet<String>, String> {
         if self.client.is_connected() {
-            within(GOODBYE_WITHIN * 2, self.client.disconnect_after(GOODBYE_WITHIN)).await?;
+            within(GOODBYE_WITHIN * 2, self.client.disconnect_after(Duration::ZERO)).await?;
         }
-        let options = paho::ConnectOptionsBuilder::new_v3()
-            .clean_session(false)
+        let limit = self.link.patience.connect;
+        let clean = self.judge.wants_clean();
+        let mut options = paho::ConnectOptionsBuilder::new_v3();
+        options
+            .clean_session(clean)
             .keep_alive_interval(KEEP_ALIVE)
-            .connect_timeout(CONNECT_WITHIN)
-            .max_inflight(i32::try_from(IN_FLIGHT_MAX).unwrap_or(i32::MAX))
-            .finalize();
-        let attempt = self.attempt.insert(self.client.connect(options));
-        let connected = within(CONNECT_WITHIN * 2, attempt).await;
+            .connect_timeout(limit)
+            // Our window is `IN_FLIGHT_MAX`; a subscription must find room beside it.
+            .max_inflight(i32::try_from(2 * IN_FLIGHT_MAX).unwrap_or(i32::MAX));
+        if let Some(login) = &self.link.endpoint.login {
+            options.user_name(login.username.as_str());
+            if let Some(password) = login.password().map_err(|error| error.to_string())? {
+                options.password(password);
+            }
+        }
+        let attempt = self.attempt.insert(self.client.connect(options.finalize()));
+        let connected = tokio::time::timeout(limit * 2, attempt).await;
         self.attempt = None;
-        connected?;
+        match connected {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(self.known_reason().unwrap_or_else(|| refusal(&error))),
+            Err(_) => return Err(self.known_reason().unwrap_or_else(|| format!("no answer within {} s", (limit * 2).as_secs()))),
+        }
+        if clean {
+            self.judge.began_clean();
+        }
+        // What the library has given up with the session before goes back to its place before anything new is sent.
+        while let Some(Some((queued, result))) = self.in_flight.next().now_or_never() {
+            self.settle(queued, result, false);
+        }
         let filters = self.wanted.filters();
-        let list: Vec<String> = filters.iter().cloned().collect();
-        let subscribed = self.client.subscribe_many_same_qos(&list, SUBSCRIBE_QOS);
-        if let Err(reason) = within(CONNECT_WITHIN, subscribed).await {
-            return Err(format!("it refused the subscriptions: {reason}"));
+        if let Err(reason) = self.subscribe(&filters).await {
+            self.judge.ended(&Session { subscribed: false, answered: false, unanswered: &self.unanswered, ended_by_broker_later: false });
+            return Err(reason);
         }
         Ok(filters)
     }
 
-    /// Publishes and subscribes until the connection is lost; returns why.
-    async fn work(&mut self, mut subscribed: BTreeSet<String>) -> String {
+    /// Subscribes filters, each by a packet of its own: the library trusts the number of answers in one packet. One that the
+    /// broker refuses is said and not asked for again on this connection.
+    async fn subscribe(&self, filters: &BTreeSet<String>) -> Result<(), String> {
+        let qos = i32::from(self.link.endpoint.subscribe_qos);
+        let asked = join_all(filters.iter().map(|filter| self.client.subscribe(filter.as_str(), qos)));
+        let answers = tokio::select! {
+            answers = tokio::time::timeout(self.link.patience.connect, asked) => answers,
+            () = closed(self.link, self.client) => return Err(self.known_reason().unwrap_or_else(|| "it closed the connection while we subscribed".into())),
+        };
+        let Ok(answers) = answers else {
+            return Err(format!("it did not answer our subscriptions within {} s", self.link.patience.connect.as_secs()));
+        };
+        let refused: Vec<_> = filters.iter().zip(&answers).filter(|(_, answer)| answer.is_err()).map(|(filter, _)| filter.as_str()).collect();
+        if !refused.is_empty() {
+            if !self.client.is_connected() {
+                return Err(self.known_reason().unwrap_or_else(|| "it closed the connection while we subscribed".into()));
+            }
+            warn!(
+                endpoint = self.link.endpoint.name, filters = refused.join(" ");
+                "the MQTT broker refused subscriptions: nothing is heard there; look at its access rules"
+            );
+        }
+        Ok(())
+    }
+
+    /// One session, from its subscriptions to its end; returns why it ended.
+    async fn session(&mut self, subscribed: BTreeSet<String>, backoff: &mut Backoff) -> String {
+        let patience = self.link.patience;
+        let since = Instant::now();
+        let published = self.link.published.load(Ordering::Relaxed);
+        self.answered_at = since;
+        let end = self.work(subscribed, since).await;
+        let stood = since.elapsed();
+        if stood >= patience.stable {
+            backoff.reset();
+        }
+        self.judge.ended(&Session {
+            subscribed: true,
+            answered: self.link.published.load(Ordering::Relaxed) > published,
+            unanswered: &self.unanswered,
+            ended_by_broker_later: end.by_broker && stood >= patience.settle,
+        });
+        end.reason
+    }
+
+    /// What the tunnel knows of a connection that failed, of which the library sees its end only.
+    fn known_reason(&self) -> Option<String> {
+        self.link.tunnel.as_ref().and_then(|tunnel| tunnel.failure())
+    }
+
+    /// Publishes and subscribes until the connection is over.
+    async fn work(&mut self, mut subscribed: BTreeSet<String>, since: Instant) -> End {
+        let patience = self.link.patience;
         let mut wanted = self.wanted.changed.subscribe();
+        let mut tick = tokio::time::interval(patience.tick());
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let careful = self.judge.is_careful();
+            let window = if careful { 1 } else { self.link.endpoint.window() };
+            let may_send = self.in_flight.len() < window && (!careful || since.elapsed() >= patience.settle);
+            let ticks = careful || !self.unanswered.is_empty();
             tokio::select! {
                 biased;
-                () = self.link.lost.notified() => {
-                    // The notice may be of an earlier connection that broke while it was made.
-                    if !self.client.is_connected() {
-                        return "the connection was closed".into();
-                    }
+                () = closed(self.link, self.client) => {
+                    return End { by_broker: true, reason: self.known_reason().unwrap_or_else(|| "the connection was closed".into()) };
                 }
-                Some((queued, result)) = self.in_flight.next() => self.settle(queued, result),
-                queued = self.link.outbox.take(), if self.in_flight.len() < IN_FLIGHT_MAX => {
+                Some((queued, result)) = self.in_flight.next() => {
+                    let connected = result.is_ok() || self.client.is_connected();
+                    self.settle(queued, result, connected);
+                }
+                queued = self.link.outbox.take(), if may_send => {
                     if let Err(reason) = self.send(queued) {
-                        return reason;
+                        return End { by_broker: true, reason };
                     }
                 }
                 _ = wanted.changed() => {
                     if let Err(reason) = self.resubscribe(&mut subscribed).await {
-                        return reason;
+                        return End::ours(reason);
+                    }
+                }
+                _ = tick.tick(), if ticks => {
+                    let quiet = self.answered_at.elapsed();
+                    if !self.unanswered.is_empty() && quiet >= patience.answer {
+                        return End::ours(format!("it has answered nothing for {} s", quiet.as_secs()));
+                    }
+                    if !self.unanswered.is_empty() && quiet >= patience.stalled {
+                        self.link.stall();
                     }
                 }
             }
@@ -214,10 +339,14 @@ impl Drive<'_> {
     }
 
     /// Hands one publication to the library. `Err` when the connection is gone.
-    fn send(&self, queued: Queued) -> Result<(), String> {
+    fn send(&mut self, queued: Queued) -> Result<(), String> {
         let message = message(&self.link.endpoint, &queued.publication);
         match self.client.try_publish(message) {
             Ok(token) => {
+                if self.unanswered.is_empty() {
+                    self.answered_at = Instant::now();
+                }
+                self.unanswered.insert(queued.number);
                 self.in_flight.push(Box::pin(async move { (queued, token.await) }));
                 Ok(())
             }
@@ -232,18 +361,23 @@ impl Drive<'_> {
         }
     }
 
-    fn settle(&self, mut queued: Queued, result: paho::Result<()>) {
+    /// What became of a publication. `connected`: the session in which it was sent still stands.
+    fn settle(&mut self, mut queued: Queued, result: paho::Result<()>, connected: bool) {
+        self.unanswered.remove(&queued.number);
         match result {
             Ok(()) => {
                 self.link.published.fetch_add(1, Ordering::Relaxed);
+                self.link.answers();
+                self.answered_at = Instant::now();
+                self.judge.answered();
             }
-            // The session ended with the message unanswered: it goes out again in the next one. A message
-            // that ends session after session is given up, or it would do so for ever.
-            Err(_) if queued.attempts + 1 < ATTEMPTS_MAX => {
-                queued.attempts += 1;
+            Err(error) if self.judge.gives_up(queued.number) => self.refuse(&queued, &error),
+            Err(error) if connected && queued.attempts + 1 >= ATTEMPTS_MAX => self.refuse(&queued, &error),
+            // The session ended with the message unanswered: it goes out again in the next one.
+            Err(_) => {
+                queued.attempts += u32::from(connected);
                 self.link.outbox.put_back(queued);
             }
-            Err(error) => self.refuse(&queued, &error),
         }
     }
 
@@ -258,14 +392,38 @@ impl Drive<'_> {
     /// Brings the broker's subscriptions to what is wanted.
     async fn resubscribe(&self, subscribed: &mut BTreeSet<String>) -> Result<(), String> {
         let wanted = self.wanted.filters();
-        for filter in wanted.difference(subscribed) {
-            within(CONNECT_WITHIN, self.client.subscribe(filter.as_str(), SUBSCRIBE_QOS)).await?;
-        }
+        self.subscribe(&wanted.difference(subscribed).cloned().collect()).await?;
         for filter in subscribed.difference(&wanted) {
-            within(CONNECT_WITHIN, self.client.unsubscribe(filter.as_str())).await?;
+            within(self.link.patience.connect, self.client.unsubscribe(filter.as_str())).await?;
         }
         *subscribed = wanted;
         Ok(())
+    }
+}
+
+/// What a broker's answer to CONNECT means (MQTT 3.1.1 §3.2.2.3), with what to do.
+fn refusal(error: &paho::Error) -> String {
+    use paho::ConnectReturnCode as Code;
+    match error {
+        // mosquitto says the second one of a wrong password.
+        paho::Error::ConnectReturn(Code::BadUserNameOrPassword | Code::NotAuthorized) => {
+            "it refused our user name, password or certificate: look at mqtt.username, mqtt.password-file and mqtt.tls, and at the broker's log"
+                .into()
+        }
+        paho::Error::ConnectReturn(Code::IdentifierRejected) => "it refused our client id: set another one in mqtt.client-id".into(),
+        paho::Error::ConnectReturn(code) => format!("it refused the connection: {code}"),
+        other => other.to_string(),
+    }
+}
+
+/// Resolves when the connection is closed.
+async fn closed(link: &Link, client: &paho::AsyncClient) {
+    loop {
+        link.lost.notified().await;
+        // The notice may be of an earlier connection that broke while it was made.
+        if !client.is_connected() {
+            return;
+        }
     }
 }
 

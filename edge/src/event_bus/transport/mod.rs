@@ -6,10 +6,14 @@
 //! Each connection is a lasting session (MQTT "clean session" off) under a fixed client id, so a broker
 //! that supports it keeps what devices publish with QoS 1 while this daemon restarts. Publications wait
 //! in an [`Outbox`]; at most [`IN_FLIGHT_MAX`] are on their way at once, and one that the library gives
-//! back unsent returns to its old place. The library's own reconnection and off-line buffer are not
+//! back unanswered returns to its old place. The library's own reconnection and off-line buffer are not
 //! used: they are bounded in messages only and repeat in whole seconds.
 
 mod connection;
+mod judge;
+mod login;
+mod tls_files;
+mod tunnel;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,13 +21,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use log::error;
+use log::{error, warn};
 use tokio::sync::{Notify, watch};
 
 use super::outbox::{Outbox, Publication};
 
+pub use login::Login;
+pub use tls_files::TlsFiles;
+pub use tunnel::TlsBroker;
+use tunnel::{Remote, Tunnel};
+
 /// Publications handed to the library and not yet answered by the broker (QoS 0: not yet written).
 pub const IN_FLIGHT_MAX: usize = 256;
+/// The same with QoS 2, as many as mosquitto takes at a time by default (`max_inflight_messages`). It queues what is above,
+/// takes that for a repetition when the connection is made again, and acknowledges what it never delivered (2.0.11).
+pub const IN_FLIGHT_QOS_2_MAX: usize = 20;
 /// Filters beyond those of the devices that the cloud may have subscribed.
 pub const EXTRA_FILTERS_MAX: usize = 256;
 
@@ -37,19 +49,73 @@ pub trait Inbound: Send + Sync + 'static {
     fn down(&self, endpoint: &'static str, reason: String);
 }
 
+/// How long the client waits for a broker, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the connection, and again for the answers to the subscriptions.
+    pub connect: Duration,
+    /// For any answer while publications wait for theirs; then the connection is made again.
+    pub answer: Duration,
+    /// After which a broker that answers nothing holds up nobody: what it cannot take is dropped by the outbox's rule.
+    pub stalled: Duration,
+    /// A connection that stood so long makes the next attempt immediate.
+    pub stable: Duration,
+    /// A connection that stood so long was not dropped at once.
+    pub settle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            // KubeEdge waits 120 s for each publication; a packet of 1 MB takes a minute on a bad line.
+            answer: Duration::from_secs(60),
+            stalled: Duration::from_secs(5),
+            stable: Duration::from_secs(5),
+            settle: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Patience {
+    /// How often it is looked at.
+    fn tick(&self) -> Duration {
+        self.stalled.min(self.settle) / 2
+    }
+}
+
 /// One broker to connect to, and how to publish there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// `internal` or `external`: for the log and the status page.
     pub name: &'static str,
-    /// `tcp://host:port`.
+    /// `tcp://host:port`, or `ssl://host:port` with [`Endpoint::tls`].
     pub server: String,
     /// Unique among the clients of that broker; stays the same over restarts.
     pub client_id: String,
     /// Quality of service of what is published: 0, 1 or 2.
     pub qos: u8,
+    /// Quality of service of the subscriptions: 0, 1 or 2.
+    pub subscribe_qos: u8,
     /// Whether what is published is retained by the broker.
     pub retain: bool,
+    /// Who we are there; `None`: nobody asks.
+    pub login: Option<Login>,
+    /// How the broker is reached by TLS; `None`: by plain TCP at [`Endpoint::server`].
+    pub tls: Option<TlsBroker>,
+}
+
+impl Endpoint {
+    /// Publications that may be on their way at once.
+    fn window(&self) -> usize {
+        if self.qos == 2 { IN_FLIGHT_QOS_2_MAX } else { IN_FLIGHT_MAX }
+    }
+
+    /// What is behind a tunnel; `None` where the library goes by itself, because nothing it sends there waits for an answer.
+    fn remote(&self) -> Option<Remote> {
+        let plain = || self.server.split_once("://").map(|(_, address)| Remote::Plain(address.trim_end_matches('/').to_owned()));
+        self.tls.clone().map(Remote::Tls).or_else(|| if self.qos > 0 { plain() } else { None })
+    }
 }
 
 /// Why the MQTT client did not start.
@@ -64,6 +130,16 @@ pub enum TransportError {
         server: String,
         /// What the library said.
         reason: String,
+    },
+    /// The operating system gave no socket for the way to the broker.
+    #[error(
+        "no socket towards TLS for the {endpoint} MQTT broker: is the directory for temporary files (TMPDIR) there, writable, and its name short?"
+    )]
+    Tunnel {
+        /// Name of the endpoint.
+        endpoint: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
     },
     /// The operating system gave no thread.
     #[error("the MQTT client's thread cannot be started")]
@@ -89,6 +165,8 @@ pub struct Figures {
     pub endpoint: &'static str,
     /// Whether the connection stands.
     pub connected: bool,
+    /// Why it does not stand, in words; empty while it does, and before the first attempt.
+    pub trouble: String,
     /// Publications that wait.
     pub waiting: usize,
     /// Publications that the broker took.
@@ -118,8 +196,14 @@ pub struct TransportGuard {
 #[derive(Debug)]
 struct Link {
     endpoint: Endpoint,
+    /// The way to a broker that speaks TLS, or to which is published with QoS 1 or 2.
+    tunnel: Option<Arc<Tunnel>>,
     outbox: Outbox,
+    patience: Patience,
     connected: AtomicBool,
+    /// The broker is connected and answers nothing.
+    stalled: AtomicBool,
+    trouble: Mutex<String>,
     published: AtomicU64,
     refused: AtomicU64,
     arrived: AtomicU64,
@@ -142,20 +226,45 @@ impl Transport {
     /// # Errors
     /// `Client` or `Thread`. A broker that does not answer is no error: connecting is repeated for ever.
     pub fn start(endpoints: Vec<Endpoint>, filters: Vec<String>, inbound: Arc<dyn Inbound>) -> Result<(Self, TransportGuard), TransportError> {
+        Self::start_with(endpoints, filters, inbound, Patience::default())
+    }
+
+    /// The same with another patience.
+    ///
+    /// # Errors
+    /// See [`Transport::start`].
+    pub fn start_with(
+        endpoints: Vec<Endpoint>,
+        filters: Vec<String>,
+        inbound: Arc<dyn Inbound>,
+        patience: Patience,
+    ) -> Result<(Self, TransportGuard), TransportError> {
         let wanted = Arc::new(Wanted { always: filters, extra: Mutex::default(), changed: watch::Sender::new(0) });
         let mut connections = Vec::with_capacity(endpoints.len());
+        let mut tunnels = Vec::new();
         for endpoint in endpoints {
-            let link = Arc::new(Link::new(endpoint));
+            let name = endpoint.name;
+            let opened = endpoint.remote().map(Tunnel::open).transpose();
+            let (tunnel, listener) = opened.map_err(|source| TransportError::Tunnel { endpoint: name, source })?.unzip();
+            tunnels.extend(tunnel.clone().zip(listener));
+            let link = Arc::new(Link::new(endpoint, tunnel, patience));
             let client = connection::client(&link, &inbound)?;
             connections.push((link, client));
         }
         let links = connections.iter().map(|(link, _)| link.clone()).collect();
         let (stop, stopped) = watch::channel(false);
         let transport = Self { links, wanted: wanted.clone() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(TransportError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(TransportError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("mqtt-client".into())
-            .spawn(move || runtime.block_on(connection::run(&connections, &wanted, inbound.as_ref(), &stopped)))
+            .spawn(move || {
+                runtime.block_on(async {
+                    for (tunnel, listener) in tunnels {
+                        tokio::spawn(tunnel.serve(listener));
+                    }
+                    connection::run(&connections, &wanted, inbound.as_ref(), &stopped).await;
+                });
+            })
             .map_err(TransportError::Thread)?;
         let guard = TransportGuard { stop, thread: Some(thread) };
         Ok((transport, guard))
@@ -163,8 +272,8 @@ impl Transport {
 
     /// Whether [`Transport::publish`] would drop nothing.
     ///
-    /// A connection that is down always has room: what it cannot hold is dropped by the outbox's rule,
-    /// so that one absent broker never holds up the others.
+    /// A connection that is down, or whose broker has stopped answering, always has room: what it cannot hold is dropped by
+    /// the outbox's rule, so that one broker never holds up the others.
     pub fn has_room(&self) -> bool {
         self.links.iter().all(|link| link.has_room())
     }
@@ -192,16 +301,24 @@ impl Transport {
     /// # Errors
     /// `Filter` for an invalid one, `TooManyFilters` at the limit.
     pub fn subscribe(&self, filter: &str) -> Result<(), TransportError> {
+        self.check(filter)?;
+        self.wanted.extra().insert(filter.to_owned());
+        self.wanted.changed.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    /// Whether one more filter can be subscribed.
+    ///
+    /// # Errors
+    /// `Filter` for an invalid one, `TooManyFilters` at the limit.
+    pub fn check(&self, filter: &str) -> Result<(), TransportError> {
         if !wire::mqtt::is_filter(filter) {
             return Err(TransportError::Filter { filter: filter.to_owned() });
         }
-        let mut extra = self.wanted.extra();
+        let extra = self.wanted.extra();
         if extra.len() >= EXTRA_FILTERS_MAX && !extra.contains(filter) {
             return Err(TransportError::TooManyFilters { filter: filter.to_owned() });
         }
-        extra.insert(filter.to_owned());
-        drop(extra);
-        self.wanted.changed.send_modify(|version| *version += 1);
         Ok(())
     }
 
@@ -214,6 +331,11 @@ impl Transport {
     /// Topic filters that are subscribed at each broker: those of the devices, and those that the cloud asked for.
     pub fn subscriptions(&self) -> usize {
         self.wanted.filters().len()
+    }
+
+    /// How many brokers bring back what is published under this name.
+    pub fn deliveries(&self, name: &str) -> usize {
+        if self.wanted.takes_in(name) { self.links.len() } else { 0 }
     }
 
     /// Figures of each connection.
@@ -234,11 +356,15 @@ impl Drop for TransportGuard {
 }
 
 impl Link {
-    fn new(endpoint: Endpoint) -> Self {
+    fn new(endpoint: Endpoint, tunnel: Option<Arc<Tunnel>>, patience: Patience) -> Self {
         Self {
             endpoint,
+            tunnel,
             outbox: Outbox::default(),
+            patience,
             connected: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            trouble: Mutex::default(),
             published: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             arrived: AtomicU64::new(0),
@@ -249,7 +375,27 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        !self.connected.load(Ordering::Relaxed) || self.outbox.has_room()
+        !self.connected.load(Ordering::Relaxed) || self.stalled.load(Ordering::Relaxed) || self.outbox.has_room()
+    }
+
+    /// The broker has stopped answering.
+    fn stall(&self) {
+        if !self.stalled.swap(true, Ordering::Relaxed) {
+            let (endpoint, secs) = (self.endpoint.name, self.patience.stalled.as_secs());
+            warn!(endpoint, secs; "the MQTT broker answers nothing; what is published waits, and without room the oldest goes");
+            "it is connected and answers nothing".clone_into(&mut self.trouble());
+        }
+    }
+
+    /// The broker answers, or is gone.
+    fn answers(&self) {
+        if self.stalled.load(Ordering::Relaxed) && self.stalled.swap(false, Ordering::Relaxed) {
+            self.trouble().clear();
+        }
+    }
+
+    fn trouble(&self) -> std::sync::MutexGuard<'_, String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn figures(&self) -> Figures {
@@ -257,6 +403,7 @@ impl Link {
         Figures {
             endpoint: self.endpoint.name,
             connected: self.connected.load(Ordering::Relaxed),
+            trouble: self.trouble().clone(),
             waiting,
             published: self.published.load(Ordering::Relaxed),
             dropped: dropped + self.refused.load(Ordering::Relaxed),
@@ -269,6 +416,11 @@ impl Link {
 impl Wanted {
     fn extra(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
         self.extra.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn takes_in(&self, name: &str) -> bool {
+        let matches = |filter: &String| wire::mqtt::filter_matches(filter, name);
+        self.always.iter().any(matches) || self.extra().iter().any(matches)
     }
 
     fn filters(&self) -> BTreeSet<String> {

@@ -29,7 +29,7 @@ fn migrations_go_up_down_and_up_again_with_data_in_the_tables() {
     let path = directory.path().join("edge.db");
     let mut connection = writer(&path, BYTES_MAX).unwrap();
     // To the schema before `cause`, which keeps what it knows.
-    for _ in 0..2 {
+    for _ in 0..3 {
         connection.revert_last_migration(MIGRATIONS).unwrap();
     }
     assert_eq!(cells(&mut connection, "SELECT expected AS value FROM device_twin"), ["1"]);

@@ -162,6 +162,36 @@ impl Topic {
         Some(format!("{DEVICE}{}/{rest}", id.namespace()))
     }
 
+    /// Does a device or its mapper ask for something here?
+    pub fn is_request(&self) -> bool {
+        matches!(self, Self::MembershipGet { .. } | Self::DeviceStateUpdate(_) | Self::TwinUpdate(_) | Self::TwinCloudUpdated(_) | Self::TwinGet(_))
+    }
+
+    /// Does Skep tell devices and their mappers something here, of its own making?
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::MembershipGetResult(_)
+            | Self::MembershipUpdated(_)
+            | Self::AuthInfoGetResult(_)
+            | Self::DeviceStateUpdateResult(_)
+            | Self::DeviceUpdated(_)
+            | Self::TwinUpdateResult(_)
+            | Self::TwinUpdateDocument(_)
+            | Self::TwinUpdateDelta(_)
+            | Self::TwinGetResult(_)
+            | Self::NodeConnection => true,
+            Self::MembershipGet { .. }
+            | Self::DeviceStateUpdate(_)
+            | Self::TwinUpdate(_)
+            | Self::TwinCloudUpdated(_)
+            | Self::TwinGet(_)
+            | Self::Upload(_)
+            | Self::UploadRecords
+            | Self::User(_)
+            | Self::Custom(_) => false,
+        }
+    }
+
     /// Does it go to the cloud as it is, without a meaning of ours?
     pub fn is_upload(&self) -> bool {
         matches!(self, Self::Upload(_) | Self::UploadRecords | Self::User(_))
@@ -179,6 +209,22 @@ pub fn is_filter(text: &str) -> bool {
         "#" => index == last,
         _ => !level.contains(['+', '#']),
     })
+}
+
+/// Whether a valid filter takes in a topic (MQTT 3.1.1 §4.7), as a broker decides it.
+pub fn filter_matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && !filter.starts_with('$') {
+        return false;
+    }
+    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
 }
 
 fn check(text: &str) -> Result<(), TopicError> {
@@ -276,22 +322,6 @@ mod tests {
 
     use super::*;
 
-    /// Topic filter matching of MQTT 3.1.1 §4.7, as the broker does it.
-    fn matches(filter: &str, topic: &str) -> bool {
-        if topic.starts_with('$') && !filter.starts_with('$') {
-            return false;
-        }
-        let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
-        loop {
-            match (filter.next(), topic.next()) {
-                (Some("#"), _) | (None, None) => return true,
-                (Some("+"), Some(_)) => {}
-                (Some(wanted), Some(level)) if wanted == level => {}
-                _ => return false,
-            }
-        }
-    }
-
     fn node() -> NodeName {
         NodeName::new("edge-1").unwrap()
     }
@@ -334,6 +364,7 @@ mod tests {
             let id = DeviceId::new(id).unwrap();
             for topic in inbound(id.clone()).into_iter().chain(outbound(id)) {
                 assert_eq!(Topic::parse(&topic.to_string()), Ok(topic.clone()), "{topic}");
+                assert!(!topic.is_request() || !topic.is_answer(), "{topic}");
             }
         }
     }
@@ -344,7 +375,7 @@ mod tests {
             let id = DeviceId::new(id).unwrap();
             for topic in inbound(id.clone()) {
                 let text = topic.to_string();
-                assert!(SUBSCRIBE_FILTERS.iter().any(|filter| matches(filter, &text)), "{text}");
+                assert!(SUBSCRIBE_FILTERS.iter().any(|filter| filter_matches(filter, &text)), "{text}");
             }
             // A device may have an id that makes its outbound topic look like `twin/+`; what it parses to is never a
             // request, so it is dropped at the door and there is no loop.
@@ -356,9 +387,31 @@ mod tests {
         let ordinary = DeviceId::new("house/d1").unwrap();
         for topic in outbound(DeviceId::new("d1").unwrap()).into_iter().chain(outbound(ordinary)) {
             let text = topic.to_string();
-            assert!(!SUBSCRIBE_FILTERS.iter().any(|filter| matches(filter, &text)), "{text}");
+            assert!(!SUBSCRIBE_FILTERS.iter().any(|filter| filter_matches(filter, &text)), "{text}");
         }
         assert!(SUBSCRIBE_FILTERS.iter().all(|filter| is_filter(filter)));
+    }
+
+    #[test]
+    fn a_filter_takes_in_what_mqtt_says() {
+        for (filter, topic, expected) in [
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/c", false),
+            ("a/+", "a/b", true),
+            ("a/+", "a/", true),
+            ("a/+", "a", false),
+            ("a/#", "a", true),
+            ("a/#", "a/b/c", true),
+            ("a/#", "ab", false),
+            ("#", "a/b", true),
+            ("#", "$hw/x", false),
+            ("+/x", "$hw/x", false),
+            ("$hw/#", "$hw/x", true),
+            ("+/user/#", "house/user", true),
+            ("+/+", "/", true),
+        ] {
+            assert_eq!(filter_matches(filter, topic), expected, "{filter} {topic}");
+        }
     }
 
     #[test]
