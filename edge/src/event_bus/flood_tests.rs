@@ -89,7 +89,7 @@ impl World {
             own: own.handle(),
         };
         let mqtt = Mqtt { internal_server: "tcp://127.0.0.1:0".into(), ..Mqtt::default() };
-        let sockets = Sockets::start(Config::new(&mqtt, NodeName::new("edge-1").unwrap()).unwrap(), peers).unwrap();
+        let sockets = Sockets::start(Config::new(&mqtt, NodeName::new("edge-1").unwrap()).unwrap(), peers, Vec::new()).unwrap();
         eventually("connected", || own.try_next().is_some_and(|message| matches!(&*message, EventBusMessage::TransportUp { .. })));
         Self { twin, own, sockets }
     }
