@@ -62,7 +62,9 @@ impl Listener {
         let confirmed = Arc::new(Mutex::new(false));
         let (into, seen) = (heard.clone(), confirmed.clone());
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                // Whoever publishes what is no text must not deafen the listener.
+                let line = String::from_utf8_lossy(&line);
                 match line.split_once('\t') {
                     Some((topic, payload)) => {
                         lock(&into).push(Heard { topic: topic.to_owned(), payload: payload.to_owned() });

@@ -24,7 +24,8 @@ pub fn query(database: &Path, statement: &str) -> Result<String, String> {
 /// When `sqlite3` refuses.
 #[track_caller]
 pub fn execute(database: &Path, statement: &str) {
-    let output = Command::new("sqlite3").arg(database).arg(statement).output();
+    // One that begins with a comment would be taken for an option.
+    let output = Command::new("sqlite3").arg(database).arg(format!("\n{statement}")).output();
     let output = output.unwrap_or_else(|error| panic!("cannot start sqlite3: {error}; run deploy/setup.sh --for test"));
     assert!(output.status.success(), "sqlite3: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -41,9 +41,11 @@ pub struct SetAside {
     pub why: String,
 }
 
+type Hook = Box<dyn FnOnce(String) + Send>;
+
 /// What is called at the first damage.
 #[derive(Default)]
-pub(super) struct Alarm(Mutex<Option<Box<dyn FnOnce(String) + Send>>>);
+pub(super) struct Alarm(Mutex<Option<Hook>>);
 
 impl Store {
     /// As [`Store::open_limited`], and sets a damaged file aside, under another name beside it, and begins a new one.

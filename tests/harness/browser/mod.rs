@@ -192,12 +192,13 @@ impl Browser {
         text.map_or_else(|words| words, |text| text.as_str().unwrap_or_default().chars().take(TEXT_SHOWN).collect())
     }
 
-    /// Presses the element of a CSS selector with the mouse.
+    /// Presses the element of a CSS selector with the mouse; waits for it while the page is being read.
     ///
     /// # Panics
-    /// When there is none, or something else is in front of it.
+    /// When there is none in time, or something else is in front of it.
     #[track_caller]
     pub fn press(&mut self, selector: &str) {
+        self.wait_for(&format!("document.querySelector({}) !== null", json!(selector)), Duration::from_secs(10));
         self.try_press(selector).unwrap_or_else(|words| panic!("cannot press `{selector}`: {words}; the page says:\n{}", self.shown()));
     }
 

@@ -165,7 +165,7 @@ fn parse(text: &[u8]) -> Result<HashMap<String, String>, String> {
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
         let wrong = |what: &str| format!("line {}: {what}; write it with `skep-edge mqtt-user add NAME`", index + 1);
         let (name, hash) = line.split_once(':').ok_or_else(|| wrong("it is not NAME:HASH"))?;
-        check_name(name).map_err(|what| wrong(what))?;
+        check_name(name).map_err(&wrong)?;
         if !hash.starts_with("$argon2id$") || hash.split('$').count() != 6 {
             return Err(wrong("its hash is none of Argon2id"));
         }

@@ -42,6 +42,9 @@ pub(super) enum Entry {
     Tls,
 }
 
+/// The entrances, each with what listens there.
+pub(super) type Doors = Vec<(Entry, TcpListener)>;
+
 /// One life of the broker: the library's parts, and who is inside.
 pub(super) struct House {
     config: BrokerConfig,
@@ -58,7 +61,7 @@ pub(super) struct House {
 
 impl House {
     /// Makes the library's parts and opens the doors.
-    pub(super) fn build(plan: &Plan) -> Result<(Arc<Self>, Vec<(Entry, TcpListener)>), String> {
+    pub(super) fn build(plan: &Plan) -> Result<(Arc<Self>, Doors), String> {
         let config = limits::library_config(plan.session_queue_size);
         config.validate().map_err(|error| error.to_string())?;
         let queue = QueueLimits { max_messages: plan.session_queue_size, max_bytes: limits::SESSION_BYTES_MAX };
@@ -84,7 +87,7 @@ impl House {
     }
 
     /// Lets in until it is told to stop, then says goodbye to all.
-    pub(super) async fn keep_open(self: Arc<Self>, doors: Vec<(Entry, TcpListener)>, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn keep_open(self: Arc<Self>, doors: Doors, mut stopped: watch::Receiver<bool>) {
         let (inside, mut all_gone) = mpsc::channel::<()>(1);
         let open = futures_util::future::join_all(doors.into_iter().map(|(entry, listener)| self.clone().attend(entry, listener, inside.clone())));
         tokio::select! {

@@ -71,7 +71,7 @@ impl<T> Watched<T> {
     }
 }
 
-fn make<T>(paths: &[PathBuf], parse: &(dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync)) -> Result<T, Problem> {
+fn make<T>(paths: &[PathBuf], parse: impl Fn(&[Vec<u8>]) -> Result<T, String>) -> Result<T, Problem> {
     let contents = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     parse(&contents).map_err(|what| Problem { path: paths[0].clone(), what })
 }

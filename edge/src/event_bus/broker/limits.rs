@@ -77,9 +77,10 @@ pub(super) fn library_config(session_queue_size: usize) -> BrokerConfig {
     library
 }
 
-/// Whether a topic or filter is one that a client may use.
+/// Whether a topic or filter is one that a client may use. Control characters are none of it (MQTT 3.1.1 §1.5.3 lets a
+/// receiver refuse them, and mosquitto's clients end a connection on which they come).
 pub(super) fn sensible(topic: &str) -> bool {
-    topic.len() <= TOPIC_BYTES_MAX && topic.split('/').count() <= TOPIC_LEVELS_MAX
+    topic.len() <= TOPIC_BYTES_MAX && topic.split('/').count() <= TOPIC_LEVELS_MAX && !topic.contains(char::is_control)
 }
 
 /// How many connections this process can afford: each takes two file descriptors, and the daemon needs some for itself.
