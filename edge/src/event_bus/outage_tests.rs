@@ -61,7 +61,7 @@ fn a_broker_that_is_absent_at_boot_is_found_when_it_comes_and_gets_everything() 
     }
     let address = free_address();
     let (transport, _guard, recorder) = start(endpoint(address, 1));
-    eventually("it is said", || figures(&transport).trouble != "");
+    eventually("it is said", || !figures(&transport).trouble.is_empty());
     publish_all(&transport, 100);
     let Some(_broker) = Mosquitto::at(address) else { return };
     connected(&transport);

@@ -100,7 +100,7 @@ impl Scene {
     }
 
     /// Everything else is as it was: no actor died, nothing was set aside.
-    fn is_unharmed(mut self) {
+    fn ends_unharmed(mut self) {
         self.others_are_served("all of it");
         let output = self.edge.daemon().output();
         assert!(!output.contains("panicked") && !output.contains("set aside"), "{output}");
@@ -161,7 +161,7 @@ fn what_is_no_request_is_refused_on_the_topic_of_its_own_device() {
     scene.no_answer("a state that is no JSON", b"$hw/events/device/bad/state/update", deep.as_bytes());
     scene.no_answer("the state of nobody", b"$hw/events/device/nobody/state/update", br#"{"state":"online"}"#);
     assert_eq!(sqlite::query(&scene.edge.database(), "SELECT count(*) FROM device_twin WHERE deviceid = 'bad'").unwrap(), "0");
-    scene.is_unharmed();
+    scene.ends_unharmed();
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_payload_above_the_limit_ends_its_own_connection_and_no_other() {
     }
     assert!(scene.on("$hw/events/device/bad/twin/update/result").is_empty());
     scene.bad.publish(b"any/topic", b"").unwrap();
-    scene.is_unharmed();
+    scene.ends_unharmed();
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn of_a_property_named_twice_the_last_counts_and_a_hundred_thousand_are_too_many
     );
     let rows = sqlite::query(&scene.edge.database(), "SELECT count(*) FROM device_twin WHERE deviceid = 'bad'").unwrap();
     assert_eq!(rows, "1", "nothing of it was stored");
-    scene.is_unharmed();
+    scene.ends_unharmed();
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn property_names_are_kept_as_they_are_or_refused() {
     }
     let rows = sqlite::query(&scene.edge.database(), "SELECT count(*) FROM device_twin WHERE deviceid = 'bad'").unwrap();
     assert_eq!(rows, "9");
-    scene.is_unharmed();
+    scene.ends_unharmed();
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_device_whose_id_is_a_part_of_its_topic_is_served_like_any_other() {
     let topic = "$hw/events/device/result/twin/update";
     let answer = scene.answer("nobody", topic, &twin_update("e", "{}"), &format!("{topic}/result"));
     assert_eq!((&answer["code"], &answer["reason"]), (&json!(404), &json!("update rejected due to the device is not existed")));
-    scene.is_unharmed();
+    scene.ends_unharmed();
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_topic_with_a_wildcard_or_without_a_device_reaches_nobody() {
     }
     let rows = sqlite::query(&scene.edge.database(), "SELECT count(*) FROM device_twin WHERE actual = '666'").unwrap();
     assert_eq!(rows, "0");
-    scene.is_unharmed();
+    scene.ends_unharmed();
 }
 
 #[test]
@@ -295,5 +295,5 @@ fn the_times_of_a_request_are_not_used() {
         let stored: Value = serde_json::from_str(&scene.edge.twin("bad", "t", "actual_meta").unwrap()).unwrap();
         assert_eq!(stored["timestamp"], answer["twin"]["t"]["actual"]["metadata"]["timestamp"]);
     }
-    scene.is_unharmed();
+    scene.ends_unharmed();
 }

@@ -123,7 +123,8 @@ async fn events_tell_of_this_nodes_containers_only() {
         run(&other, "e-1").await;
         run(&engine, "e-1").await;
     };
-    tokio::time::timeout(SOON, async { tokio::join!(collect, act) }).await.unwrap();
+    // Three containers, one after the other.
+    tokio::time::timeout(SOON * 3, async { tokio::join!(collect, act) }).await.unwrap();
     let mut seen = seen.into_inner();
     seen.retain(|(uid, _)| uid != "warm-up");
     let actions: Vec<&str> = seen.iter().map(|(_, action)| action.as_str()).collect();

@@ -344,9 +344,8 @@ mod tests {
             let _successor = stop_first.then(|| StdStream::connect(&path).unwrap());
             library.set_nonblocking(true).unwrap();
             for _ in 0..10_000 {
-                match library.write(&[0; 1024]) {
-                    Ok(_) => {}
-                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                if let Err(error) = library.write_all(&[0; 1024]) {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
                 }
             }
         }
