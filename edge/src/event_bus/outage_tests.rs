@@ -106,6 +106,7 @@ fn a_broker_that_keeps_the_session_and_drops_costs_nothing() {
 }
 
 #[test]
+#[ignore = "paho C 1.3.16 corrupts its heap here in some runs, and the process aborts: not mended yet"]
 fn a_broker_that_hangs_costs_nothing() {
     survives("takes connections only", |_| Answer::Silence, false);
     survives("answers CONNECT only", |packet| if packet.kind == CONNECT { Answer::Properly } else { Answer::Silence }, false);
