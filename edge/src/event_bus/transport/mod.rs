@@ -419,7 +419,7 @@ impl Wanted {
     }
 
     fn takes_in(&self, name: &str) -> bool {
-        let matches = |filter: &String| wire::mqtt::filter_matches(filter, name);
+        let matches = |filter: &String| wire::mqtt::filter::matches(filter, name);
         self.always.iter().any(matches) || self.extra().iter().any(matches)
     }
 

@@ -53,6 +53,20 @@ mod tests {
             ("#", "$SYS/x", false),
             ("+/monitor", "$SYS/monitor", false),
             ("$SYS/#", "$SYS/x", true),
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/c", false),
+            ("a/+", "a/b", true),
+            ("a/+", "a/", true),
+            ("a/+", "a", false),
+            ("a/#", "a", true),
+            ("a/#", "a/b/c", true),
+            ("a/#", "ab", false),
+            ("#", "a/b", true),
+            ("#", "$hw/x", false),
+            ("+/x", "$hw/x", false),
+            ("$hw/#", "$hw/x", true),
+            ("+/user/#", "house/user", true),
+            ("+/+", "/", true),
         ] {
             assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
         }

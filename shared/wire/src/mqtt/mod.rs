@@ -5,4 +5,4 @@ pub mod grant;
 pub mod payload;
 pub mod topic;
 
-pub use topic::{SUBSCRIBE_FILTERS, Topic, TopicError, filter_matches, is_filter};
+pub use topic::{SUBSCRIBE_FILTERS, Topic, TopicError, is_filter};
