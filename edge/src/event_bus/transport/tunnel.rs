@@ -6,7 +6,8 @@
 //! in the library's list of unanswered ones after its text was freed (paho C 1.3.16, `MQTTAsync_processCommand`): the next
 //! connection sends, and frees again, whatever is there by then. So no write of the library may fail: its side of a
 //! connection that is over is closed by itself alone, when it has read to the end, and until then what it writes is taken
-//! and thrown away.
+//! and thrown away. That made the corruption rarer and did not end it: with a broker that hangs, or cuts a connection in the
+//! middle of a publication, the process was still seen to abort (`event_bus::outage_tests`, whose tests of that are ignored).
 //!
 //! No other process gets through. The socket is bound in a directory for this user alone and loses its name at once; what
 //! remains is `/proc/self/fd/N`, which means it in this process only and which nobody can put another socket in the place
