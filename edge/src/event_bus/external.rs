@@ -38,6 +38,7 @@ pub fn endpoint(mqtt: &Mqtt, node: &NodeName) -> Result<Endpoint, Invalid> {
         retain: false,
         login,
         tls,
+        is_ours: false,
     })
 }
 

@@ -138,6 +138,7 @@ impl Config {
                 retain: mqtt.retain,
                 login: None,
                 tls: None,
+                is_ours: true,
             });
         }
         if matches!(mqtt.mode, 1 | 2) {

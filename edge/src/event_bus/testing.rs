@@ -297,6 +297,7 @@ pub(crate) fn endpoint(address: SocketAddr, qos: u8) -> Endpoint {
         retain: false,
         login: None,
         tls: None,
+        is_ours: false,
     }
 }
 

@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use log::{debug, error, info, warn};
 use paho_mqtt as paho;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::super::outbox::{Publication, Queued};
@@ -29,10 +29,35 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 /// What waits at the end has so long to go out, and the broker so long again to hear the goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// What an attempt to connect may take, in times of [`super::Patience::connect`]: one for the connection, one for the
+/// broker's answer, one to spare.
+const ATTEMPT_LIMITS: u32 = 3;
 /// How often the library may give a message back while the connection stands before it is dropped.
 const ATTEMPTS_MAX: u32 = 3;
 
-pub(super) fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<paho::AsyncClient, TransportError> {
+/// The library's client for one broker.
+pub(super) struct Client {
+    paho: paho::AsyncClient,
+    /// The attempt to connect that is under way. The library has one place for whom to tell, and tells the newest, once for
+    /// each attempt: with two under way it would tell one of them twice, and the second time what is no longer there.
+    attempt: Mutex<Option<Attempt>>,
+}
+
+/// An attempt to connect.
+struct Attempt {
+    token: paho::ConnectToken,
+    is_clean: bool,
+}
+
+impl std::ops::Deref for Client {
+    type Target = paho::AsyncClient;
+
+    fn deref(&self) -> &Self::Target {
+        &self.paho
+    }
+}
+
+pub(super) fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<Client, TransportError> {
     let options = paho::CreateOptionsBuilder::new()
         .server_uri(link.tunnel.as_ref().map_or_else(|| link.endpoint.server.clone(), |tunnel| tunnel.url()))
         .client_id(link.endpoint.client_id.as_str())
@@ -66,11 +91,11 @@ pub(super) fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<pah
             error!(endpoint = receiver.endpoint.name; "taking an MQTT message panicked; the message is lost");
         }
     });
-    Ok(client)
+    Ok(Client { paho: client, attempt: Mutex::default() })
 }
 
 /// Drives all connections until they are told to stop. A panic loses what is in flight and nothing else.
-pub(super) async fn run(connections: &[(Arc<Link>, paho::AsyncClient)], wanted: &Wanted, inbound: &dyn Inbound, stopped: &watch::Receiver<bool>) {
+pub(super) async fn run(connections: &[(Arc<Link>, Client)], wanted: &Wanted, inbound: &dyn Inbound, stopped: &watch::Receiver<bool>) {
     loop {
         let drives = connections.iter().map(|(link, client)| Drive::new(link, client, wanted, inbound));
         let all = join_all(drives.map(|mut drive| async move { drive.until(stopped.clone()).await }));
@@ -88,7 +113,7 @@ pub(super) async fn run(connections: &[(Arc<Link>, paho::AsyncClient)], wanted: 
 /// What drives one connection.
 struct Drive<'a> {
     link: &'a Link,
-    client: &'a paho::AsyncClient,
+    client: &'a Client,
     wanted: &'a Wanted,
     inbound: &'a dyn Inbound,
     in_flight: FuturesUnordered<Delivery>,
@@ -97,8 +122,6 @@ struct Drive<'a> {
     /// When the broker last answered, or had nothing to answer.
     answered_at: Instant,
     judge: Judge,
-    /// The attempt to connect that is under way.
-    attempt: Option<paho::ConnectToken>,
 }
 
 type Delivery = std::pin::Pin<Box<dyn Future<Output = (Queued, paho::Result<()>)>>>;
@@ -117,7 +140,7 @@ impl End {
 }
 
 impl<'a> Drive<'a> {
-    fn new(link: &'a Link, client: &'a paho::AsyncClient, wanted: &'a Wanted, inbound: &'a dyn Inbound) -> Self {
+    fn new(link: &'a Link, client: &'a Client, wanted: &'a Wanted, inbound: &'a dyn Inbound) -> Self {
         Self {
             link,
             client,
@@ -127,7 +150,6 @@ impl<'a> Drive<'a> {
             unanswered: BTreeSet::new(),
             answered_at: Instant::now(),
             judge: Judge::default(),
-            attempt: None,
         }
     }
 
@@ -137,8 +159,8 @@ impl<'a> Drive<'a> {
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
         // An attempt that is under way cannot be called off: it is let end, to be disconnected then.
-        if let Some(attempt) = self.attempt.take() {
-            let _ = tokio::time::timeout(GOODBYE_WITHIN, attempt).await;
+        if let Some(attempt) = self.client.attempt.lock().await.take() {
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, attempt.token).await;
         }
         let _ = tokio::time::timeout(GOODBYE_WITHIN, self.drain()).await;
         self.link.closed.store(true, Ordering::Relaxed);
@@ -208,29 +230,22 @@ impl<'a> Drive<'a> {
             within(GOODBYE_WITHIN * 2, self.client.disconnect_after(Duration::ZERO)).await?;
         }
         let limit = self.link.patience.connect;
-        let clean = self.judge.wants_clean();
-        let mut options = paho::ConnectOptionsBuilder::new_v3();
-        options
-            .clean_session(clean)
-            .keep_alive_interval(KEEP_ALIVE)
-            .connect_timeout(limit)
-            // Our window is `IN_FLIGHT_MAX`; a subscription must find room beside it.
-            .max_inflight(i32::try_from(2 * IN_FLIGHT_MAX).unwrap_or(i32::MAX));
-        if let Some(login) = &self.link.endpoint.login {
-            options.user_name(login.username.as_str());
-            if let Some(password) = login.password().map_err(|error| error.to_string())? {
-                options.password(password);
-            }
-        }
-        let attempt = self.attempt.insert(self.client.connect(options.finalize()));
-        let connected = tokio::time::timeout(limit * 2, attempt).await;
-        self.attempt = None;
+        let mut under_way = self.client.attempt.lock().await;
+        let attempt = match under_way.take() {
+            Some(attempt) => under_way.insert(attempt),
+            None => under_way.insert(self.attempt()?),
+        };
+        let connected = tokio::time::timeout(limit * ATTEMPT_LIMITS, &mut attempt.token).await;
+        let is_clean = attempt.is_clean;
         match connected {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(self.known_reason().unwrap_or_else(|| refusal(&error))),
-            Err(_) => return Err(self.known_reason().unwrap_or_else(|| format!("no answer within {} s", (limit * 2).as_secs()))),
+            Ok(result) => {
+                *under_way = None;
+                result.map_err(|error| self.known_reason().unwrap_or_else(|| refusal(&error)))?;
+            }
+            Err(_) => return Err(format!("no end of the attempt within {} s", (limit * ATTEMPT_LIMITS).as_secs())),
         }
-        if clean {
+        drop(under_way);
+        if is_clean {
             self.judge.began_clean();
         }
         // What the library has given up with the session before goes back to its place before anything new is sent.
@@ -243,6 +258,26 @@ impl<'a> Drive<'a> {
             return Err(reason);
         }
         Ok(filters)
+    }
+
+    /// Begins to connect.
+    fn attempt(&self) -> Result<Attempt, String> {
+        let is_clean = self.judge.wants_clean();
+        let mut options = paho::ConnectOptionsBuilder::new_v3();
+        options
+            .clean_session(is_clean)
+            .keep_alive_interval(KEEP_ALIVE)
+            // The tunnel ends an attempt earlier.
+            .connect_timeout(self.link.patience.connect * ATTEMPT_LIMITS)
+            // Our window is `IN_FLIGHT_MAX`; a subscription must find room beside it.
+            .max_inflight(i32::try_from(2 * IN_FLIGHT_MAX).unwrap_or(i32::MAX));
+        if let Some(login) = &self.link.endpoint.login {
+            options.user_name(login.username.as_str());
+            if let Some(password) = login.password().map_err(|error| error.to_string())? {
+                options.password(password);
+            }
+        }
+        Ok(Attempt { token: self.client.connect(options.finalize()), is_clean })
     }
 
     /// Subscribes filters, each by a packet of its own: the library trusts the number of answers in one packet. One that the
@@ -417,7 +452,7 @@ fn refusal(error: &paho::Error) -> String {
 }
 
 /// Resolves when the connection is closed.
-async fn closed(link: &Link, client: &paho::AsyncClient) {
+async fn closed(link: &Link, client: &Client) {
     loop {
         link.lost.notified().await;
         // The notice may be of an earlier connection that broke while it was made.

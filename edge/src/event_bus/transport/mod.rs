@@ -10,9 +10,11 @@
 //! used: they are bounded in messages only and repeat in whole seconds.
 
 mod connection;
+mod guard;
 mod judge;
 mod login;
 mod tls_files;
+mod tls_words;
 mod tunnel;
 
 use std::collections::BTreeSet;
@@ -103,6 +105,8 @@ pub struct Endpoint {
     pub login: Option<Login>,
     /// How the broker is reached by TLS; `None`: by plain TCP at [`Endpoint::server`].
     pub tls: Option<TlsBroker>,
+    /// The broker is this process's own: what it sends may be trusted.
+    pub is_ours: bool,
 }
 
 impl Endpoint {
@@ -111,10 +115,10 @@ impl Endpoint {
         if self.qos == 2 { IN_FLIGHT_QOS_2_MAX } else { IN_FLIGHT_MAX }
     }
 
-    /// What is behind a tunnel; `None` where the library goes by itself, because nothing it sends there waits for an answer.
+    /// What is behind the tunnel; `None` where the library goes by itself, because the broker is our own.
     fn remote(&self) -> Option<Remote> {
         let plain = || self.server.split_once("://").map(|(_, address)| Remote::Plain(address.trim_end_matches('/').to_owned()));
-        self.tls.clone().map(Remote::Tls).or_else(|| if self.qos > 0 { plain() } else { None })
+        self.tls.clone().map(Remote::Tls).or_else(|| if self.is_ours { None } else { plain() })
     }
 }
 
@@ -196,7 +200,7 @@ pub struct TransportGuard {
 #[derive(Debug)]
 struct Link {
     endpoint: Endpoint,
-    /// The way to a broker that speaks TLS, or to which is published with QoS 1 or 2.
+    /// The way to a broker that is not ours.
     tunnel: Option<Arc<Tunnel>>,
     outbox: Outbox,
     patience: Patience,
@@ -244,7 +248,7 @@ impl Transport {
         let mut tunnels = Vec::new();
         for endpoint in endpoints {
             let name = endpoint.name;
-            let opened = endpoint.remote().map(Tunnel::open).transpose();
+            let opened = endpoint.remote().map(|remote| Tunnel::open(remote, patience.connect)).transpose();
             let (tunnel, listener) = opened.map_err(|source| TransportError::Tunnel { endpoint: name, source })?.unzip();
             tunnels.extend(tunnel.clone().zip(listener));
             let link = Arc::new(Link::new(endpoint, tunnel, patience));

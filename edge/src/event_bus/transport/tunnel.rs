@@ -1,13 +1,12 @@
-//! From the MQTT library to a broker, by TLS or plain TCP: the library connects to a Unix socket of this process, behind which
-//! each of its connections is one to the broker.
+//! From the MQTT library to a broker that is not ours, by TLS or plain TCP: the library connects to a Unix socket of this
+//! process, behind which each of its connections is one to the broker.
 //!
-//! Two reasons. The library's own TLS would be OpenSSL; here it is rustls, and certificates are read again for each
-//! connection. And a publication with QoS 1 or 2 whose write fails, because the broker has just closed the connection, stays
-//! in the library's list of unanswered ones after its text was freed (paho C 1.3.16, `MQTTAsync_processCommand`): the next
-//! connection sends, and frees again, whatever is there by then. So no write of the library may fail: its side of a
-//! connection that is over is closed by itself alone, when it has read to the end, and until then what it writes is taken
-//! and thrown away. That made the corruption rarer and did not end it: with a broker that hangs, or cuts a connection in the
-//! middle of a publication, the process was still seen to abort (`event_bus::outage_tests`, whose tests of that are ignored).
+//! Three reasons. The library's own TLS would be OpenSSL; here it is rustls, and certificates are read again for each
+//! connection. The library trusts what a broker sends; here the [`Guard`] lets through what may be trusted. And a
+//! publication with QoS 1 or 2 whose write fails, because the broker has just closed the connection, stays in the library's
+//! list of unanswered ones after its text was freed (paho C 1.3.16, `MQTTAsync_processCommand`): the next connection sends,
+//! and frees again, whatever is there by then. So no write of the library may fail: its side of a connection that is over is
+//! closed by itself alone, when it has read to the end, and until then what it writes is taken and thrown away.
 //!
 //! No other process gets through. The socket is bound in a directory for this user alone and loses its name at once; what
 //! remains is `/proc/self/fd/N`, which means it in this process only and which nobody can put another socket in the place
@@ -20,20 +19,24 @@ use std::net::Shutdown;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::warn;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, sink};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy, sink};
 use tokio::net::{TcpStream, UnixListener as TokioListener, UnixStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::super::broker::PACKET_BYTES_MAX;
+use super::super::ingress::worth_a_line;
+use super::guard::{Guard, Next, Nonsense, Packets, Verdict};
 use super::tls_files::{TlsFiles, TlsFilesError};
+use super::tls_words::{handshake_in_words, in_words};
 
-/// TCP and TLS handshakes together; shorter than the library waits.
-const CONNECT_WITHIN: Duration = Duration::from_secs(8);
 /// What the library has written last, its goodbye as a rule, has so long to reach the broker.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// After the operating system gave no connection.
@@ -70,8 +73,12 @@ enum TunnelError {
     Name(String),
     #[error("no connection to {address}: {source}")]
     Connect { address: String, source: io::Error },
-    #[error("no connection to {address} within {} s", CONNECT_WITHIN.as_secs())]
-    Slow { address: String },
+    #[error("no connection to {address} within {} s", within.as_secs())]
+    Slow { address: String, within: Duration },
+    #[error("it did not answer our CONNECT within {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error(transparent)]
+    Nonsense(#[from] Nonsense),
     #[error("the connection was cut: {0}")]
     Cut(io::Error),
     #[error("{0}")]
@@ -82,6 +89,10 @@ enum TunnelError {
 #[derive(Debug)]
 pub(super) struct Tunnel {
     remote: Remote,
+    /// How long the connection may take, and again the broker's answer to CONNECT.
+    within: Duration,
+    /// Messages that were too large for us.
+    left_out: AtomicU64,
     /// Holds the socket, whose only name is the number of this descriptor.
     socket: File,
     /// Why the last connection failed or ended.
@@ -94,7 +105,7 @@ impl Tunnel {
     ///
     /// # Errors
     /// What the operating system said: no temporary directory, or none with a short enough name.
-    pub(super) fn open(remote: Remote) -> io::Result<(Arc<Self>, UnixListener)> {
+    pub(super) fn open(remote: Remote, within: Duration) -> io::Result<(Arc<Self>, UnixListener)> {
         let dir = std::env::temp_dir().join(format!("skep-{}", uuid::Uuid::new_v4().simple()));
         DirBuilder::new().mode(0o700).create(&dir)?;
         let name = dir.join("mqtt");
@@ -106,7 +117,7 @@ impl Tunnel {
         let _ = std::fs::remove_file(&name);
         let _ = std::fs::remove_dir(&dir);
         let (listener, socket) = made?;
-        let tunnel = Self { remote, socket, failure: Mutex::default(), busy: watch::Sender::new(false) };
+        let tunnel = Self { remote, within, left_out: AtomicU64::new(0), socket, failure: Mutex::default(), busy: watch::Sender::new(false) };
         Ok((Arc::new(tunnel), listener))
     }
 
@@ -179,21 +190,99 @@ impl Tunnel {
 
     /// One connection, until either side ends it.
     async fn pass(&self, library: &mut UnixStream) -> Result<(), TunnelError> {
-        let connected = tokio::time::timeout(CONNECT_WITHIN, self.remote.connect()).await;
-        let broker = connected.unwrap_or_else(|_| Err(TunnelError::Slow { address: self.remote.address() }))?;
+        let connected = tokio::time::timeout(self.within, self.remote.connect()).await;
+        let broker = connected.unwrap_or_else(|_| Err(TunnelError::Slow { address: self.remote.address(), within: self.within }))?;
         let (mut from_broker, mut to_broker) = tokio::io::split(broker);
         let (mut from_library, mut to_library) = library.split();
+        let guard = Mutex::new(Guard::default());
+        let (say, answers) = mpsc::unbounded_channel();
         let ended = tokio::select! {
-            ended = copy(&mut from_library, &mut to_broker) => ended,
+            ended = self.outwards(&mut from_library, &mut to_broker, &guard, answers) => ended,
             // In TLS 1.3 the broker judges our certificate after the handshake has ended for us: its word comes here.
-            ended = copy(&mut from_broker, &mut to_library) => ended,
+            ended = self.inwards(&mut from_broker, &mut to_library, &guard, &say) => ended,
         };
         let _ = tokio::time::timeout(CLOSE_WITHIN, to_broker.shutdown()).await;
-        ended.map(|_| ()).map_err(|error| match &self.remote {
-            Remote::Plain(_) => TunnelError::Cut(error),
-            Remote::Tls(broker) => TunnelError::Tls(in_words(broker, &error)),
-        })
+        ended
     }
+
+    /// What the library sends, and what is answered in its place.
+    async fn outwards(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+        guard: &Mutex<Guard>,
+        mut answers: mpsc::UnboundedReceiver<[u8; 4]>,
+    ) -> Result<(), TunnelError> {
+        let cut = |error| self.cut(&error);
+        let mut packets = Packets::default();
+        loop {
+            tokio::select! {
+                read = from.read_buf(packets.buffer()) => if read.map_err(TunnelError::Cut)? == 0 {
+                    return Ok(());
+                },
+                Some(answer) = answers.recv() => to.write_all(&answer).await.map_err(cut)?,
+            }
+            while let Some(next) = packets.next()? {
+                // The library gets nothing to publish that would be too large.
+                let Next::Whole(packet) = next else { return Ok(()) };
+                lock(guard).sent(&packet);
+                to.write_all(packet.bytes()).await.map_err(cut)?;
+            }
+            to.flush().await.map_err(cut)?;
+        }
+    }
+
+    /// What the broker sends, as far as the guard lets it through.
+    async fn inwards(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+        guard: &Mutex<Guard>,
+        say: &mpsc::UnboundedSender<[u8; 4]>,
+    ) -> Result<(), TunnelError> {
+        let until = Instant::now() + self.within;
+        let mut packets = Packets::default();
+        loop {
+            let read = from.read_buf(packets.buffer());
+            let introduced = lock(guard).is_introduced();
+            let read = if introduced { read.await } else { timeout_at(until, read).await.map_err(|_| TunnelError::Silent(self.within))? };
+            if read.map_err(|error| self.cut(&error))? == 0 {
+                return Ok(());
+            }
+            while let Some(next) = packets.next()? {
+                let verdict = lock(guard).heard(&next)?;
+                let (Next::Whole(packet) | Next::TooLarge(packet)) = next;
+                match verdict {
+                    Verdict::Pass => to.write_all(packet.bytes()).await.map_err(TunnelError::Cut)?,
+                    Verdict::Keep(answer) => {
+                        self.leave_out();
+                        if let Some(answer) = answer {
+                            // `Err`: the other way has ended, and with it the connection.
+                            let _ = say.send(answer);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn leave_out(&self) {
+        let count = self.left_out.fetch_add(1, Ordering::Relaxed) + 1;
+        if worth_a_line(count) {
+            warn!(left_out = count; "a message from the MQTT broker has more than {PACKET_BYTES_MAX} bytes and was left out");
+        }
+    }
+
+    fn cut(&self, error: &io::Error) -> TunnelError {
+        match &self.remote {
+            Remote::Plain(_) => TunnelError::Cut(io::Error::new(error.kind(), error.to_string())),
+            Remote::Tls(broker) => TunnelError::Tls(in_words(broker, error)),
+        }
+    }
+}
+
+fn lock(guard: &Mutex<Guard>) -> MutexGuard<'_, Guard> {
+    guard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The tunnel's end of a connection of the library. When the tunnel ends before the library has closed its own, this one
@@ -247,50 +336,6 @@ fn is_ours(local: &UnixStream) -> bool {
     local.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok()) == Some(std::process::id())
 }
 
-/// What went wrong and what to do, from the error of a TLS handshake.
-fn handshake_in_words(broker: &TlsBroker, error: &io::Error) -> String {
-    let TlsBroker { host, port, .. } = broker;
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-            format!("{host}:{port} ended the TLS handshake: name its TLS port in mqtt.server, or look at the broker's log")
-        }
-        _ => in_words(broker, error),
-    }
-}
-
-/// What went wrong and what to do, from the error of a TLS connection.
-fn in_words(TlsBroker { host, port, files }: &TlsBroker, error: &io::Error) -> String {
-    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as Tls};
-    let ca = files.ca.display();
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) {
-        Some(Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature)) => {
-            format!("the certificate of {host} was not signed by an authority in `{ca}`: name the broker's authority in mqtt.tls.ca-file")
-        }
-        Some(Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
-            format!("the broker's certificate is not for `{host}`: write a name that stands in it into mqtt.server")
-        }
-        Some(Tls::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. })) => {
-            format!("the certificate of {host} has expired: renew it, or set the clock of this machine")
-        }
-        Some(Tls::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. })) => {
-            format!("the certificate of {host} is not valid yet: set the clock of this machine")
-        }
-        Some(Tls::AlertReceived(Alert::CertificateRequired)) => {
-            format!("{host} asks for a certificate: name one, and its key, in mqtt.tls.cert-file and mqtt.tls.key-file")
-        }
-        Some(Tls::AlertReceived(Alert::CertificateExpired)) => {
-            format!("{host} says that our certificate has expired: renew the files of mqtt.tls.cert-file and mqtt.tls.key-file")
-        }
-        Some(Tls::AlertReceived(alert)) => {
-            format!("{host} refused the TLS connection ({alert:?}): look at its log, and at mqtt.tls.cert-file and mqtt.tls.key-file")
-        }
-        Some(Tls::InvalidMessage(_)) => format!("{host}:{port} does not speak TLS: name its TLS port in mqtt.server, or write tcp://"),
-        Some(other) => format!("TLS with {host}: {other}"),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => format!("{host} ended the connection without a goodbye"),
-        None => format!("TLS with {host}: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -310,7 +355,9 @@ mod tests {
         let ca = dir.path().join("ca.crt");
         std::fs::write(&ca, crate::tls::tests::ca().pem).unwrap();
         let port = broker.local_addr().unwrap().port();
-        let (tunnel, listener) = Tunnel::open(Remote::Tls(TlsBroker { host: "localhost".into(), port, files: TlsFiles { ca, own: None } })).unwrap();
+        let (tunnel, listener) =
+            Tunnel::open(Remote::Tls(TlsBroker { host: "localhost".into(), port, files: TlsFiles { ca, own: None } }), Duration::from_secs(8))
+                .unwrap();
         let own_path = tunnel.url().strip_prefix("unix://").unwrap().to_owned();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(tunnel.serve(listener));
@@ -329,18 +376,18 @@ mod tests {
     fn no_write_of_the_library_fails_after_the_broker_has_gone_and_it_reads_to_the_end() {
         use std::io::{Read as _, Write as _};
         let broker = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (tunnel, listener) = Tunnel::open(Remote::Plain(broker.local_addr().unwrap().to_string())).unwrap();
+        let (tunnel, listener) = Tunnel::open(Remote::Plain(broker.local_addr().unwrap().to_string()), Duration::from_secs(8)).unwrap();
         let path = tunnel.url().strip_prefix("unix://").unwrap().to_owned();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(tunnel.serve(listener));
         for stop_first in [false, true] {
             let mut library = StdStream::connect(&path).unwrap();
             let (mut stream, _) = broker.accept().unwrap();
-            stream.write_all(b"last words").unwrap();
+            stream.write_all(&[0x20, 2, 0, 0]).unwrap();
             drop(stream);
             let mut heard = Vec::new();
             library.read_to_end(&mut heard).unwrap();
-            assert_eq!(heard, b"last words");
+            assert_eq!(heard, [0x20, 2, 0, 0]);
             // Where its successor has come, nobody reads: the kernel takes what fits.
             let _successor = stop_first.then(|| StdStream::connect(&path).unwrap());
             library.set_nonblocking(true).unwrap();
@@ -355,7 +402,7 @@ mod tests {
     #[test]
     fn the_socket_has_no_name_by_which_another_could_be_put_in_its_place() {
         let files = TlsFiles { ca: "/nowhere".into(), own: None };
-        let (tunnel, _listener) = Tunnel::open(Remote::Tls(TlsBroker { host: "localhost".into(), port: 1, files })).unwrap();
+        let (tunnel, _listener) = Tunnel::open(Remote::Tls(TlsBroker { host: "localhost".into(), port: 1, files }), Duration::from_secs(8)).unwrap();
         let path = tunnel.url().strip_prefix("unix://").unwrap().to_owned();
         let target = std::fs::read_link(path).unwrap();
         assert!(!target.exists() && target.to_string_lossy().ends_with("(deleted)"), "{}", target.display());
