@@ -13,6 +13,8 @@
 //! - Nothing vanishes before it is answered, not even an insert followed by its delete: the peer may know the object
 //!   from an earlier session.
 //! - A refused frame is parked: its key stays silent until something new is pushed for it.
+//! - A key waits for the answers of those that it [rests on](Key::rests_on): what is wanted of a device does not come before
+//!   the device, where it would be refused.
 //! - After [`Outbox::reset`] (a new connection) all that was on its way is unsent again, in the old order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -44,6 +46,21 @@ pub enum OutboxKey {
     Twin(DeviceId),
     /// Attributes of one device.
     Attributes(DeviceId),
+}
+
+/// What coalesces.
+pub trait Key: Ord + Clone {
+    /// Keys of which nothing may be unanswered when something under this one goes out.
+    fn rests_on(&self) -> [Option<Self>; 2];
+}
+
+impl Key for OutboxKey {
+    fn rests_on(&self) -> [Option<Self>; 2] {
+        match self {
+            Self::Twin(device) | Self::Attributes(device) => [Some(Self::Membership(device.clone())), Some(Self::MembershipDetail)],
+            Self::Object(_) | Self::MembershipDetail | Self::Membership(_) => [None, None],
+        }
+    }
 }
 
 /// What an outbox can hold.
@@ -194,7 +211,7 @@ fn coalesce<F: Outgoing>(waiting: &mut VecDeque<F>, frame: F) -> u64 {
     dropped as u64
 }
 
-impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
+impl<K: Key, F: Outgoing> Outbox<K, F> {
     /// An empty one. It takes no heap until something is pushed.
     pub fn new(limits: Limits) -> Self {
         Self { limits, slots: BTreeMap::new(), ready: VecDeque::new(), flying: HashMap::new(), bytes: 0, counters: Counters::default(), sequence: 0 }
@@ -228,7 +245,8 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
     pub fn next(&mut self, now: u64) -> Option<&F> {
         // Frames that are sent again are in the window already; the others wait for room.
         let room = self.flying.len() < self.limits.window;
-        let position = self.ready.iter().position(|key| room || self.slots.get(key).is_some_and(|slot| slot.flight.is_some()))?;
+        let may_go = |key: &K| (room || self.slots.get(key).is_some_and(|slot| slot.flight.is_some())) && !self.must_wait(key);
+        let position = self.ready.iter().position(may_go)?;
         let key = self.ready.remove(position)?;
         let slot = self.slots.get_mut(&key)?;
         slot.queued = false;
@@ -382,6 +400,12 @@ impl<K: Ord + Clone, F: Outgoing> Outbox<K, F> {
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Whether something is unanswered that this key rests on.
+    fn must_wait(&self, key: &K) -> bool {
+        let unanswered = |slot: &Slot<F>| slot.flight.is_some() || !slot.waiting.is_empty();
+        key.rests_on().iter().flatten().any(|below| self.slots.get(below).is_some_and(unanswered))
     }
 
     fn enqueue(&mut self, key: &K) {

@@ -25,6 +25,13 @@ impl Outgoing for Note {
     }
 }
 
+/// `ab` rests on `a`.
+impl Key for &'static str {
+    fn rests_on(&self) -> [Option<Self>; 2] {
+        [(self.len() > 1).then(|| &self[..1]), None]
+    }
+}
+
 type Box = Outbox<&'static str, Note>;
 
 fn id(text: &str) -> MsgId {
@@ -363,4 +370,45 @@ proptest! {
             prop_assert_eq!(peer.holds.get(key), (!note.delete).then_some(&note.id), "{}", key);
         }
     }
+}
+
+#[test]
+fn what_rests_on_another_key_waits_for_its_answer_and_for_no_one_else() {
+    for answer in [Box::acknowledged as fn(&mut Box, &MsgId) -> Option<&'static str>, |outbox, id| outbox.refused(id, "no")] {
+        let mut outbox = outbox();
+        outbox.push("a", update("below")).unwrap();
+        outbox.push("ab", update("above")).unwrap();
+        outbox.push("c", update("other")).unwrap();
+        assert_eq!(drain(&mut outbox, 0), ["below", "other"]);
+        outbox.acknowledged(&id("other"));
+        assert_eq!(next(&mut outbox, 1), None, "the window has room, and it waits");
+        // Below it is sent again: it waits on.
+        outbox.tick(RESEND_MS_FIRST);
+        assert_eq!(drain(&mut outbox, RESEND_MS_FIRST), ["below"]);
+        outbox.push("a", update("below again")).unwrap();
+        answer(&mut outbox, &id("below"));
+        assert_eq!(drain(&mut outbox, RESEND_MS_FIRST), ["below again"]);
+        answer(&mut outbox, &id("below again"));
+        assert_eq!(drain(&mut outbox, RESEND_MS_FIRST), ["above"], "what was refused is answered, too");
+    }
+}
+
+#[test]
+fn a_device_comes_before_what_is_wanted_of_it_and_the_full_list_before_both() {
+    let device = |name: &str| DeviceId::new(name).unwrap();
+    let mut outbox: Outbox<OutboxKey, Note> = Outbox::new(Limits::default());
+    outbox.push(OutboxKey::Membership(device("lamp")), update("bind lamp")).unwrap();
+    for (key, note) in
+        [(OutboxKey::Twin(device("lamp")), "lamp"), (OutboxKey::Attributes(device("lamp")), "attributes"), (OutboxKey::Twin(device("fan")), "fan")]
+    {
+        outbox.push(key, update(note)).unwrap();
+    }
+    let all =
+        |outbox: &mut Outbox<OutboxKey, Note>| -> Vec<String> { std::iter::from_fn(|| outbox.next(0).map(|note| note.id.to_string())).collect() };
+    assert_eq!(all(&mut outbox), ["bind lamp", "fan"]);
+    outbox.push(OutboxKey::MembershipDetail, update("all")).unwrap();
+    outbox.acknowledged(&id("bind lamp"));
+    assert_eq!(all(&mut outbox), ["all"]);
+    outbox.acknowledged(&id("all"));
+    assert_eq!(all(&mut outbox), ["lamp", "attributes"]);
 }
