@@ -58,7 +58,7 @@ failed() {
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 # As in the edge's unit: glibc gives each thread a heap of its own otherwise.
-export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
+export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-8}"
 cloud_pid="" edge_pid="" listener_pid="" farewell_pid="" clean_exit=yes
 # In a session of its own, so that Ctrl-C reaches this script alone and the order of stopping is ours;
 # and never longer than this script, even if that is killed.

@@ -18,7 +18,7 @@ fn the_shipped_edge_configuration_is_what_the_program_prints() {
 fn the_unit_does_not_restart_on_a_configuration_error_and_is_the_one_systemd_understands() {
     let unit = read("deploy/edge/skep-edge.service");
     for line in
-        ["Type=notify", "RestartPreventExitStatus=78", "Environment=MALLOC_ARENA_MAX=2", "Restart=on-failure", "ExecReload=/bin/kill -HUP $MAINPID"]
+        ["Type=notify", "RestartPreventExitStatus=78", "Environment=MALLOC_ARENA_MAX=8", "Restart=on-failure", "ExecReload=/bin/kill -HUP $MAINPID"]
     {
         assert!(unit.lines().any(|found| found == line), "{line} is not in the unit");
     }

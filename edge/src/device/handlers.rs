@@ -45,7 +45,7 @@ impl Device {
         // A state that could not be stored is not answered, as in KubeEdge; the cloud sends again.
         let done = self.store.write_batch(&lease, |tx, part, effects| apply(tx, part, effects, &self.peers, now), |_, _, _| None);
         // Replaced: the successor has the messages already, and nothing was written.
-        let Ok(Batch { effects, handled }) = done else { return };
+        let Ok(Batch { effects, handled, .. }) = done else { return };
         self.last_batch.took(handled);
         if !effects.is_empty() {
             room.send(Meta::new("device"), CommunicationMessage::Effects(effects));

@@ -70,7 +70,7 @@ impl Membership {
             |meta, message, error| give_up(message, error, &self.config, now).map(|effect| effect.caused(meta.id)),
         );
         // Replaced: the successor has the messages already, and nothing was written.
-        let Ok(Batch { effects, handled }) = done else { return };
+        let Ok(Batch { effects, handled, .. }) = done else { return };
         self.last_batch.took(handled);
         if !effects.is_empty() {
             room.send(Meta::new("membership"), CommunicationMessage::Effects(effects));

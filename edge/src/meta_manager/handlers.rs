@@ -68,7 +68,7 @@ impl MetaManager {
             |_, _, _| None,
         );
         // Replaced: the successor has the messages already, and nothing was written.
-        let Ok(Batch { effects, handled }) = done else { return };
+        let Ok(Batch { effects, handled, .. }) = done else { return };
         self.tell(effects, Rooms { edge_hub, edged });
         for (meta, message) in lease.iter().take(handled) {
             self.answer(meta, message, &lease);

@@ -11,6 +11,8 @@ pub struct Batch<E> {
     pub effects: Vec<E>,
     /// How many messages are done, by success or by a final error; the rest has to wait.
     pub handled: usize,
+    /// All was done in one transaction, the first.
+    pub is_whole: bool,
 }
 
 impl Store {
@@ -36,7 +38,7 @@ impl Store {
             self.write(&fence, |tx| {
                 let mut effects = Vec::new();
                 let handled = apply(tx, part, &mut effects)?;
-                Ok(Batch { effects, handled })
+                Ok(Batch { effects, handled, is_whole: true })
             })
         };
         let whole = match attempt(&messages) {
@@ -45,11 +47,11 @@ impl Store {
             Err(error) => {
                 lease.fail(0, &error);
                 let effects = give_up(messages[0].0, messages[0].1, &error).into_iter().collect();
-                return Ok(Batch { effects, handled: 1 });
+                return Ok(Batch { effects, handled: 1, is_whole: false });
             }
             Ok(batch) => return Ok(batch),
         };
-        let mut done = Batch { effects: Vec::new(), handled: 0 };
+        let mut done = Batch { effects: Vec::new(), handled: 0, is_whole: false };
         for (index, message) in messages.iter().enumerate() {
             // A disk that is full or gone fails them all alike; one attempt is enough.
             let result = if whole.is_of_the_whole_store() { Err(None) } else { attempt(&[*message]).map_err(Some) };

@@ -78,6 +78,7 @@ pub fn known(read: &mut Read<'_>) -> Result<Known, StoreError> {
 /// # Errors
 /// [`StoreError::Query`].
 pub fn set_uid(tx: &mut Tx<'_>, id: &DeviceId, uid: &str) -> Result<(), StoreError> {
+    tx.changes_devices();
     diesel::update(device::table.find(id.as_str())).set(device::uid.eq(uid)).execute(tx.connection).map_err(query("note the uid", TABLE))?;
     Ok(())
 }
@@ -158,6 +159,7 @@ pub fn count(read: &mut Read<'_>) -> Result<u64, StoreError> {
 /// # Errors
 /// [`StoreError::Query`], also when the device is there.
 pub fn insert(tx: &mut Tx<'_>, new: &Device) -> Result<Incarnation, StoreError> {
+    tx.changes_devices();
     let incarnation: i64 = diesel::update(counter::table.find("incarnation"))
         .set(counter::value.eq(counter::value + 1))
         .returning(counter::value)
@@ -195,6 +197,7 @@ pub fn set_state(tx: &mut Tx<'_>, id: &DeviceId, state: &DeviceState, last_onlin
 /// # Errors
 /// [`StoreError::Query`].
 pub fn remove(tx: &mut Tx<'_>, id: &DeviceId) -> Result<bool, StoreError> {
+    tx.changes_devices();
     // What hangs on it follows by the foreign keys, in the same statement.
     let gone = diesel::delete(device::table.find(id.as_str())).execute(tx.connection).map_err(query("delete", TABLE))?;
     Ok(gone > 0)

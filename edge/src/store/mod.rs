@@ -57,6 +57,7 @@ mod watch;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,8 @@ struct Inner {
     readers: Readers,
     watch: Arc<Watch>,
     census: census::Census,
+    /// Grows with each commit that changed devices or their twins, before the next writer begins.
+    devices_revision: AtomicU64,
     /// Why the last transaction failed, if that concerns every other too.
     fault: Mutex<Option<String>>,
     alarm: damage::Alarm,
@@ -128,6 +131,7 @@ impl Store {
             readers,
             watch: Arc::new(Watch::new()),
             census: census::Census::default(),
+            devices_revision: AtomicU64::new(0),
             fault: Mutex::default(),
             alarm: damage::Alarm::default(),
         };
@@ -181,13 +185,17 @@ impl Store {
         body: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut transaction = Transaction::begin(connection, "BEGIN IMMEDIATE").map_err(query("begin a transaction", "sqlite"))?;
-        let value = body(&mut Tx(Read { connection: transaction.connection() }))?;
+        let revision = self.devices_revision();
+        let mut tx = Tx { read: Read { connection: transaction.connection() }, revision, changes_devices: false };
+        let value = body(&mut tx)?;
+        let changes_devices = tx.changes_devices;
         if !fence.holds() {
             return Err(StoreError::Fenced);
         }
         let started = Instant::now();
         transaction.commit().map_err(query("commit", "sqlite"))?;
         self.inner.watch.committed(started.elapsed());
+        self.inner.devices_revision.fetch_add(u64::from(changes_devices), Ordering::SeqCst);
         Ok(value)
     }
 
@@ -201,6 +209,12 @@ impl Store {
         let result = body(&mut Read { connection: transaction.connection() });
         self.note_damage(result.as_ref().err());
         result
+    }
+
+    /// A number that is another one after each commit that changed devices or their twins. What was read after it is of this
+    /// revision or a later one; while it stays the same nothing of them has changed but by a commit that has not returned.
+    pub fn devices_revision(&self) -> u64 {
+        self.inner.devices_revision.load(Ordering::SeqCst)
     }
 
     /// Calls `hook` once, on a thread of its own, when a transaction has lasted `limit`.
@@ -275,17 +289,33 @@ pub struct Read<'c> {
 }
 
 /// A transaction that may write; it is also a [`Read`] that sees its own writes.
-pub struct Tx<'c>(Read<'c>);
+pub struct Tx<'c> {
+    read: Read<'c>,
+    revision: u64,
+    changes_devices: bool,
+}
+
+impl Tx<'_> {
+    /// [`Store::devices_revision`] of what this transaction sees, and of what there is after it, if it commits as it is now.
+    pub fn devices_revisions(&self) -> (u64, u64) {
+        (self.revision, self.revision + u64::from(self.changes_devices))
+    }
+
+    /// This transaction changes devices or their twins.
+    fn changes_devices(&mut self) {
+        self.changes_devices = true;
+    }
+}
 
 impl<'c> Deref for Tx<'c> {
     type Target = Read<'c>;
     fn deref(&self) -> &Read<'c> {
-        &self.0
+        &self.read
     }
 }
 
 impl<'c> DerefMut for Tx<'c> {
     fn deref_mut(&mut self) -> &mut Read<'c> {
-        &mut self.0
+        &mut self.read
     }
 }

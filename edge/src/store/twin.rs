@@ -139,6 +139,7 @@ pub fn foreign(row: &ForeignProperty, optional: bool) -> Result<TwinProperty, St
 /// # Errors
 /// [`StoreError::Query`].
 pub fn put(tx: &mut Tx<'_>, device: &DeviceId, name: &PropertyName, new: &TwinProperty) -> Result<(), StoreError> {
+    tx.changes_devices();
     let Cells { values, metas, versions } = Cells::of(new);
     let cells = (
         dsl::expected.eq(&values[0]),

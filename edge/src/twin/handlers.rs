@@ -8,7 +8,7 @@ use wire::hub::{MsgId, Resource};
 use wire::mqtt::Topic;
 use wire::mqtt::payload::{Fault, TwinUpdate, answer};
 
-use super::state::{Twin, WorkingSet, tell_change};
+use super::state::{Twin, Working, WorkingSet, tell_change};
 use super::{Peers, TwinMessage};
 use crate::communication::{Caused, CommunicationMessage, EFFECTS_BYTES_MAX, Effect};
 use crate::membership::next_ticket;
@@ -28,28 +28,24 @@ impl Handler<Lease<TwinMessage>> for Twin {
 
 impl Twin {
     pub(crate) fn settle(&mut self, lease: Lease<TwinMessage>) {
-        let communication = &self.peers.communication;
+        let communication = self.peers.communication.clone();
         let room = match communication.try_reserve() {
             Ok(room) => room,
             Err(NoRoom::Full) => return lease.postpone_from(0, communication.room()),
             // Communication ends after this actor: only an abort in between leads here, and then nobody is left to tell.
             Err(NoRoom::Closed) => return lease.done(),
         };
-        let membership = &self.peers.membership;
+        let membership = self.peers.membership.clone();
         if let Some(after) = next_ticket(&lease, 0).filter(|after| !membership.reached(*after)) {
             return lease.postpone_from(0, membership.until(after));
         }
         let now = self.config.clock.now();
         let done = match self.answer_gets(&lease, now) {
-            Some(effects) => Ok(Batch { handled: lease.len(), effects }),
-            None => self.store.write_batch(
-                &lease,
-                |tx, part, effects| apply(tx, part, effects, &self.peers, now),
-                |meta, message, error| give_up(message, error, now).map(|effect| effect.caused(meta.id)),
-            ),
+            Some(effects) => Ok(Batch { handled: lease.len(), effects, is_whole: false }),
+            None => self.work(&lease, now),
         };
         // Replaced: the successor has the messages already, and nothing was written.
-        let Ok(Batch { effects, handled }) = done else { return };
+        let Ok(Batch { effects, handled, .. }) = done else { return };
         self.last_batch.took(handled);
         if !effects.is_empty() {
             room.send(Meta::new("twin"), CommunicationMessage::Effects(effects));
@@ -60,9 +56,29 @@ impl Twin {
         }
     }
 
+    /// Writes what the messages change; what they worked on is at hand afterwards if all of it is committed.
+    fn work(&mut self, lease: &Lease<TwinMessage>, now: Timestamp) -> Result<Batch<Caused>, StoreError> {
+        let (shelf, peers) = (&mut self.shelf, &self.peers);
+        let mut worked_on = None;
+        let done = self.store.write_batch(
+            lease,
+            |tx, part, effects| {
+                let mut twins = WorkingSet::over(shelf, tx.devices_revisions().0);
+                let handled = apply(tx, part, effects, &mut twins, peers, now)?;
+                worked_on = Some((tx.devices_revisions().1, twins.into_twins()));
+                Ok(handled)
+            },
+            |meta, message, error| give_up(message, error, now).map(|effect| effect.caused(meta.id)),
+        );
+        if let (Ok(Batch { is_whole: true, .. }), Some((revision, twins))) = (&done, worked_on) {
+            self.shelf.put(revision, twins);
+        }
+        done
+    }
+
     /// Answers a batch that only asks, without the write connection. `None` when it does more, has
     /// to wait, or asks for an unknown device.
-    fn answer_gets(&self, lease: &Lease<TwinMessage>, now: Timestamp) -> Option<Vec<Caused>> {
+    fn answer_gets(&mut self, lease: &Lease<TwinMessage>, now: Timestamp) -> Option<Vec<Caused>> {
         let gets: Option<Vec<_>> = lease
             .iter()
             .map(|(meta, message)| match message {
@@ -71,23 +87,44 @@ impl Twin {
             })
             .collect();
         let gets = gets?;
+        let births = &self.peers.births;
+        let answer = |(meta, device, event_id): (&Meta, &DeviceId, &String), working: Option<&Working>| {
+            let known = working.filter(|working| !births.is_earlier(meta.after, working.incarnation))?;
+            Some(get_result(device, event_id, now, &known.twin).caused(meta.id))
+        };
+        let revision = self.store.devices_revision();
+        self.shelf.turn_to(revision);
+        if gets.iter().all(|(_, device, _)| self.shelf.get(device).is_some()) {
+            return gets.into_iter().map(|get| answer(get, self.shelf.get(get.1))).collect();
+        }
+        let shelf = &mut self.shelf;
         let read = self.store.read(|read| {
-            let mut twins = WorkingSet::default();
-            let mut effects = Vec::with_capacity(gets.len());
-            for (meta, device, event_id) in gets {
-                let known = twins.get(read, device)?.filter(|working| !self.peers.births.is_earlier(meta.after, working.incarnation));
-                let Some(working) = known else { return Ok(None) };
-                effects.push(get_result(device, event_id, now, &working.twin).caused(meta.id));
+            let mut twins = WorkingSet::over(shelf, revision);
+            let mut effects = Some(Vec::with_capacity(gets.len()));
+            for get in gets {
+                let working = twins.get(read, get.1)?;
+                effects = effects.zip(answer(get, working.as_deref())).map(|(mut effects, effect)| {
+                    effects.push(effect);
+                    effects
+                });
             }
-            Ok(Some(effects))
+            let read = twins.into_twins();
+            shelf.put(revision, read);
+            Ok(effects)
         });
         // An error is met again, and answered, by the way that knows how to give up.
         read.ok().flatten()
     }
 }
 
-fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &TwinMessage)], effects: &mut Vec<Caused>, peers: &Peers, now: Timestamp) -> Result<usize, StoreError> {
-    let mut twins = WorkingSet::default();
+fn apply(
+    tx: &mut Tx<'_>,
+    part: &[(&Meta, &TwinMessage)],
+    effects: &mut Vec<Caused>,
+    twins: &mut WorkingSet<'_>,
+    peers: &Peers,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
     let mut handled = 0;
     let mut bytes = 0;
     let mut of_message = Vec::new();

@@ -19,10 +19,13 @@
 //! `model::twin::TwinError`).
 //!
 //! Invariant: nothing is told before it is durable; what the cloud must hear is written with the change.
-//! Invariant: no twin is kept in memory between two batches.
+//! Invariant: between two batches nothing of a twin is kept in memory but what the store has, and only as long as it has it.
 
 mod handlers;
 mod message;
+mod shelf;
+#[cfg(test)]
+mod shelf_tests;
 mod state;
 #[cfg(test)]
 mod tests;

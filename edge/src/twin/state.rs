@@ -9,6 +9,7 @@ use serde::Serialize;
 use wire::mqtt::Topic;
 use wire::mqtt::payload::answer;
 
+use super::shelf::Shelf;
 use super::{Config, Peers};
 use crate::communication::Effect;
 use crate::last_batch::LastBatch;
@@ -21,6 +22,7 @@ pub struct Twin {
     pub(super) store: Store,
     pub(super) peers: Peers,
     pub(super) last_batch: LastBatch,
+    pub(super) shelf: Shelf,
 }
 
 /// What Twin knows.
@@ -45,7 +47,7 @@ impl Snapshot {
 impl Twin {
     /// A new incarnation; it holds nothing that the store does not have.
     pub fn new(config: Config, store: Store, peers: Peers) -> Self {
-        Self { config, store, peers, last_batch: LastBatch::default() }
+        Self { config, store, peers, last_batch: LastBatch::default(), shelf: Shelf::default() }
     }
 
     /// The same, seen on the page.
@@ -56,9 +58,9 @@ impl Twin {
     }
 }
 
-/// The twins of one batch: each is loaded once, merged in memory, and written where it changed.
-#[derive(Default)]
-pub(crate) struct WorkingSet {
+/// The twins of one batch: each is taken from the shelf or loaded, once, merged in memory, and written where it changed.
+pub(crate) struct WorkingSet<'s> {
+    shelf: &'s mut Shelf,
     devices: HashMap<DeviceId, Option<Working>>,
 }
 
@@ -91,6 +93,11 @@ impl Working {
         self.report.extend(names.iter().filter(|name| self.twin.properties.contains_key(*name)).map(|name| (name.clone(), by)));
     }
 
+    /// The same with nothing to write.
+    pub(super) fn settled(self) -> Self {
+        Self::new(self.incarnation, self.twin)
+    }
+
     /// Writes what changed; tells whether the cloud must hear of it.
     pub(crate) fn write(&self, tx: &mut Tx<'_>, id: &DeviceId, now: Timestamp) -> Result<bool, StoreError> {
         for name in &self.dirty {
@@ -103,13 +110,27 @@ impl Working {
     }
 }
 
-impl WorkingSet {
+impl<'s> WorkingSet<'s> {
+    /// Nothing yet. `revision`: that of what will be read.
+    pub(crate) fn over(shelf: &'s mut Shelf, revision: u64) -> Self {
+        shelf.turn_to(revision);
+        Self { shelf, devices: HashMap::new() }
+    }
+
+    /// What was worked on; it may be put on the shelf again when it is what the store has.
+    pub(crate) fn into_twins(self) -> Vec<(DeviceId, Working)> {
+        self.devices.into_iter().filter_map(|(id, working)| Some((id, working?))).collect()
+    }
+
     /// The twin of a device, loaded when it is first asked for; `None` if the device is unknown.
     pub(crate) fn get(&mut self, read: &mut Read<'_>, id: &DeviceId) -> Result<Option<&mut Working>, StoreError> {
         if !self.devices.contains_key(id) {
-            let working = match device::incarnation(read, id)? {
-                Some(incarnation) => Some(Working::new(incarnation, twin::load(read, id)?)),
-                None => None,
+            let working = match self.shelf.take(id) {
+                Some(working) => Some(working),
+                None => match device::incarnation(read, id)? {
+                    Some(incarnation) => Some(Working::new(incarnation, twin::load(read, id)?)),
+                    None => None,
+                },
             };
             self.devices.insert(id.clone(), working);
         }

@@ -84,7 +84,7 @@ impl Edge {
     /// It ended at once.
     pub fn start(&mut self) -> Result<(), String> {
         let arguments = ["run".to_owned(), "--config".to_owned(), self.dir.path().join("edge.yaml").display().to_string()];
-        let environment = [("MALLOC_ARENA_MAX".to_owned(), "2".to_owned())];
+        let environment = [("MALLOC_ARENA_MAX".to_owned(), "8".to_owned())];
         let daemon = Daemon::start(&self.program, &arguments, &environment, &self.dir.path().join("edge.log"));
         self.running.insert(daemon).must_run()
     }
