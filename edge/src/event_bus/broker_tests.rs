@@ -4,9 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use tokio::sync::watch;
-
-use super::broker::{Broker, BrokerError, Config, Guard, PACKET_BYTES_MAX};
+use super::broker::{Broker, BrokerError, Config, PACKET_BYTES_MAX};
 use super::testing::{Client, SOON, clients_are_installed, publish};
 
 fn start() -> Broker {
@@ -126,7 +124,7 @@ fn bytes_that_are_no_mqtt_end_their_own_connection_only() {
 }
 
 /// A client of MQTT 3.1.1 that is connected; keep-alive 60 s.
-fn connected(broker: &Broker, id: &str) -> TcpStream {
+pub(super) fn connected(broker: &Broker, id: &str) -> TcpStream {
     let mut body = b"\x00\x04MQTT\x04\x02\x00\x3c".to_vec();
     body.extend(u16::try_from(id.len()).unwrap().to_be_bytes());
     body.extend(id.as_bytes());
@@ -139,7 +137,7 @@ fn connected(broker: &Broker, id: &str) -> TcpStream {
     client
 }
 
-fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![kind];
     let mut length = body.len();
     loop {
@@ -154,12 +152,12 @@ fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(super) fn text(text: &str) -> Vec<u8> {
     [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
 }
 
 /// Reads until the broker closes the connection.
-fn ended(mut client: TcpStream) {
+pub(super) fn ended(mut client: TcpStream) {
     loop {
         match client.read(&mut [0; 4096]) {
             Ok(0) => return,
@@ -273,22 +271,4 @@ fn a_last_will_above_16_kib_is_refused() {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer[3] == 0, accepted, "{answer:?}");
     }
-}
-
-/// What a client publishes before would be acknowledged and reach no module.
-#[test]
-fn clients_wait_at_the_door_until_the_daemon_has_subscribed() {
-    const CONNECT: &[u8] = b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01c";
-    let (subscribed, listening) = watch::channel(false);
-    let config = Config { address: "127.0.0.1:0".parse().unwrap(), session_queue_size: 100 };
-    let broker = Broker::open(config, Guard { listening, ..Guard::default() }).unwrap();
-    let mut early = TcpStream::connect(broker.address()).unwrap();
-    early.write_all(CONNECT).unwrap();
-    let mut answer = [0; 4];
-    early.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
-    assert!(early.read(&mut answer).is_err(), "it was let in before the daemon");
-    subscribed.send_replace(true);
-    early.set_read_timeout(Some(SOON)).unwrap();
-    early.read_exact(&mut answer).unwrap();
-    assert_eq!(answer, [0x20, 2, 0, 0], "CONNACK, accepted");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use log::warn;
 use model::NodeName;
 
-use super::transport::{Endpoint, Login, TlsBroker, TlsFiles};
+use super::transport::{Endpoint, Login, Manner, TlsBroker, TlsFiles};
 use crate::config::{Invalid, Mqtt};
 
 /// Longest client id, bytes: ours, because MQTT's limit of 64 KiB serves nobody.
@@ -30,15 +30,12 @@ pub fn endpoint(mqtt: &Mqtt, node: &NodeName) -> Result<Endpoint, Invalid> {
         warn!(server = mqtt.server; "the password for the MQTT broker crosses the network readable for everybody: use ssl:// in mqtt.server");
     }
     Ok(Endpoint {
-        name: "external",
+        manner: Manner { name: "external", qos: mqtt.external_qos, retain: false },
         server: mqtt.server.clone(),
         client_id: client_id(mqtt, node)?,
-        qos: mqtt.external_qos,
         subscribe_qos: mqtt.external_qos,
-        retain: false,
         login,
         tls,
-        is_ours: false,
     })
 }
 
@@ -157,7 +154,7 @@ mod tests {
     fn a_plain_address_needs_nothing_else() {
         for url in ["tcp://127.0.0.1:1883", "mqtt://broker:1883/"] {
             let endpoint = made(&server(url)).unwrap();
-            assert_eq!((endpoint.client_id.as_str(), endpoint.qos, endpoint.login, endpoint.tls), ("skep-edge-edge-1", 1, None, None));
+            assert_eq!((endpoint.client_id.as_str(), endpoint.manner.qos, endpoint.login, endpoint.tls), ("skep-edge-edge-1", 1, None, None));
         }
     }
 
@@ -192,7 +189,7 @@ mod tests {
 
     #[test]
     fn its_quality_of_service_is_that_of_kubeedge_or_the_one_that_is_set_both_ways() {
-        let qos = |mqtt: &Mqtt| made(mqtt).map(|endpoint| (endpoint.qos, endpoint.subscribe_qos, endpoint.retain)).unwrap();
+        let qos = |mqtt: &Mqtt| made(mqtt).map(|endpoint| (endpoint.manner.qos, endpoint.subscribe_qos, endpoint.manner.retain)).unwrap();
         assert_eq!(qos(&Mqtt { qos: 0, retain: true, ..Mqtt::default() }), (1, 1, false));
         assert_eq!(qos(&Mqtt { external_qos: 2, ..Mqtt::default() }), (2, 2, false));
     }

@@ -9,7 +9,6 @@ use actor::{EventKind, Handle, Held, Mail, Meta, MsgId, Quarantined, SendError};
 use bytes::Bytes;
 use log::warn;
 use model::{Clock, NodeName};
-use tokio::sync::watch;
 use wire::mqtt::Topic;
 use wire::mqtt::payload::{Fault, Get, Rejection, StateUpdate, TwinUpdate, answer};
 
@@ -17,7 +16,7 @@ use super::credits::Credits;
 use super::echo::Echoes;
 use super::forms::Forms;
 use super::transport::Inbound;
-use super::{EventBusMessage, INTERNAL, Peers};
+use super::{EventBusMessage, Peers};
 use crate::communication::CommunicationMessage;
 use crate::device::DeviceMessage;
 use crate::membership::MembershipMessage;
@@ -146,7 +145,6 @@ pub struct Ingress {
     echoes: Arc<Echoes>,
     peers: Peers,
     credits: Option<Arc<Credits>>,
-    listening: watch::Sender<bool>,
     refused: AtomicU64,
     busy: AtomicU64,
     dropped: AtomicU64,
@@ -158,31 +156,12 @@ impl Ingress {
     /// The border of that node.
     pub fn new(node: NodeName, clock: Arc<dyn Clock>, forms: Arc<Forms>, echoes: Arc<Echoes>, peers: Peers) -> Self {
         let zero = || AtomicU64::new(0);
-        Self {
-            node,
-            clock,
-            forms,
-            echoes,
-            peers,
-            credits: None,
-            listening: watch::channel(false).0,
-            refused: zero(),
-            busy: zero(),
-            dropped: zero(),
-            ignored: zero(),
-            echoed: zero(),
-        }
+        Self { node, clock, forms, echoes, peers, credits: None, refused: zero(), busy: zero(), dropped: zero(), ignored: zero(), echoed: zero() }
     }
 
     /// The same border, where requests give back their credits when they are settled.
     pub fn with_credits(self, credits: Arc<Credits>) -> Self {
         Self { credits: Some(credits), ..self }
-    }
-
-    /// Whether the embedded broker's messages arrive here: true from the moment when everything is subscribed there, false
-    /// while the connection to it is gone.
-    pub fn listening(&self) -> watch::Receiver<bool> {
-        self.listening.subscribe()
     }
 
     /// Counters.
@@ -338,18 +317,12 @@ impl Inbound for Ingress {
     }
 
     fn up(&self, endpoint: &'static str) {
-        if endpoint == INTERNAL {
-            self.listening.send_replace(true);
-        }
         self.peers.own.note(EventKind::Connected, format!("to the {endpoint} broker"));
         // For the page only: what a full mailbox loses here harms nobody.
         let _ = self.peers.own.try_post(Meta::new("mqtt"), EventBusMessage::TransportUp { endpoint });
     }
 
     fn down(&self, endpoint: &'static str, reason: String) {
-        if endpoint == INTERNAL {
-            self.listening.send_replace(false);
-        }
         self.peers.own.note(EventKind::Disconnected, format!("from the {endpoint} broker: {reason}"));
         let _ = self.peers.own.try_post(Meta::new("mqtt"), EventBusMessage::TransportDown { endpoint, reason });
     }

@@ -18,7 +18,8 @@
 //! | `$hw/events/upload/#`, `SYS/dis/upload_records`, `+/user/#`, what the cloud subscribed | Communication: upload |
 //! | a request that fails validation, or finds its module's mailbox full | back: an error result on the device's topic |
 //!
-//! The embedded broker and the client are no part of the actor ([`Sockets`]): an actor that restarts disconnects nobody.
+//! The embedded broker and the client are no part of the actor ([`Sockets`]): an actor that restarts disconnects nobody. At
+//! the embedded broker the daemon is at home, without a socket; each other broker is reached by the paho library.
 //!
 //! Invariant: no string of a topic goes further in than this folder.
 //! Invariant: nothing that is published here makes this daemon act when a broker brings it back ([`Echoes`]).
@@ -43,11 +44,15 @@ mod broker_tests;
 #[cfg(test)]
 mod flood_tests;
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod outage_tests;
 #[cfg(test)]
 mod qos_tests;
 #[cfg(test)]
 mod queue_tests;
+#[cfg(test)]
+mod resident_tests;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]
@@ -76,15 +81,15 @@ use crate::membership::MembershipMessage;
 use crate::store::Store;
 use crate::twin::TwinMessage;
 
-pub use broker::{Broker, BrokerError, PACKET_BYTES_MAX, PASSWORD_BYTES_MAX, check_name};
-use broker::{Entrances, Guard};
+pub use broker::{Broker, BrokerError, FILE_BYTES_MAX, PACKET_BYTES_MAX, PASSWORD_BYTES_MAX, check_name};
+use broker::{Entrances, Guard, Resident};
 use credits::Credits;
 pub use echo::Echoes;
 pub use forms::Forms;
 pub use message::EventBusMessage;
 pub use outbox::Publication;
 pub use state::{EventBus, Snapshot};
-pub use transport::{Endpoint, Figures, Inbound, Login, TlsBroker, TlsFiles, Transport, TransportError, TransportGuard};
+pub use transport::{Endpoint, Figures, Inbound, Link, Login, Manner, TlsBroker, TlsFiles, Transport, TransportError, TransportGuard, Wanted};
 
 /// Largest payload that is published: an MQTT packet that the embedded broker still takes, whatever its topic.
 pub const PAYLOAD_BYTES_MAX: usize = PACKET_BYTES_MAX - (66 << 10);
@@ -92,22 +97,19 @@ pub const PAYLOAD_BYTES_MAX: usize = PACKET_BYTES_MAX - (66 << 10);
 /// The connection to the embedded broker, among the endpoints.
 const INTERNAL: &str = "internal";
 
-/// QoS of the subscriptions at the embedded broker (KubeEdge `mqtt/client.go`).
-const INTERNAL_SUBSCRIBE_QOS: u8 = 1;
-
 /// Settings of EventBus.
 #[derive(Clone)]
 pub struct Config {
     /// This node; stands in topics and in the client id.
     pub node: NodeName,
-    /// Where the embedded broker listens, in modes 0 and 1.
-    pub broker: Option<broker::Config>,
+    /// Where the embedded broker listens, in modes 0 and 1, and how the daemon publishes there.
+    pub broker: Option<(broker::Config, Manner)>,
     /// Its entrances, and who may come in through which.
     pub entrances: Arc<Entrances>,
     /// Requests of all clients of the embedded broker that may be on their way to the modules at once: less than one
     /// mailbox holds, so that none is ever refused for want of room.
     pub in_hand: usize,
-    /// The brokers to connect to. The embedded one's address is filled in when it listens.
+    /// The brokers to connect to, the embedded one not among them.
     pub endpoints: Vec<Endpoint>,
     /// Which form of a device's topics is published (`mqtt.device-topics`).
     pub device_topics: DeviceTopics,
@@ -126,20 +128,8 @@ impl Config {
         if matches!(mqtt.mode, 0 | 1) {
             let address = socket_address("mqtt.internal-server", &mqtt.internal_server)?;
             entrances = Arc::new(Entrances::new(mqtt, address)?);
-            broker = Some(broker::Config { address, session_queue_size: mqtt.session_queue_size });
-            endpoints.push(Endpoint {
-                name: INTERNAL,
-                server: mqtt.internal_server.clone(),
-                // It opens the daemon's own entrance at the broker, so it is nobody's to guess. It lasts as long as the
-                // broker's memory: until this process ends.
-                client_id: format!("skep-edge-{node}-{}", uuid::Uuid::new_v4().simple()),
-                qos: mqtt.qos,
-                subscribe_qos: INTERNAL_SUBSCRIBE_QOS,
-                retain: mqtt.retain,
-                login: None,
-                tls: None,
-                is_ours: true,
-            });
+            let manner = Manner { name: INTERNAL, qos: mqtt.qos, retain: mqtt.retain };
+            broker = Some((broker::Config { address, session_queue_size: mqtt.session_queue_size }, manner));
         }
         if matches!(mqtt.mode, 1 | 2) {
             endpoints.push(external::endpoint(mqtt, &node)?);
@@ -198,24 +188,17 @@ impl Sockets {
         let echoes = Arc::new(Echoes::default());
         let ingress = ingress::Ingress::new(config.node, config.clock, forms.clone(), echoes.clone(), peers).with_credits(credits.clone());
         let ingress = Arc::new(ingress);
-        let mut endpoints = config.endpoints;
-        let own = endpoints.iter_mut().find(|endpoint| endpoint.name == INTERNAL);
-        let broker = match config.broker.zip(own) {
-            Some((broker, own)) => {
-                let guard = Guard { daemon: own.client_id.clone(), credits, entrances: config.entrances.clone(), listening: ingress.listening() };
-                let broker = Broker::open(broker, guard)?;
-                own.server = format!("tcp://{}", broker.private_address());
-                Some(broker)
-            }
-            None => None,
-        };
+        let own = config.broker.as_ref().map(|(_, manner)| Link::new(manner.clone()));
         let filters = SUBSCRIBE_FILTERS.iter().map(|filter| (*filter).to_owned()).collect();
-        let (transport, client) = Transport::start(endpoints, filters, ingress.clone())?;
+        let (transport, client) = Transport::start(own.clone(), config.endpoints, filters, ingress.clone())?;
         for filter in subscriptions {
             if let Err(error) = transport.subscribe(&filter) {
                 warn!(error:% = error; "a subscription of the cloud that was stored is not made again");
             }
         }
+        let resident = own.map(|link| Resident { link, wanted: transport.wanted(), inbound: ingress.clone() });
+        let guard = Guard { resident, credits, entrances: config.entrances };
+        let broker = config.broker.map(|(broker, _)| Broker::open(broker, guard)).transpose()?;
         Ok(Self { transport, forms, echoes, ingress, _client: client, broker })
     }
 

@@ -26,14 +26,14 @@ const HASTY: Patience = Patience {
 fn hasty(broker: &Scripted, qos: u8) -> (Transport, TransportGuard, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let filters = vec!["SYS/dis/upload_records".to_owned()];
-    let (transport, guard) = Transport::start_with(vec![endpoint(broker.address, qos)], filters, recorder.clone(), HASTY).unwrap();
+    let (transport, guard) = Transport::start_with(None, vec![endpoint(broker.address, qos)], filters, recorder.clone(), HASTY).unwrap();
     (transport, guard, recorder)
 }
 
 /// Without pauses that grow: for what takes many sessions.
 fn hastiest(broker: &Scripted) -> (Transport, TransportGuard) {
     let patience = Patience { stable: Duration::ZERO, ..HASTY };
-    Transport::start_with(vec![endpoint(broker.address, 1)], vec!["x".to_owned()], Arc::new(Recorder::default()), patience).unwrap()
+    Transport::start_with(None, vec![endpoint(broker.address, 1)], vec!["x".to_owned()], Arc::new(Recorder::default()), patience).unwrap()
 }
 
 fn bodies(count: usize) -> BTreeSet<String> {

@@ -26,7 +26,7 @@ fn client(proxy: &Proxy, qos: u8) -> (Transport, TransportGuard, Arc<Recorder>) 
     let recorder = Arc::new(Recorder::default());
     let endpoint = Endpoint { subscribe_qos: qos, ..endpoint(proxy.address, qos) };
     let patience = Patience { stable: Duration::ZERO, ..Patience::default() };
-    let (transport, guard) = Transport::start_with(vec![endpoint], vec!["SYS/dis/upload_records".into()], recorder.clone(), patience).unwrap();
+    let (transport, guard) = Transport::start_with(None, vec![endpoint], vec!["SYS/dis/upload_records".into()], recorder.clone(), patience).unwrap();
     connected(&transport);
     (transport, guard, recorder)
 }
@@ -135,7 +135,6 @@ fn at_qos_1_what_devices_publish_is_heard_at_least_once_over_cuts_and_a_restart_
 }
 
 #[test]
-#[ignore = "under load not everything arrives within 20 s in some runs: slow or lost is not known yet"]
 fn at_qos_2_what_devices_publish_is_heard_exactly_once_over_cuts_and_a_restart_of_the_broker() {
     inward(2);
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::print_stderr, clippy::unwrap_used, reason = "tests: a panic is the failure, and one that cannot run says so loudly")]
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::outbox::Publication;
-use super::transport::{Endpoint, Figures, Inbound, Transport, TransportGuard};
+use super::transport::{Endpoint, Figures, Inbound, Manner, Transport, TransportGuard};
 
 /// How long a test waits for something that should come at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -85,6 +85,11 @@ impl Client {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
 
+    /// Ends it like a power cut.
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+    }
+
     /// Whether a message has arrived that was not asked for yet.
     pub(crate) fn heard(&mut self) -> bool {
         let now = self.lines.try_iter().filter(|line| !line.starts_with("Client ") && !line.starts_with("Subscribed (mid"));
@@ -132,6 +137,18 @@ pub(crate) fn try_publish(broker: SocketAddr, arguments: &[&str]) -> bool {
 /// Publishes with `mosquitto_pub`.
 pub(crate) fn publish(broker: SocketAddr, arguments: &[&str]) {
     assert!(try_publish(broker, arguments), "mosquitto_pub failed");
+}
+
+/// Publishes each line as a message with one `mosquitto_pub`.
+pub(crate) fn publish_lines(broker: SocketAddr, arguments: &[&str], lines: &str) {
+    let mut child = Command::new("mosquitto_pub")
+        .args(["-h", &broker.ip().to_string(), "-p", &broker.port().to_string(), "-l"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("mosquitto_pub runs");
+    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("it reads");
+    assert!(child.wait().expect("it ends").success(), "mosquitto_pub failed");
 }
 
 /// A real mosquitto on a port of its own.
@@ -289,15 +306,12 @@ impl Recorder {
 /// A broker without TLS and login.
 pub(crate) fn endpoint(address: SocketAddr, qos: u8) -> Endpoint {
     Endpoint {
-        name: "internal",
+        manner: Manner { name: "internal", qos, retain: false },
         server: format!("tcp://{address}"),
         client_id: "skep-edge-test".into(),
-        qos,
         subscribe_qos: 1,
-        retain: false,
         login: None,
         tls: None,
-        is_ours: false,
     }
 }
 
@@ -308,7 +322,7 @@ pub(crate) fn start(endpoint: Endpoint) -> (Transport, TransportGuard, Arc<Recor
 pub(crate) fn start_with(endpoint: Endpoint, recorder: Recorder) -> (Transport, TransportGuard, Arc<Recorder>) {
     let recorder = Arc::new(recorder);
     let filters = vec!["$hw/events/device/+/twin/+".to_owned(), "SYS/dis/upload_records".to_owned()];
-    let (transport, guard) = Transport::start(vec![endpoint], filters, recorder.clone()).unwrap();
+    let (transport, guard) = Transport::start(None, vec![endpoint], filters, recorder.clone()).unwrap();
     (transport, guard, recorder)
 }
 

@@ -5,24 +5,25 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use log::{debug, warn};
-use mqtt5::broker::auth::AuthProvider;
 use mqtt5::broker::client_handler::ClientHandler;
 use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::storage::QueueLimits;
 use mqtt5::broker::sys_topics::BrokerStats;
 use mqtt5::broker::tls_acceptor::TlsStreamWrapper;
 use mqtt5::broker::transport::BrokerTransport;
-use mqtt5::broker::{BrokerConfig, BrokerEventHandler, DynamicStorage, MemoryBackend, ResourceLimits, ResourceMonitor, StorageBackend as _};
+use mqtt5::broker::{BrokerConfig, DynamicStorage, MemoryBackend, ResourceLimits, ResourceMonitor, StorageBackend as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::entrances::Proof;
-use super::gate::{Daemon, Guest, Visitor};
+use super::gate::{Guest, Visitor};
+use super::resident::{Lane, Life};
+use super::retained::Retained;
 use super::slow::Readers;
 use super::tls::{Tls, common_name};
 use super::{Guard, Plan, limits};
@@ -34,8 +35,6 @@ const BREATH: Duration = Duration::from_millis(100);
 /// Which of the entrances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// For the daemon's own client alone.
-    Daemon,
     /// TCP (`mqtt.internal-server`).
     Plain,
     /// TLS (`mqtt.internal-tls-server`).
@@ -53,7 +52,10 @@ pub(super) struct House {
     readers: Arc<Readers>,
     monitor: Arc<ResourceMonitor>,
     guard: Guard,
+    /// Client id of the daemon: nobody else's.
     daemon: Arc<str>,
+    /// Where the daemon gets its share, while it is at home.
+    lane: OnceLock<Lane>,
     closing: broadcast::Sender<()>,
     seats: Arc<Seats>,
     turned_away: AtomicU64,
@@ -66,7 +68,7 @@ impl House {
         config.validate().map_err(|error| error.to_string())?;
         let queue = QueueLimits { max_messages: plan.session_queue_size, max_bytes: limits::SESSION_BYTES_MAX };
         let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(queue)));
-        let router = MessageRouter::with_storage(storage.clone()).with_retained_limits(limits::RETAINED_MAX, limits::RETAINED_BYTES_MAX);
+        let router = MessageRouter::with_storage(storage.clone()).with_retained_limits(0, 0);
         // Connections are counted at the door, and no rate is limited by dropping.
         let counted_here = ResourceLimits { max_message_rate_per_client: 0, max_bandwidth_per_client: 0, ..ResourceLimits::default() };
         let doors = plan.listeners.iter().map(|(entry, listener)| Ok((*entry, TcpListener::from_std(listener.try_clone()?)?)));
@@ -77,7 +79,8 @@ impl House {
             storage,
             readers: Arc::default(),
             monitor: Arc::new(ResourceMonitor::new(counted_here)),
-            daemon: plan.guard.daemon.as_str().into(),
+            daemon: uuid::Uuid::new_v4().simple().to_string().into(),
+            lane: OnceLock::new(),
             guard: plan.guard.clone(),
             closing: broadcast::channel(1).0,
             seats: Arc::new(Seats::new(limits::connections_max())),
@@ -87,17 +90,30 @@ impl House {
     }
 
     /// Lets in until it is told to stop, then says goodbye to all.
-    pub(super) async fn keep_open(self: Arc<Self>, doors: Doors, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn keep_open(self: Arc<Self>, doors: Doors, stopped: watch::Receiver<bool>) {
+        let mut at_home = self.move_in().await;
         let (inside, mut all_gone) = mpsc::channel::<()>(1);
         let open = futures_util::future::join_all(doors.into_iter().map(|(entry, listener)| self.clone().attend(entry, listener, inside.clone())));
         tokio::select! {
             _ = open => {}
             () = self.sweep() => {}
-            _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = live(at_home.as_mut(), stopped) => {}
+        }
+        if let Some(life) = &mut at_home {
+            life.empty().await;
+            let _ = tokio::time::timeout(limits::LAST_WORDS, self.readers.all_has_gone_out(limits::LAST_WORDS_LOOK)).await;
         }
         drop(inside);
         let _ = self.closing.send(());
         let _ = tokio::time::timeout(limits::STOP_WITHIN, all_gone.recv()).await;
+    }
+
+    /// The daemon moves in, if there is one.
+    async fn move_in(&self) -> Option<Life> {
+        let resident = self.guard.resident.clone()?;
+        let (life, lane) = Life::begin(resident, self.daemon.clone(), self.router.clone(), self.readers.clone()).await;
+        let _ = self.lane.set(lane);
+        Some(life)
     }
 
     /// Forgets sessions to which nobody returned.
@@ -114,7 +130,7 @@ impl House {
     async fn attend(self: Arc<Self>, entry: Entry, listener: TcpListener, inside: mpsc::Sender<()>) {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => match self.seats.take(entry, peer.ip()) {
+                Ok((stream, peer)) => match self.seats.take(peer.ip()) {
                     Some(seat) => {
                         let (house, inside) = (self.clone(), inside.clone());
                         tokio::spawn(async move {
@@ -146,21 +162,9 @@ impl House {
         Visitor::new(self.guard.entrances.access.clone(), self.daemon.clone(), proof, certificate, self.storage.clone())
     }
 
-    /// Whether the daemon's own client has subscribed; waits for it as long as for a handshake.
-    async fn is_listened_to(&self) -> bool {
-        let mut listening = self.guard.listening.clone();
-        let listens = listening.wait_for(|listening| *listening);
-        tokio::time::timeout(limits::HANDSHAKE_WITHIN, listens).await.is_ok_and(|listens| listens.is_ok())
-    }
-
     async fn receive(&self, entry: Entry, stream: TcpStream, peer: SocketAddr) {
-        if entry != Entry::Daemon && !self.is_listened_to().await {
-            debug!(peer:% = peer; "an MQTT connection was turned away: the daemon's own client has not subscribed yet");
-            return;
-        }
         let _ = stream.set_nodelay(true);
-        // The daemon reads what it subscribed, and is not to be disconnected because a machine is slow.
-        let second = if entry == Entry::Daemon { None } else { stream.as_fd().try_clone_to_owned().ok().map(std::net::TcpStream::from) };
+        let second = stream.as_fd().try_clone_to_owned().ok().map(std::net::TcpStream::from);
         let entrances = &self.guard.entrances;
         let (transport, visitor) = match (entry, &entrances.secure) {
             (Entry::Tls, Some(secure)) => match handshake(&secure.tls, stream).await {
@@ -175,17 +179,13 @@ impl House {
             },
             _ => (BrokerTransport::tcp(stream), self.visitor(entrances.plain, None)),
         };
-        let (auth, events): (Arc<dyn AuthProvider>, Arc<dyn BrokerEventHandler>) = match entry {
-            Entry::Daemon => {
-                let daemon = Arc::new(Daemon { id: self.daemon.clone(), router: self.router.clone(), readers: self.readers.clone() });
-                (daemon.clone(), daemon)
-            }
-            Entry::Plain | Entry::Tls => (Arc::new(visitor), Arc::new(Guest { purse: self.guard.credits.purse(), readers: self.readers.clone() })),
+        let guest = Guest {
+            purse: self.guard.credits.purse(),
+            readers: self.readers.clone(),
+            lane: self.lane.get().cloned(),
+            retained: Retained(self.router.clone()),
         };
-        let mut config = BrokerConfig { event_handler: Some(events), ..self.config.clone() };
-        if entry == Entry::Daemon {
-            config.max_subscriptions_per_client = 0;
-        }
+        let config = BrokerConfig { event_handler: Some(Arc::new(guest)), ..self.config.clone() };
         // Its own, so that it is seen how much this connection takes.
         let stats = Arc::new(BrokerStats::new());
         let _watched = second.map(|socket| self.readers.watch(peer, socket, stats.clone()));
@@ -194,7 +194,7 @@ impl House {
             peer,
             Arc::new(config),
             self.router.clone(),
-            auth,
+            Arc::new(visitor),
             Some(self.storage.clone()),
             stats,
             self.monitor.clone(),
@@ -203,6 +203,14 @@ impl House {
         if let Err(error) = handler.run().await {
             debug!(peer:% = peer, error:% = error; "an MQTT connection ended");
         }
+    }
+}
+
+/// Until it is to stop: the daemon lives here, if it is at home.
+async fn live(life: Option<&mut Life>, mut stopped: watch::Receiver<bool>) {
+    match life {
+        Some(life) => life.go_on(stopped).await,
+        None => drop(stopped.wait_for(|stopped| *stopped).await),
     }
 }
 
@@ -222,29 +230,22 @@ async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<(TlsStreamWrapper
 pub(super) struct Seats {
     max: usize,
     taken: Mutex<HashMap<IpAddr, usize>>,
-    private: Mutex<usize>,
 }
 
 /// One connection's place; free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,
-    address: Option<IpAddr>,
+    address: IpAddr,
 }
 
 impl Seats {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, taken: Mutex::default(), private: Mutex::default() }
+        Self { max, taken: Mutex::default() }
     }
 
     /// A place, if there is one. On the loopback all clients have one address, so there only the sum counts.
-    pub(super) fn take(self: &Arc<Self>, entry: Entry, address: IpAddr) -> Option<Seat> {
-        if entry == Entry::Daemon {
-            let mut private = lock(&self.private);
-            let free = *private < limits::PRIVATE_MAX;
-            *private += usize::from(free);
-            return free.then(|| Seat { seats: self.clone(), address: None });
-        }
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
         let address = address.to_canonical();
         let mut taken = lock(&self.taken);
         let (all, own) = (taken.values().sum::<usize>(), taken.get(&address).copied().unwrap_or_default());
@@ -252,21 +253,17 @@ impl Seats {
             return None;
         }
         *taken.entry(address).or_default() += 1;
-        Some(Seat { seats: self.clone(), address: Some(address) })
+        Some(Seat { seats: self.clone(), address })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some(address) = self.address else {
-            *lock(&self.seats.private) -= 1;
-            return;
-        };
         let mut taken = lock(&self.seats.taken);
-        if let Some(count) = taken.get_mut(&address) {
+        if let Some(count) = taken.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&address);
+                taken.remove(&self.address);
             }
         }
     }
@@ -274,4 +271,39 @@ impl Drop for Seat {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn take(seats: &Arc<Seats>, address: &str, count: usize) -> Vec<Seat> {
+        (0..count).map_while(|_| seats.take(address.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn of_one_other_machine_128_come_in_and_a_place_is_free_again() {
+        let seats = Arc::new(Seats::new(1_000));
+        let mut far = take(&seats, "192.0.2.1", 1_000);
+        assert_eq!(far.len(), limits::PER_ADDRESS_MAX);
+        assert!(take(&seats, "::ffff:192.0.2.1", 1).is_empty(), "the same machine by IPv6");
+        assert_eq!(take(&seats, "192.0.2.2", 1).len(), 1);
+        far.pop();
+        assert_eq!(take(&seats, "192.0.2.1", 2).len(), 1);
+        assert_eq!(take(&seats, "127.0.0.1", 1_000).len(), 1_000 - far.len(), "of this machine as many as there are places");
+        drop(far);
+        assert!(lock(&seats.taken).is_empty());
+    }
+
+    #[test]
+    fn in_all_no_more_come_in_than_there_are_places() {
+        let seats = Arc::new(Seats::new(3));
+        let inside = take(&seats, "127.0.0.1", 5);
+        assert_eq!(inside.len(), 3);
+        assert!(take(&seats, "192.0.2.1", 1).is_empty());
+        drop(inside);
+        assert_eq!(take(&seats, "192.0.2.1", 5).len(), 3);
+    }
 }

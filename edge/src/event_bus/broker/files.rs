@@ -11,7 +11,7 @@ use log::{error, info};
 use crate::config::Invalid;
 
 /// No such file is longer, bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What is wrong with a file, or with several that belong together.
 #[derive(Debug, thiserror::Error)]

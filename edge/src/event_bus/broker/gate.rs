@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mqtt5::broker::auth::{AuthProvider, AuthResult};
-use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::storage::ClientSession;
 use mqtt5::broker::{BrokerEventHandler, ClientPublishEvent, DynamicStorage, PublishAction, StorageBackend as _};
 use mqtt5::packet::connect::ConnectPacket;
 use mqtt5::packet::publish::PublishPacket;
 use mqtt5::protocol::v5::reason_codes::ReasonCode;
-use tokio::time::Instant;
 
 use super::super::credits::Purse;
 use super::access::{Access, Inside, Rights};
 use super::entrances::Proof;
 use super::limits;
+use super::resident::Lane;
+use super::retained::Retained;
 use super::slow::Readers;
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -27,6 +27,9 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) struct Guest {
     pub(super) purse: Purse,
     pub(super) readers: Arc<Readers>,
+    /// Where the daemon's share goes.
+    pub(super) lane: Option<Lane>,
+    pub(super) retained: Retained,
 }
 
 impl BrokerEventHandler for Guest {
@@ -34,10 +37,30 @@ impl BrokerEventHandler for Guest {
     fn on_client_publish<'a>(&'a self, event: ClientPublishEvent) -> Answer<'a, PublishAction> {
         Box::pin(async move {
             self.purse.pay(&event.topic, event.payload.len()).await;
+            if let Some(lane) = &self.lane {
+                lane.room().await;
+            }
             self.readers.published(event.payload.len());
+            if event.retain && !self.retained.has_room(&event.topic, event.payload.len()).await {
+                return PublishAction::Transform(unretained(event));
+            }
             PublishAction::Continue
         })
     }
+}
+
+/// The same message, which nobody keeps. It goes on to those who are there: the library would drop it, and tell a client of
+/// MQTT 3.1.1 that it was taken. Of its MQTT 5 properties it keeps those that belong to a request.
+fn unretained(event: ClientPublishEvent) -> PublishPacket {
+    let mut packet = PublishPacket::new(&*event.topic, event.payload, event.qos);
+    packet.packet_id = event.packet_id;
+    if let Some(topic) = event.response_topic {
+        packet.properties.set_response_topic(topic.to_string());
+    }
+    if let Some(data) = event.correlation_data {
+        packet.properties.set_correlation_data(data);
+    }
+    packet
 }
 
 /// Longest that a refusal is kept back: whoever tries passwords waits for each.
@@ -127,42 +150,5 @@ impl AuthProvider for Visitor {
 
     fn authorize_subscribe<'a>(&'a self, _: &str, _: Option<&'a str>, filter: &'a str) -> Answer<'a, bool> {
         Box::pin(std::future::ready(limits::sensible(filter) && self.may(|rights| rights.subscribes(filter))))
-    }
-}
-
-/// The daemon's own client, known by its id, which is a secret of this process.
-pub(super) struct Daemon {
-    pub(super) id: Arc<str>,
-    pub(super) router: Arc<MessageRouter>,
-    pub(super) readers: Arc<Readers>,
-}
-
-impl AuthProvider for Daemon {
-    fn authenticate<'a>(&'a self, connect: &'a ConnectPacket, _: SocketAddr) -> Answer<'a, mqtt5::Result<AuthResult>> {
-        let known = connect.client_id == *self.id;
-        let result = if known { AuthResult::success() } else { AuthResult::fail(ReasonCode::NotAuthorized) };
-        Box::pin(std::future::ready(Ok(result)))
-    }
-
-    fn authorize_publish<'a>(&'a self, _: &str, _: Option<&'a str>, _: &'a str) -> Answer<'a, bool> {
-        Box::pin(std::future::ready(true))
-    }
-
-    fn authorize_subscribe<'a>(&'a self, _: &str, _: Option<&'a str>, _: &'a str) -> Answer<'a, bool> {
-        Box::pin(std::future::ready(true))
-    }
-}
-
-impl BrokerEventHandler for Daemon {
-    // The library would let the publisher wait for a subscriber that does not read, and add the publisher's id to what an
-    // MQTT 5 subscriber gets. So what the daemon publishes is routed here: it waits for nobody, and keeps its secret.
-    fn on_client_publish<'a>(&'a self, event: ClientPublishEvent) -> Answer<'a, PublishAction> {
-        Box::pin(async move {
-            self.readers.published(event.payload.len());
-            let mut packet = PublishPacket::new(&*event.topic, event.payload, event.qos);
-            packet.retain = event.retain;
-            self.router.route_message_with_deadline(&packet, None, Instant::now()).await;
-            PublishAction::Handled
-        })
     }
 }

@@ -7,13 +7,14 @@ use mqtt5::broker::{BrokerConfig, StorageBackendType, StorageConfig};
 /// Largest MQTT packet that the embedded broker takes. A larger one ends that client's connection.
 pub const PACKET_BYTES_MAX: usize = 1 << 20;
 
-/// Connections at once, the daemon's own not counted; a quarter of the file descriptors that this process may open, if
+/// Connections at once; a quarter of the file descriptors that this process may open, if
 /// that is less.
 pub(super) const CONNECTIONS_MAX: usize = 1024;
 /// Of these, connections from one address that is not of this machine.
 pub(super) const PER_ADDRESS_MAX: usize = 128;
-/// Connections at the daemon's own entrance.
-pub(super) const PRIVATE_MAX: usize = 64;
+/// Messages that may wait for the daemon itself. It is never behind by more than its clients' credits, but with topics that
+/// the cloud has subscribed; then clients wait when so many places are left as there may be clients.
+pub(super) const RESIDENT_LANE: usize = 8 * CONNECTIONS_MAX;
 
 /// How long a connection may take to finish the TLS handshake. It then has ten seconds to introduce itself (the library's).
 pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -25,15 +26,15 @@ pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const CLIENT_CHANNEL_CAPACITY: usize = 100_000;
 /// QoS 1 and 2 messages that one client may have sent without our acknowledgement.
 const RECEIVE_MAX: u16 = 64;
-/// Subscriptions of one client; the daemon's own has no limit.
+/// Subscriptions of one client.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 256;
 /// Longest topic, or filter, of a client, in bytes and in levels.
 pub(super) const TOPIC_BYTES_MAX: usize = 1024;
 pub(super) const TOPIC_LEVELS_MAX: usize = 32;
 /// Largest last will.
 pub(super) const WILL_BYTES_MAX: usize = 16 << 10;
-/// Retained messages, and the largest of them: the library keeps each twice, so that they take 32 MiB at most. A larger
-/// one is delivered and not retained.
+/// Retained messages, and the largest of them: the library keeps each twice, so that they take 32 MiB at most. One above is
+/// delivered and not retained (see `retained`: the library's own limit would not even deliver it).
 pub(super) const RETAINED_MAX: usize = 1_024;
 pub(super) const RETAINED_BYTES_MAX: usize = 16 << 10;
 /// Sessions, of connected clients and of those that are away; when there are so many, no new lasting one is begun.
@@ -47,6 +48,9 @@ pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const TOPIC_ALIASES_MAX: u16 = 64;
 /// How long connected clients get to take their goodbye when the daemon stops.
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// What was published last has so long to go out before that, to those who go on reading: looked at so often.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
+pub(super) const LAST_WORDS_LOOK: Duration = Duration::from_millis(50);
 
 /// What the library is told.
 pub(super) fn library_config(session_queue_size: usize) -> BrokerConfig {
@@ -58,8 +62,8 @@ pub(super) fn library_config(session_queue_size: usize) -> BrokerConfig {
         topic_alias_maximum: TOPIC_ALIASES_MAX,
         server_receive_maximum: Some(RECEIVE_MAX),
         max_subscriptions_per_client: SUBSCRIPTIONS_MAX,
-        max_retained_messages: RETAINED_MAX,
-        max_retained_message_size: RETAINED_BYTES_MAX,
+        max_retained_messages: 0,
+        max_retained_message_size: 0,
         client_channel_capacity: CLIENT_CHANNEL_CAPACITY,
         sys_topics_enabled: false,
         // In memory, lasting sessions and retained messages live as long as the daemon; without any storage no absent

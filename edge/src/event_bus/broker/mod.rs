@@ -13,11 +13,13 @@ mod entrances;
 mod files;
 mod gate;
 mod limits;
+mod resident;
+mod retained;
 mod slow;
 mod tls;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -30,7 +32,9 @@ use crate::backoff::Backoff;
 pub use access::{PASSWORD_BYTES_MAX, check_name};
 use door::{Entry, House};
 pub use entrances::Entrances;
+pub use files::FILE_BYTES_MAX;
 pub use limits::PACKET_BYTES_MAX;
+pub use resident::Resident;
 
 /// Requests of all clients that may be on their way at once, where nobody says how much the mailboxes hold.
 pub(super) const IN_HAND: usize = 768;
@@ -44,28 +48,21 @@ pub struct Config {
     pub session_queue_size: usize,
 }
 
-/// Who may come in, and how much of each.
+/// Who is at home, who may come in, and how much of each.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// Client id of the daemon's own client: a secret, which opens the daemon's own entrance and no other.
-    pub daemon: String,
+    /// The daemon itself. The doors open when it has subscribed: what a client published earlier would be acknowledged and
+    /// reach no module. `None`: nobody is at home.
+    pub resident: Option<Resident>,
     /// What clients may have on its way to the modules.
     pub credits: Arc<Credits>,
     /// The entrances, and who may come in through which.
     pub entrances: Arc<Entrances>,
-    /// Whether the daemon's own client has subscribed. Until then others wait at the door: what they publish would be
-    /// acknowledged and reach no module.
-    pub listening: watch::Receiver<bool>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self {
-            daemon: uuid::Uuid::new_v4().simple().to_string(),
-            credits: Credits::new(IN_HAND),
-            entrances: Arc::default(),
-            listening: watch::channel(true).1,
-        }
+        Self { resident: None, credits: Credits::new(IN_HAND), entrances: Arc::default() }
     }
 }
 
@@ -99,7 +96,6 @@ pub enum BrokerError {
 #[derive(Debug)]
 pub struct Broker {
     address: SocketAddr,
-    private: SocketAddr,
     secure: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
@@ -126,8 +122,7 @@ impl Broker {
             Ok((bound, (entry, listener)))
         };
         let (address, plain) = open(Entry::Plain, "mqtt.internal-server", config.address)?;
-        let (private, own) = open(Entry::Daemon, "mqtt.internal-server", (Ipv4Addr::LOCALHOST, 0).into())?;
-        let mut listeners = vec![own, plain];
+        let mut listeners = vec![plain];
         let mut secure = None;
         if let Some(tls) = &guard.entrances.secure {
             let (bound, listener) = open(Entry::Tls, "mqtt.internal-tls-server", tls.address)?;
@@ -143,7 +138,7 @@ impl Broker {
             .spawn(move || run(&plan, stopped, &ready))
             .map_err(|error| failed(error.to_string()))?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { address, private, secure, stop, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { address, secure, stop, thread: Some(thread) }),
             Ok(Err(reason)) => Err(failed(reason)),
             Err(_) => Err(failed("its thread ended at once".into())),
         }
@@ -157,11 +152,6 @@ impl Broker {
     /// The address of the TLS listener, if there is one.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.secure
-    }
-
-    /// The daemon's own entrance, on the loopback: whoever does not bring [`Guard::daemon`] as its client id is refused.
-    pub fn private_address(&self) -> SocketAddr {
-        self.private
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use log::warn;
 use mqtt5::broker::sys_topics::BrokerStats;
@@ -77,6 +78,20 @@ impl Readers {
                 let _ = reader.socket.shutdown(Shutdown::Both);
                 reader.well = now;
             }
+        }
+    }
+
+    /// Resolves when between two looks nobody has taken anything more.
+    pub async fn all_has_gone_out(&self, look: Duration) {
+        let gone_out = || self.connections().values().map(|reader| taken(&reader.stats)).sum::<u64>();
+        let mut before = gone_out();
+        loop {
+            tokio::time::sleep(look).await;
+            let now = gone_out();
+            if now == before {
+                return;
+            }
+            before = now;
         }
     }
 

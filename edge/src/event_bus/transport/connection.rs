@@ -6,9 +6,9 @@
 //! after a connection that stood.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -16,12 +16,13 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use log::{debug, error, info, warn};
 use paho_mqtt as paho;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::super::outbox::{Publication, Queued};
 use super::judge::{Judge, Session};
-use super::{Endpoint, IN_FLIGHT_MAX, Inbound, Link, TransportError, Wanted};
+use super::tunnel::Tunnel;
+use super::{Endpoint, IN_FLIGHT_MAX, Inbound, Link, Patience, TransportError, Wanted};
 use crate::backoff::Backoff;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -35,12 +36,26 @@ const ATTEMPT_LIMITS: u32 = 3;
 /// How often the library may give a message back while the connection stands before it is dropped.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// The library's client for one broker.
-pub(super) struct Client {
-    paho: paho::AsyncClient,
+/// The library's client for one broker, with what belongs to it.
+pub(super) struct Line {
+    link: Arc<Link>,
+    endpoint: Endpoint,
+    patience: Patience,
+    tunnel: Arc<Tunnel>,
+    signals: Arc<Signals>,
+    client: paho::AsyncClient,
     /// The attempt to connect that is under way. The library has one place for whom to tell, and tells the newest, once for
     /// each attempt: with two under way it would tell one of them twice, and the second time what is no longer there.
     attempt: Mutex<Option<Attempt>>,
+}
+
+/// What the library's threads and ours tell each other.
+#[derive(Debug, Default)]
+struct Signals {
+    /// A connection was lost.
+    lost: Notify,
+    /// Stopped: what still arrives is not taken.
+    closed: AtomicBool,
 }
 
 /// An attempt to connect.
@@ -49,62 +64,71 @@ struct Attempt {
     is_clean: bool,
 }
 
-impl std::ops::Deref for Client {
-    type Target = paho::AsyncClient;
+impl Line {
+    /// Makes the client; nothing is connected yet.
+    pub(super) fn new(endpoint: Endpoint, tunnel: Arc<Tunnel>, patience: Patience, inbound: &Arc<dyn Inbound>) -> Result<Self, TransportError> {
+        let options = paho::CreateOptionsBuilder::new()
+            .server_uri(tunnel.url())
+            .client_id(endpoint.client_id.as_str())
+            .persistence(paho::PersistenceType::None)
+            .max_buffered_messages(i32::try_from(2 * IN_FLIGHT_MAX).unwrap_or(i32::MAX))
+            .finalize();
+        let client = paho::AsyncClient::new(options).map_err(|error| TransportError::Client {
+            endpoint: endpoint.manner.name,
+            server: endpoint.server.clone(),
+            reason: error.to_string(),
+        })?;
+        // The library's requests hold references to the client, and the last one to go destroys it. Gone inside a callback,
+        // that is a deadlock of the whole library, for every client of the process. So a client is never destroyed; there
+        // is one per broker and process, and when it is stopped it is disconnected and deaf.
+        std::mem::forget(client.clone());
+        let (link, signals) = (Link::new(endpoint.manner.clone()), Arc::new(Signals::default()));
+        let lost = signals.clone();
+        client.set_connection_lost_callback(move |_| lost.lost.notify_one());
+        let (receiver, of, inbound) = (link.clone(), signals.clone(), inbound.clone());
+        client.set_message_callback(move |_, message| {
+            let Some(message) = message else { return };
+            // A panic must not unwind into C, which would end the process: the link keeps it.
+            if !of.closed.load(Ordering::Relaxed) {
+                receiver.take(inbound.as_ref(), message.topic(), message.payload());
+            }
+        });
+        Ok(Self { link, endpoint, patience, tunnel, signals, client, attempt: Mutex::default() })
+    }
 
-    fn deref(&self) -> &Self::Target {
-        &self.paho
+    /// What is shared with EventBus.
+    pub(super) fn link(&self) -> Arc<Link> {
+        self.link.clone()
+    }
+
+    /// What the tunnel knows of a connection that failed, of which the library sees its end only.
+    fn known_reason(&self) -> Option<String> {
+        self.tunnel.failure()
+    }
+
+    /// Resolves when the connection is closed.
+    async fn closed(&self) {
+        loop {
+            self.signals.lost.notified().await;
+            // The notice may be of an earlier connection that broke while it was made.
+            if !self.client.is_connected() {
+                return;
+            }
+        }
     }
 }
 
-pub(super) fn client(link: &Arc<Link>, inbound: &Arc<dyn Inbound>) -> Result<Client, TransportError> {
-    let options = paho::CreateOptionsBuilder::new()
-        .server_uri(link.tunnel.as_ref().map_or_else(|| link.endpoint.server.clone(), |tunnel| tunnel.url()))
-        .client_id(link.endpoint.client_id.as_str())
-        .persistence(paho::PersistenceType::None)
-        .max_buffered_messages(i32::try_from(2 * IN_FLIGHT_MAX).unwrap_or(i32::MAX))
-        .finalize();
-    let client = paho::AsyncClient::new(options).map_err(|error| TransportError::Client {
-        endpoint: link.endpoint.name,
-        server: link.endpoint.server.clone(),
-        reason: error.to_string(),
-    })?;
-    // The library's requests hold references to the client, and the last one to go destroys it. Gone inside a callback,
-    // that is a deadlock of the whole library, for every client of the process. So a client is never destroyed; there
-    // is one per broker and process, and when it is stopped it is disconnected and deaf.
-    std::mem::forget(client.clone());
-    let lost = link.clone();
-    client.set_connection_lost_callback(move |_| lost.lost.notify_one());
-    let (receiver, inbound) = (link.clone(), inbound.clone());
-    client.set_message_callback(move |_, message| {
-        let Some(message) = message else { return };
-        if receiver.closed.load(Ordering::Relaxed) {
-            return;
-        }
-        receiver.arrived.fetch_add(1, Ordering::Relaxed);
-        // A panic must not unwind into C, which would end the process.
-        let taken = catch_unwind(AssertUnwindSafe(|| {
-            inbound.arrived(message.topic(), message.payload());
-        }));
-        if taken.is_err() {
-            receiver.panics.fetch_add(1, Ordering::Relaxed);
-            error!(endpoint = receiver.endpoint.name; "taking an MQTT message panicked; the message is lost");
-        }
-    });
-    Ok(Client { paho: client, attempt: Mutex::default() })
-}
-
 /// Drives all connections until they are told to stop. A panic loses what is in flight and nothing else.
-pub(super) async fn run(connections: &[(Arc<Link>, Client)], wanted: &Wanted, inbound: &dyn Inbound, stopped: &watch::Receiver<bool>) {
+pub(super) async fn run(lines: &[Line], wanted: &Wanted, inbound: &dyn Inbound, stopped: &watch::Receiver<bool>) {
     loop {
-        let drives = connections.iter().map(|(link, client)| Drive::new(link, client, wanted, inbound));
+        let drives = lines.iter().map(|line| Drive::new(line, wanted, inbound));
         let all = join_all(drives.map(|mut drive| async move { drive.until(stopped.clone()).await }));
         if AssertUnwindSafe(all).catch_unwind().await.is_ok() {
             return;
         }
         error!("the MQTT client panicked; all connections are made again");
-        for (link, _) in connections {
-            link.connected.store(false, Ordering::Relaxed);
+        for line in lines {
+            line.link.is_gone("the client panicked");
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -112,8 +136,7 @@ pub(super) async fn run(connections: &[(Arc<Link>, Client)], wanted: &Wanted, in
 
 /// What drives one connection.
 struct Drive<'a> {
-    link: &'a Link,
-    client: &'a Client,
+    line: &'a Line,
     wanted: &'a Wanted,
     inbound: &'a dyn Inbound,
     in_flight: FuturesUnordered<Delivery>,
@@ -140,10 +163,9 @@ impl End {
 }
 
 impl<'a> Drive<'a> {
-    fn new(link: &'a Link, client: &'a Client, wanted: &'a Wanted, inbound: &'a dyn Inbound) -> Self {
+    fn new(line: &'a Line, wanted: &'a Wanted, inbound: &'a dyn Inbound) -> Self {
         Self {
-            link,
-            client,
+            line,
             wanted,
             inbound,
             in_flight: FuturesUnordered::new(),
@@ -159,24 +181,22 @@ impl<'a> Drive<'a> {
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
         // An attempt that is under way cannot be called off: it is let end, to be disconnected then.
-        if let Some(attempt) = self.client.attempt.lock().await.take() {
+        if let Some(attempt) = self.line.attempt.lock().await.take() {
             let _ = tokio::time::timeout(GOODBYE_WITHIN, attempt.token).await;
         }
         let _ = tokio::time::timeout(GOODBYE_WITHIN, self.drain()).await;
-        self.link.closed.store(true, Ordering::Relaxed);
-        self.link.connected.store(false, Ordering::Relaxed);
-        let goodbye = self.client.disconnect_after(GOODBYE_WITHIN);
+        self.line.signals.closed.store(true, Ordering::Relaxed);
+        self.line.link.is_gone("stopped");
+        let goodbye = self.line.client.disconnect_after(GOODBYE_WITHIN);
         let _ = tokio::time::timeout(GOODBYE_WITHIN * 2, goodbye).await;
-        if let Some(tunnel) = &self.link.tunnel {
-            let _ = tokio::time::timeout(GOODBYE_WITHIN, tunnel.emptied()).await;
-        }
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, self.line.tunnel.emptied()).await;
     }
 
     /// Publishes what waits and waits for the broker's answers.
     async fn drain(&mut self) {
-        while self.client.is_connected() {
-            let room = self.in_flight.len() < self.link.endpoint.window();
-            match room.then(|| self.link.outbox.try_take()).flatten() {
+        while self.line.client.is_connected() {
+            let room = self.in_flight.len() < self.line.endpoint.window();
+            match room.then(|| self.line.link.outbox.try_take()).flatten() {
                 Some(queued) => {
                     let _ = self.send(queued);
                 }
@@ -193,30 +213,27 @@ impl<'a> Drive<'a> {
         let mut complained = false;
         loop {
             tokio::time::sleep(backoff.next_wait(&mut rand::rng())).await;
-            let endpoint = &self.link.endpoint;
+            let endpoint = &self.line.endpoint;
             match self.connect().await {
                 Ok(subscribed) => {
                     complained = false;
-                    self.link.connected.store(true, Ordering::Relaxed);
-                    self.link.trouble().clear();
-                    info!(endpoint = endpoint.name, server = endpoint.server; "connected to the MQTT broker");
-                    self.inbound.up(endpoint.name);
+                    self.line.link.stands();
+                    info!(endpoint = endpoint.manner.name, server = endpoint.server; "connected to the MQTT broker");
+                    self.inbound.up(endpoint.manner.name);
                     let reason = self.session(subscribed, &mut backoff).await;
-                    self.link.connected.store(false, Ordering::Relaxed);
-                    self.link.answers();
-                    self.link.trouble().clone_from(&reason);
-                    warn!(endpoint = endpoint.name, server = endpoint.server, reason; "the MQTT broker is gone; connecting again");
-                    self.inbound.down(endpoint.name, reason);
+                    self.line.link.is_gone(&reason);
+                    warn!(endpoint = endpoint.manner.name, server = endpoint.server, reason; "the MQTT broker is gone; connecting again");
+                    self.inbound.down(endpoint.manner.name, reason);
                 }
                 // Said once, and again when the reason is another one: of a certificate that was mended in part, say.
-                Err(reason) if *self.link.trouble() == reason && complained => {
-                    debug!(endpoint = endpoint.name, reason; "the MQTT broker cannot be reached");
+                Err(reason) if *self.line.link.trouble() == reason && complained => {
+                    debug!(endpoint = endpoint.manner.name, reason; "the MQTT broker cannot be reached");
                 }
                 Err(reason) => {
                     complained = true;
-                    self.link.trouble().clone_from(&reason);
+                    self.line.link.trouble().clone_from(&reason);
                     warn!(
-                        endpoint = endpoint.name, server = endpoint.server, reason;
+                        endpoint = endpoint.manner.name, server = endpoint.server, reason;
                         "the MQTT broker cannot be reached; trying again with growing pauses"
                     );
                 }
@@ -226,11 +243,11 @@ impl<'a> Drive<'a> {
 
     /// Connects and subscribes. Returns the filters that are subscribed.
     async fn connect(&mut self) -> Result<BTreeSet<String>, String> {
-        if self.client.is_connected() {
-            within(GOODBYE_WITHIN * 2, self.client.disconnect_after(Duration::ZERO)).await?;
+        if self.line.client.is_connected() {
+            within(GOODBYE_WITHIN * 2, self.line.client.disconnect_after(Duration::ZERO)).await?;
         }
-        let limit = self.link.patience.connect;
-        let mut under_way = self.client.attempt.lock().await;
+        let limit = self.line.patience.connect;
+        let mut under_way = self.line.attempt.lock().await;
         let attempt = match under_way.take() {
             Some(attempt) => under_way.insert(attempt),
             None => under_way.insert(self.attempt()?),
@@ -240,7 +257,7 @@ impl<'a> Drive<'a> {
         match connected {
             Ok(result) => {
                 *under_way = None;
-                result.map_err(|error| self.known_reason().unwrap_or_else(|| refusal(&error)))?;
+                result.map_err(|error| self.line.known_reason().unwrap_or_else(|| refusal(&error)))?;
             }
             Err(_) => return Err(format!("no end of the attempt within {} s", (limit * ATTEMPT_LIMITS).as_secs())),
         }
@@ -268,37 +285,37 @@ impl<'a> Drive<'a> {
             .clean_session(is_clean)
             .keep_alive_interval(KEEP_ALIVE)
             // The tunnel ends an attempt earlier.
-            .connect_timeout(self.link.patience.connect * ATTEMPT_LIMITS)
+            .connect_timeout(self.line.patience.connect * ATTEMPT_LIMITS)
             // Our window is `IN_FLIGHT_MAX`; a subscription must find room beside it.
             .max_inflight(i32::try_from(2 * IN_FLIGHT_MAX).unwrap_or(i32::MAX));
-        if let Some(login) = &self.link.endpoint.login {
+        if let Some(login) = &self.line.endpoint.login {
             options.user_name(login.username.as_str());
             if let Some(password) = login.password().map_err(|error| error.to_string())? {
                 options.password(password);
             }
         }
-        Ok(Attempt { token: self.client.connect(options.finalize()), is_clean })
+        Ok(Attempt { token: self.line.client.connect(options.finalize()), is_clean })
     }
 
     /// Subscribes filters, each by a packet of its own: the library trusts the number of answers in one packet. One that the
     /// broker refuses is said and not asked for again on this connection.
     async fn subscribe(&self, filters: &BTreeSet<String>) -> Result<(), String> {
-        let qos = i32::from(self.link.endpoint.subscribe_qos);
-        let asked = join_all(filters.iter().map(|filter| self.client.subscribe(filter.as_str(), qos)));
+        let qos = i32::from(self.line.endpoint.subscribe_qos);
+        let asked = join_all(filters.iter().map(|filter| self.line.client.subscribe(filter.as_str(), qos)));
         let answers = tokio::select! {
-            answers = tokio::time::timeout(self.link.patience.connect, asked) => answers,
-            () = closed(self.link, self.client) => return Err(self.known_reason().unwrap_or_else(|| "it closed the connection while we subscribed".into())),
+            answers = tokio::time::timeout(self.line.patience.connect, asked) => answers,
+            () = self.line.closed() => return Err(self.line.known_reason().unwrap_or_else(|| "it closed the connection while we subscribed".into())),
         };
         let Ok(answers) = answers else {
-            return Err(format!("it did not answer our subscriptions within {} s", self.link.patience.connect.as_secs()));
+            return Err(format!("it did not answer our subscriptions within {} s", self.line.patience.connect.as_secs()));
         };
         let refused: Vec<_> = filters.iter().zip(&answers).filter(|(_, answer)| answer.is_err()).map(|(filter, _)| filter.as_str()).collect();
         if !refused.is_empty() {
-            if !self.client.is_connected() {
-                return Err(self.known_reason().unwrap_or_else(|| "it closed the connection while we subscribed".into()));
+            if !self.line.client.is_connected() {
+                return Err(self.line.known_reason().unwrap_or_else(|| "it closed the connection while we subscribed".into()));
             }
             warn!(
-                endpoint = self.link.endpoint.name, filters = refused.join(" ");
+                endpoint = self.line.endpoint.manner.name, filters = refused.join(" ");
                 "the MQTT broker refused subscriptions: nothing is heard there; look at its access rules"
             );
         }
@@ -307,9 +324,9 @@ impl<'a> Drive<'a> {
 
     /// One session, from its subscriptions to its end; returns why it ended.
     async fn session(&mut self, subscribed: BTreeSet<String>, backoff: &mut Backoff) -> String {
-        let patience = self.link.patience;
+        let patience = self.line.patience;
         let since = Instant::now();
-        let published = self.link.published.load(Ordering::Relaxed);
+        let published = self.line.link.published();
         self.answered_at = since;
         let end = self.work(subscribed, since).await;
         let stood = since.elapsed();
@@ -318,39 +335,34 @@ impl<'a> Drive<'a> {
         }
         self.judge.ended(&Session {
             subscribed: true,
-            answered: self.link.published.load(Ordering::Relaxed) > published,
+            answered: self.line.link.published() > published,
             unanswered: &self.unanswered,
             ended_by_broker_later: end.by_broker && stood >= patience.settle,
         });
         end.reason
     }
 
-    /// What the tunnel knows of a connection that failed, of which the library sees its end only.
-    fn known_reason(&self) -> Option<String> {
-        self.link.tunnel.as_ref().and_then(|tunnel| tunnel.failure())
-    }
-
     /// Publishes and subscribes until the connection is over.
     async fn work(&mut self, mut subscribed: BTreeSet<String>, since: Instant) -> End {
-        let patience = self.link.patience;
-        let mut wanted = self.wanted.changed.subscribe();
+        let patience = self.line.patience;
+        let mut wanted = self.wanted.changes();
         let mut tick = tokio::time::interval(patience.tick());
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let careful = self.judge.is_careful();
-            let window = if careful { 1 } else { self.link.endpoint.window() };
+            let window = if careful { 1 } else { self.line.endpoint.window() };
             let may_send = self.in_flight.len() < window && (!careful || since.elapsed() >= patience.settle);
             let ticks = careful || !self.unanswered.is_empty();
             tokio::select! {
                 biased;
-                () = closed(self.link, self.client) => {
-                    return End { by_broker: true, reason: self.known_reason().unwrap_or_else(|| "the connection was closed".into()) };
+                () = self.line.closed() => {
+                    return End { by_broker: true, reason: self.line.known_reason().unwrap_or_else(|| "the connection was closed".into()) };
                 }
                 Some((queued, result)) = self.in_flight.next() => {
-                    let connected = result.is_ok() || self.client.is_connected();
+                    let connected = result.is_ok() || self.line.client.is_connected();
                     self.settle(queued, result, connected);
                 }
-                queued = self.link.outbox.take(), if may_send => {
+                queued = self.line.link.outbox.take(), if may_send => {
                     if let Err(reason) = self.send(queued) {
                         return End { by_broker: true, reason };
                     }
@@ -366,7 +378,7 @@ impl<'a> Drive<'a> {
                         return End::ours(format!("it has answered nothing for {} s", quiet.as_secs()));
                     }
                     if !self.unanswered.is_empty() && quiet >= patience.stalled {
-                        self.link.stall();
+                        self.line.link.stall(patience.stalled);
                     }
                 }
             }
@@ -375,8 +387,8 @@ impl<'a> Drive<'a> {
 
     /// Hands one publication to the library. `Err` when the connection is gone.
     fn send(&mut self, queued: Queued) -> Result<(), String> {
-        let message = message(&self.link.endpoint, &queued.publication);
-        match self.client.try_publish(message) {
+        let message = message(&self.line.endpoint, &queued.publication);
+        match self.line.client.try_publish(message) {
             Ok(token) => {
                 if self.unanswered.is_empty() {
                     self.answered_at = Instant::now();
@@ -385,8 +397,8 @@ impl<'a> Drive<'a> {
                 self.in_flight.push(Box::pin(async move { (queued, token.await) }));
                 Ok(())
             }
-            Err(error) if !self.client.is_connected() => {
-                self.link.outbox.put_back(queued);
+            Err(error) if !self.line.client.is_connected() => {
+                self.line.link.outbox.put_back(queued);
                 Err(error.to_string())
             }
             Err(error) => {
@@ -401,8 +413,8 @@ impl<'a> Drive<'a> {
         self.unanswered.remove(&queued.number);
         match result {
             Ok(()) => {
-                self.link.published.fetch_add(1, Ordering::Relaxed);
-                self.link.answers();
+                self.line.link.count_published();
+                self.line.link.answers();
                 self.answered_at = Instant::now();
                 self.judge.answered();
             }
@@ -411,15 +423,15 @@ impl<'a> Drive<'a> {
             // The session ended with the message unanswered: it goes out again in the next one.
             Err(_) => {
                 queued.attempts += u32::from(connected);
-                self.link.outbox.put_back(queued);
+                self.line.link.outbox.put_back(queued);
             }
         }
     }
 
     fn refuse(&self, queued: &Queued, error: &paho::Error) {
-        self.link.refused.fetch_add(1, Ordering::Relaxed);
+        self.line.link.count_refused();
         warn!(
-            endpoint = self.link.endpoint.name, topic = queued.publication.topic, error:% = error;
+            endpoint = self.line.endpoint.manner.name, topic = queued.publication.topic, error:% = error;
             "an MQTT message could not be published and is dropped"
         );
     }
@@ -429,7 +441,7 @@ impl<'a> Drive<'a> {
         let wanted = self.wanted.filters();
         self.subscribe(&wanted.difference(subscribed).cloned().collect()).await?;
         for filter in subscribed.difference(&wanted) {
-            within(self.link.patience.connect, self.client.unsubscribe(filter.as_str())).await?;
+            within(self.line.patience.connect, self.line.client.unsubscribe(filter.as_str())).await?;
         }
         *subscribed = wanted;
         Ok(())
@@ -451,17 +463,6 @@ fn refusal(error: &paho::Error) -> String {
     }
 }
 
-/// Resolves when the connection is closed.
-async fn closed(link: &Link, client: &Client) {
-    loop {
-        link.lost.notified().await;
-        // The notice may be of an earlier connection that broke while it was made.
-        if !client.is_connected() {
-            return;
-        }
-    }
-}
-
 async fn within<T>(limit: Duration, asked: impl Future<Output = paho::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(limit, asked).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -473,7 +474,7 @@ fn message(endpoint: &Endpoint, publication: &Publication) -> paho::Message {
     paho::MessageBuilder::new()
         .topic(publication.topic.as_str())
         .payload(publication.payload.to_vec())
-        .qos(paho::QoS::from(i32::from(endpoint.qos)))
-        .retained(endpoint.retain)
+        .qos(paho::QoS::from(i32::from(endpoint.manner.qos)))
+        .retained(endpoint.manner.retain)
         .finalize()
 }

@@ -143,11 +143,24 @@ enum Awaited {
     Unsuback,
 }
 
+/// What is on the way under one packet identifier.
+///
+/// The library may send a publication or a release again on the same connection (paho C, `MQTTProtocol_retry`), and each is
+/// answered. The first answer is the library's; the others are late, and it has no use for them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    awaited: Option<Awaited>,
+    /// How often that was sent again.
+    again: u32,
+    /// Answers that are still to come of what was answered already; they come before that of anything sent later.
+    late: u32,
+}
+
 /// One connection to a broker, read along.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     introduced: bool,
-    awaited: HashMap<u16, Awaited>,
+    slots: HashMap<u16, Slot>,
     /// Messages with QoS 2 that were kept from the library and that the broker has not released.
     kept: HashSet<u16>,
 }
@@ -173,7 +186,12 @@ impl Guard {
         };
         let at = if packet.kind() == kind::PUBLISH { topic_end(packet.body()) } else { Some(0) };
         if let Some(id) = at.and_then(|at| number(packet.body(), at)) {
-            self.awaited.insert(id, awaited);
+            let slot = self.slots.entry(id).or_default();
+            if slot.awaited == Some(awaited) {
+                slot.again += 1;
+            } else {
+                *slot = Slot { awaited: Some(awaited), again: 0, late: slot.late };
+            }
         }
     }
 
@@ -204,8 +222,7 @@ impl Guard {
         if packet.kind() == kind::PUBREL {
             return Ok(if self.kept.remove(&id) { Verdict::Keep(Some(answer(0x70, id))) } else { Verdict::Pass });
         }
-        self.answered(packet.kind(), id, &body[2..])?;
-        Ok(Verdict::Pass)
+        self.answered(packet.kind(), id, &body[2..])
     }
 
     /// A message for us.
@@ -232,21 +249,34 @@ impl Guard {
     }
 
     /// An answer to something that was sent.
-    fn answered(&mut self, kind: u8, id: u16, rest: &[u8]) -> Result<(), Nonsense> {
-        let fits = match (kind, self.awaited.get(&id)) {
-            (kind::PUBACK, Some(Awaited::Puback)) | (kind::PUBCOMP, Some(Awaited::Pubcomp)) | (kind::UNSUBACK, Some(Awaited::Unsuback)) => true,
-            (kind::SUBACK, Some(Awaited::Suback(filters))) => rest.len() == *filters && rest.iter().all(|code| matches!(code, 0..=2 | 0x80)),
+    fn answered(&mut self, kind: u8, id: u16, rest: &[u8]) -> Result<Verdict, Nonsense> {
+        let slot = self.slots.entry(id).or_default();
+        if kind == kind::PUBREC {
             // The library answers it in any case (MQTT 3.1.1 §4.3.3); what it then sends is what is awaited next.
-            (kind::PUBREC, None | Some(Awaited::Pubrec | Awaited::Pubcomp)) => return Ok(()),
+            let fits = matches!(slot.awaited, None | Some(Awaited::Pubrec | Awaited::Pubcomp));
+            return if fits { Ok(Verdict::Pass) } else { Err(UNASKED) };
+        }
+        if slot.late > 0 && matches!(kind, kind::PUBACK | kind::PUBCOMP) {
+            slot.late -= 1;
+            return Ok(Verdict::Keep(None));
+        }
+        let fits = match (kind, slot.awaited) {
+            (kind::PUBACK, Some(Awaited::Puback)) | (kind::PUBCOMP, Some(Awaited::Pubcomp)) | (kind::UNSUBACK, Some(Awaited::Unsuback)) => true,
+            (kind::SUBACK, Some(Awaited::Suback(filters))) => rest.len() == filters && rest.iter().all(|code| matches!(code, 0..=2 | 0x80)),
             _ => false,
         };
         if !fits {
-            return Err(Nonsense("an answer to what nobody had sent"));
+            return Err(UNASKED);
         }
-        self.awaited.remove(&id);
-        Ok(())
+        *slot = Slot { awaited: None, again: 0, late: slot.again };
+        if slot.late == 0 {
+            self.slots.remove(&id);
+        }
+        Ok(Verdict::Pass)
     }
 }
+
+const UNASKED: Nonsense = Nonsense("an answer to what nobody had sent");
 
 /// Whether a message may go under it (MQTT 3.1.1 §4.7.1).
 fn is_name(topic: &str) -> bool {
@@ -336,6 +366,24 @@ mod tests {
             let mut guard = introduced();
             sent(&mut guard, asked);
             assert!(hears(&mut guard, right) && !hears(&mut guard, right), "twice");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_again_is_answered_again_and_the_library_hears_it_once() {
+        for (asked, answer) in [(PUBLISH_1, PUBACK), (PUBREL, PUBCOMP)] {
+            let mut guard = introduced();
+            for _ in 0..3 {
+                sent(&mut guard, asked);
+            }
+            assert!(hears(&mut guard, answer));
+            // Another message under the same number: its answer comes behind those that are late.
+            sent(&mut guard, asked);
+            for _ in 0..2 {
+                assert_eq!(guard.heard(&only(answer)), Ok(Verdict::Keep(None)));
+            }
+            assert!(hears(&mut guard, answer));
+            assert!(guard.heard(&only(answer)).is_err());
         }
     }
 

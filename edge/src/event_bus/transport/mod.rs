@@ -1,4 +1,5 @@
-//! The MQTT client: one connection to each broker, on a thread of its own beside the EventBus actor.
+//! The MQTT client: one connection to each broker that is not ours, on a thread of its own beside the EventBus actor. At
+//! our own the daemon is at home and needs none; it fills and empties the same [`Link`] (`broker::resident`).
 //!
 //! The paho library calls back from its own C threads. A callback here never blocks and never unwinds
 //! into C: it hands the message to [`Inbound`], which only tries mailboxes, under `catch_unwind`.
@@ -12,22 +13,23 @@
 mod connection;
 mod guard;
 mod judge;
+mod link;
 mod login;
 mod tls_files;
 mod tls_words;
 mod tunnel;
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use log::{error, warn};
-use tokio::sync::{Notify, watch};
+use log::error;
+use tokio::sync::watch;
 
-use super::outbox::{Outbox, Publication};
+use super::outbox::Publication;
 
+use connection::Line;
+pub use link::{Figures, Link, Manner, Wanted};
 pub use login::Login;
 pub use tls_files::TlsFiles;
 pub use tunnel::TlsBroker;
@@ -89,36 +91,30 @@ impl Patience {
 /// One broker to connect to, and how to publish there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `internal` or `external`: for the log and the status page.
-    pub name: &'static str,
+    /// How is published there.
+    pub manner: Manner,
     /// `tcp://host:port`, or `ssl://host:port` with [`Endpoint::tls`].
     pub server: String,
     /// Unique among the clients of that broker; stays the same over restarts.
     pub client_id: String,
-    /// Quality of service of what is published: 0, 1 or 2.
-    pub qos: u8,
     /// Quality of service of the subscriptions: 0, 1 or 2.
     pub subscribe_qos: u8,
-    /// Whether what is published is retained by the broker.
-    pub retain: bool,
     /// Who we are there; `None`: nobody asks.
     pub login: Option<Login>,
     /// How the broker is reached by TLS; `None`: by plain TCP at [`Endpoint::server`].
     pub tls: Option<TlsBroker>,
-    /// The broker is this process's own: what it sends may be trusted.
-    pub is_ours: bool,
 }
 
 impl Endpoint {
     /// Publications that may be on their way at once.
     fn window(&self) -> usize {
-        if self.qos == 2 { IN_FLIGHT_QOS_2_MAX } else { IN_FLIGHT_MAX }
+        if self.manner.qos == 2 { IN_FLIGHT_QOS_2_MAX } else { IN_FLIGHT_MAX }
     }
 
-    /// What is behind the tunnel; `None` where the library goes by itself, because the broker is our own.
-    fn remote(&self) -> Option<Remote> {
-        let plain = || self.server.split_once("://").map(|(_, address)| Remote::Plain(address.trim_end_matches('/').to_owned()));
-        self.tls.clone().map(Remote::Tls).or_else(|| if self.is_ours { None } else { plain() })
+    /// What is behind the tunnel.
+    fn remote(&self) -> Remote {
+        let address = self.server.split_once("://").map_or(self.server.as_str(), |(_, address)| address);
+        self.tls.clone().map_or_else(|| Remote::Plain(address.trim_end_matches('/').to_owned()), Remote::Tls)
     }
 }
 
@@ -136,9 +132,7 @@ pub enum TransportError {
         reason: String,
     },
     /// The operating system gave no socket for the way to the broker.
-    #[error(
-        "no socket towards TLS for the {endpoint} MQTT broker: is the directory for temporary files (TMPDIR) there, writable, and its name short?"
-    )]
+    #[error("no socket towards the {endpoint} MQTT broker: is the directory for temporary files (TMPDIR) there, writable, and its name short?")]
     Tunnel {
         /// Name of the endpoint.
         endpoint: &'static str,
@@ -162,31 +156,12 @@ pub enum TransportError {
     },
 }
 
-/// Figures of one connection for the status page.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Figures {
-    /// Name of the endpoint.
-    pub endpoint: &'static str,
-    /// Whether the connection stands.
-    pub connected: bool,
-    /// Why it does not stand, in words; empty while it does, and before the first attempt.
-    pub trouble: String,
-    /// Publications that wait.
-    pub waiting: usize,
-    /// Publications that the broker took.
-    pub published: u64,
-    /// Publications that were dropped for lack of room, or refused by the broker.
-    pub dropped: u64,
-    /// Messages that arrived.
-    pub arrived: u64,
-    /// Panics while a message was taken: each lost its message and nothing else.
-    pub panics: u64,
-}
-
 /// Handle on the running connections: cheap to clone, valid from any thread.
 #[derive(Clone, Debug)]
 pub struct Transport {
     links: Arc<[Arc<Link>]>,
+    /// That to our own broker, which is among them.
+    own: Option<Arc<Link>>,
     wanted: Arc<Wanted>,
 }
 
@@ -197,40 +172,19 @@ pub struct TransportGuard {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-struct Link {
-    endpoint: Endpoint,
-    /// The way to a broker that is not ours.
-    tunnel: Option<Arc<Tunnel>>,
-    outbox: Outbox,
-    patience: Patience,
-    connected: AtomicBool,
-    /// The broker is connected and answers nothing.
-    stalled: AtomicBool,
-    trouble: Mutex<String>,
-    published: AtomicU64,
-    refused: AtomicU64,
-    arrived: AtomicU64,
-    panics: AtomicU64,
-    /// Stopped: what still arrives is not taken.
-    closed: AtomicBool,
-    lost: Notify,
-}
-
-#[derive(Debug)]
-struct Wanted {
-    always: Vec<String>,
-    extra: Mutex<BTreeSet<String>>,
-    changed: watch::Sender<u64>,
-}
-
 impl Transport {
-    /// Starts to connect to `endpoints`, subscribing to `filters` on each, and returns at once.
+    /// Starts to connect to `endpoints`, subscribing to `filters` on each, and returns at once. `own`: the link to our own
+    /// broker, which that broker drives.
     ///
     /// # Errors
-    /// `Client` or `Thread`. A broker that does not answer is no error: connecting is repeated for ever.
-    pub fn start(endpoints: Vec<Endpoint>, filters: Vec<String>, inbound: Arc<dyn Inbound>) -> Result<(Self, TransportGuard), TransportError> {
-        Self::start_with(endpoints, filters, inbound, Patience::default())
+    /// `Client`, `Tunnel` or `Thread`. A broker that does not answer is no error: connecting is repeated for ever.
+    pub fn start(
+        own: Option<Arc<Link>>,
+        endpoints: Vec<Endpoint>,
+        filters: Vec<String>,
+        inbound: Arc<dyn Inbound>,
+    ) -> Result<(Self, TransportGuard), TransportError> {
+        Self::start_with(own, endpoints, filters, inbound, Patience::default())
     }
 
     /// The same with another patience.
@@ -238,40 +192,45 @@ impl Transport {
     /// # Errors
     /// See [`Transport::start`].
     pub fn start_with(
+        own: Option<Arc<Link>>,
         endpoints: Vec<Endpoint>,
         filters: Vec<String>,
         inbound: Arc<dyn Inbound>,
         patience: Patience,
     ) -> Result<(Self, TransportGuard), TransportError> {
-        let wanted = Arc::new(Wanted { always: filters, extra: Mutex::default(), changed: watch::Sender::new(0) });
-        let mut connections = Vec::with_capacity(endpoints.len());
-        let mut tunnels = Vec::new();
+        let wanted = Wanted::new(filters);
+        let mut lines = Vec::with_capacity(endpoints.len());
+        let mut listeners = Vec::new();
         for endpoint in endpoints {
-            let name = endpoint.name;
-            let opened = endpoint.remote().map(|remote| Tunnel::open(remote, patience.connect)).transpose();
-            let (tunnel, listener) = opened.map_err(|source| TransportError::Tunnel { endpoint: name, source })?.unzip();
-            tunnels.extend(tunnel.clone().zip(listener));
-            let link = Arc::new(Link::new(endpoint, tunnel, patience));
-            let client = connection::client(&link, &inbound)?;
-            connections.push((link, client));
+            let opened = Tunnel::open(endpoint.remote(), patience.connect);
+            let (tunnel, listener) = opened.map_err(|source| TransportError::Tunnel { endpoint: endpoint.manner.name, source })?;
+            listeners.push((tunnel.clone(), listener));
+            lines.push(Line::new(endpoint, tunnel, patience, &inbound)?);
         }
-        let links = connections.iter().map(|(link, _)| link.clone()).collect();
+        let links = own.iter().cloned().chain(lines.iter().map(Line::link)).collect();
+        let transport = Self { links, own, wanted: wanted.clone() };
         let (stop, stopped) = watch::channel(false);
-        let transport = Self { links, wanted: wanted.clone() };
+        if lines.is_empty() {
+            return Ok((transport, TransportGuard { stop, thread: None }));
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(TransportError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("mqtt-client".into())
             .spawn(move || {
                 runtime.block_on(async {
-                    for (tunnel, listener) in tunnels {
+                    for (tunnel, listener) in listeners {
                         tokio::spawn(tunnel.serve(listener));
                     }
-                    connection::run(&connections, &wanted, inbound.as_ref(), &stopped).await;
+                    connection::run(&lines, &wanted, inbound.as_ref(), &stopped).await;
                 });
             })
             .map_err(TransportError::Thread)?;
-        let guard = TransportGuard { stop, thread: Some(thread) };
-        Ok((transport, guard))
+        Ok((transport, TransportGuard { stop, thread: Some(thread) }))
+    }
+
+    /// What is subscribed, for our own broker.
+    pub fn wanted(&self) -> Arc<Wanted> {
+        self.wanted.clone()
     }
 
     /// Whether [`Transport::publish`] would drop nothing.
@@ -306,8 +265,9 @@ impl Transport {
     /// `Filter` for an invalid one, `TooManyFilters` at the limit.
     pub fn subscribe(&self, filter: &str) -> Result<(), TransportError> {
         self.check(filter)?;
-        self.wanted.extra().insert(filter.to_owned());
-        self.wanted.changed.send_modify(|version| *version += 1);
+        self.wanted.change(|extra| {
+            extra.insert(filter.to_owned());
+        });
         Ok(())
     }
 
@@ -328,8 +288,9 @@ impl Transport {
 
     /// Ends a subscription made with [`Transport::subscribe`]. Filters of the devices stay.
     pub fn unsubscribe(&self, filter: &str) {
-        self.wanted.extra().remove(filter);
-        self.wanted.changed.send_modify(|version| *version += 1);
+        self.wanted.change(|extra| {
+            extra.remove(filter);
+        });
     }
 
     /// Topic filters that are subscribed at each broker: those of the devices, and those that the cloud asked for.
@@ -337,9 +298,10 @@ impl Transport {
         self.wanted.filters().len()
     }
 
-    /// How many brokers bring back what is published under this name.
+    /// How many brokers bring back what is published under this name: ours does not.
     pub fn deliveries(&self, name: &str) -> usize {
-        if self.wanted.takes_in(name) { self.links.len() } else { 0 }
+        let others = self.links.len() - usize::from(self.own.is_some());
+        if others > 0 && self.wanted.takes_in(name) { others } else { 0 }
     }
 
     /// Figures of each connection.
@@ -356,78 +318,5 @@ impl Drop for TransportGuard {
         {
             error!("the MQTT client's thread had panicked");
         }
-    }
-}
-
-impl Link {
-    fn new(endpoint: Endpoint, tunnel: Option<Arc<Tunnel>>, patience: Patience) -> Self {
-        Self {
-            endpoint,
-            tunnel,
-            outbox: Outbox::default(),
-            patience,
-            connected: AtomicBool::new(false),
-            stalled: AtomicBool::new(false),
-            trouble: Mutex::default(),
-            published: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            arrived: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-            lost: Notify::new(),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        !self.connected.load(Ordering::Relaxed) || self.stalled.load(Ordering::Relaxed) || self.outbox.has_room()
-    }
-
-    /// The broker has stopped answering.
-    fn stall(&self) {
-        if !self.stalled.swap(true, Ordering::Relaxed) {
-            let (endpoint, secs) = (self.endpoint.name, self.patience.stalled.as_secs());
-            warn!(endpoint, secs; "the MQTT broker answers nothing; what is published waits, and without room the oldest goes");
-            "it is connected and answers nothing".clone_into(&mut self.trouble());
-        }
-    }
-
-    /// The broker answers, or is gone.
-    fn answers(&self) {
-        if self.stalled.load(Ordering::Relaxed) && self.stalled.swap(false, Ordering::Relaxed) {
-            self.trouble().clear();
-        }
-    }
-
-    fn trouble(&self) -> std::sync::MutexGuard<'_, String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn figures(&self) -> Figures {
-        let (waiting, dropped) = self.outbox.depth();
-        Figures {
-            endpoint: self.endpoint.name,
-            connected: self.connected.load(Ordering::Relaxed),
-            trouble: self.trouble().clone(),
-            waiting,
-            published: self.published.load(Ordering::Relaxed),
-            dropped: dropped + self.refused.load(Ordering::Relaxed),
-            arrived: self.arrived.load(Ordering::Relaxed),
-            panics: self.panics.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl Wanted {
-    fn extra(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
-        self.extra.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn takes_in(&self, name: &str) -> bool {
-        let matches = |filter: &String| wire::mqtt::filter::matches(filter, name);
-        self.always.iter().any(matches) || self.extra().iter().any(matches)
-    }
-
-    fn filters(&self) -> BTreeSet<String> {
-        self.always.iter().cloned().chain(self.extra().iter().cloned()).collect()
     }
 }

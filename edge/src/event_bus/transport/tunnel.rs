@@ -251,11 +251,13 @@ impl Tunnel {
             }
             while let Some(next) = packets.next()? {
                 let verdict = lock(guard).heard(&next)?;
+                if matches!(next, Next::TooLarge(_)) {
+                    self.leave_out();
+                }
                 let (Next::Whole(packet) | Next::TooLarge(packet)) = next;
                 match verdict {
                     Verdict::Pass => to.write_all(packet.bytes()).await.map_err(TunnelError::Cut)?,
                     Verdict::Keep(answer) => {
-                        self.leave_out();
                         if let Some(answer) = answer {
                             // `Err`: the other way has ended, and with it the connection.
                             let _ = say.send(answer);

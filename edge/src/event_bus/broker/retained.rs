@@ -1,0 +1,19 @@
+//! How many retained messages the embedded broker keeps.
+
+use std::sync::Arc;
+
+use mqtt5::broker::router::MessageRouter;
+
+use super::limits::{RETAINED_BYTES_MAX, RETAINED_MAX};
+
+/// The retained messages of one house.
+#[derive(Clone)]
+pub(super) struct Retained(pub(super) Arc<MessageRouter>);
+
+impl Retained {
+    /// Whether a message of that size may be kept under this topic: one that takes the place of another, or clears it, always
+    /// may.
+    pub(super) async fn has_room(&self, topic: &str, bytes: usize) -> bool {
+        bytes <= RETAINED_BYTES_MAX && (self.0.retained_count().await < RETAINED_MAX || self.0.has_retained_message(topic).await)
+    }
+}
