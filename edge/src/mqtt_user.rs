@@ -4,7 +4,7 @@
 //! by itself.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use std::process::Command;
 use clap::{Args, Subcommand};
 use mqtt5::broker::PasswordAuthProvider;
 
-use crate::event_bus::{PASSWORD_BYTES_MAX, check_name};
+use crate::event_bus::{FILE_BYTES_MAX, PASSWORD_BYTES_MAX, check_name};
 
 /// `skep-edge mqtt-user …`
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ impl MqttUserArgs {
     /// See [`UserError`]; the file is then as it was.
     pub fn run(self, configured: Option<PathBuf>) -> Result<String, UserError> {
         let path = self.file.or(configured).filter(|path| !path.as_os_str().is_empty()).ok_or(UserError::NoFile)?;
-        let text = match fs::read_to_string(&path) {
+        let text = match read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(UserError::File { action: "read", path, source }),
@@ -114,6 +114,16 @@ impl MqttUserArgs {
                 .collect()),
         }
     }
+}
+
+/// The file, as large as the daemon takes it.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes: is this the users' file?")));
+    }
+    Ok(text)
 }
 
 /// The other lines; `None` if the user has none.

@@ -100,8 +100,8 @@ impl RawClient {
     }
 }
 
-/// A PUBLISH; at QoS 1 with a packet identifier, at QoS 0 without.
-fn publication(topic: &[u8], payload: &[u8], number: Option<[u8; 2]>) -> Vec<u8> {
+/// A PUBLISH as it goes over the wire: at QoS 1 with a packet identifier, at QoS 0 without.
+pub fn publication(topic: &[u8], payload: &[u8], number: Option<[u8; 2]>) -> Vec<u8> {
     let mut body = text(topic);
     body.extend(number.into_iter().flatten());
     body.extend(payload);

@@ -8,7 +8,7 @@ use wire::mqtt::payload::{MembershipDetail, MembershipUpdate};
 
 use super::{Config, Membership, MembershipMessage, Peers};
 use crate::communication::testing::{NOW, Workbench, body, frame, kinds, told};
-use crate::store::testing::{contents, fails_at_every_step};
+use crate::store::testing::{contents, fails_at_every_step, tamper};
 use crate::store::{device, pending_report};
 
 fn membership(bench: &Workbench) -> Membership {
@@ -208,6 +208,20 @@ fn a_deleted_property_of_a_listed_device_is_null_in_the_announcement() {
     settle(&mut membership(&bench), vec![update(deleted, "null")]);
     let announced = body(&bench.effects(), &Topic::MembershipUpdated(NodeName::new("edge-1").unwrap()));
     assert_eq!(announced["added_devices"][0]["twin"], json!({"gone":null,"t":{"optional":true,"metadata":{"type":"string"}}}));
+}
+
+#[test]
+fn a_node_has_16384_devices_and_what_is_above_is_left_out_while_those_it_has_go_on() {
+    let bench = Workbench::with(&["lamp"]);
+    let mut membership = membership(&bench);
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 16382) INSERT INTO device (id) SELECT 'd' || i FROM n";
+    tamper(&bench.store, many);
+    settle(&mut membership, vec![update(r#"[{"id":"last"},{"id":"above"},{"id":"far-above"}]"#, "[]")]);
+    assert!(bench.stored("last").is_some() && bench.stored("above").is_none() && bench.stored("far-above").is_none());
+    settle(&mut membership, vec![update(&format!("[{LAMP}]"), r#"[{"id":"d1"}]"#)]);
+    assert_eq!(bench.stored("lamp").unwrap().twin.properties.len(), 1, "one that is there is refreshed");
+    settle(&mut membership, vec![update(r#"[{"id":"above"}]"#, "[]")]);
+    assert!(bench.stored("above").is_some(), "there was room again");
 }
 
 /// Manual ch. 10.4.1: device, attributes and twin come in one transaction or not at all.

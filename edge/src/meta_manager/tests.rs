@@ -14,6 +14,7 @@ use crate::edge_hub::{EdgeHubMessage, RequestError};
 use crate::edged::EdgedMessage;
 use crate::store::Store;
 use crate::store::meta::{self, StoredObject};
+use crate::store::testing::tamper;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -170,6 +171,26 @@ fn what_cannot_be_kept_is_refused_with_the_reason_and_its_neighbours_are_not() {
     assert!(matches!(&bodies[1], Upstream::Refusal { reason, .. } if reason.contains("lease")), "{bodies:?}");
     assert!(matches!(&bodies[2], Upstream::Ack { .. }));
     assert!(fixture.row("default/pod/web").is_none() && fixture.row("default/secret/s").is_some());
+}
+
+#[test]
+fn a_node_keeps_10000_objects_and_one_more_is_refused_while_those_it_has_go_on() {
+    let mut fixture = fixture();
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) \
+                INSERT INTO meta (key, type, value) SELECT 'default/configmap/c' || i, 'configmap', '{}' FROM n";
+    tamper(&fixture.store, many);
+    fixture.handle(vec![
+        cloud(Update, "default/configmap/above", object("above", "u", "1")),
+        cloud(Update, "default/configmap/c7", object("c7", "u", "2")),
+        cloud(Delete, "default/configmap/c8", object("c8", "u", "1")),
+        cloud(Update, "default/configmap/next", object("next", "u", "1")),
+    ]);
+    let bodies: Vec<Upstream> = fixture.sent().into_iter().map(|frame| frame.body).collect();
+    assert!(matches!(&bodies[0], Upstream::Refusal { reason, .. } if reason.contains("at most 10000 objects")), "{bodies:?}");
+    assert!(bodies[1..].iter().all(|body| matches!(body, Upstream::Ack { .. })), "{bodies:?}");
+    assert!(fixture.row("default/configmap/above").is_none());
+    assert_eq!(fixture.row("default/configmap/c7").unwrap().uid.as_deref(), Some("u"));
+    assert!(fixture.row("default/configmap/next").is_some());
 }
 
 #[test]

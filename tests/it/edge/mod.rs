@@ -10,3 +10,4 @@ mod import;
 mod membership;
 mod reload;
 mod status;
+mod users;
