@@ -21,6 +21,7 @@ const HASTY: Patience = Patience {
     stalled: Duration::from_millis(200),
     stable: Duration::from_secs(1),
     settle: Duration::from_millis(200),
+    barren: 3,
 };
 
 fn hasty(broker: &Scripted, qos: u8) -> (Transport, TransportGuard, Arc<Recorder>) {

@@ -171,7 +171,7 @@ impl<'a> Drive<'a> {
             in_flight: FuturesUnordered::new(),
             unanswered: BTreeSet::new(),
             answered_at: Instant::now(),
-            judge: Judge::default(),
+            judge: Judge::new(line.patience.barren),
         }
     }
 

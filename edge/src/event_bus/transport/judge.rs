@@ -4,7 +4,7 @@
 //! client is careful: it publishes one message at a time, and only on a connection that has stood for a while. So a
 //! message that makes a broker close the connection is found among those that do not, and given up after it has ended
 //! [`DEATHS_MAX`] sessions alone; a broker that drops or hangs whatever it is sent costs none.
-//! After [`BARREN_MAX`] barren sessions the next one starts clean, because what broker and library remember of the old
+//! After [`Patience::barren`](super::Patience::barren) barren sessions the next one starts clean, because what broker and library remember of the old
 //! ones may be what stands in the way. That gives up what the broker keeps for us, and makes a message with QoS 2 go out
 //! again that may have arrived; so it is the last resort, and a network that fails for a while must not lead to it.
 
@@ -12,9 +12,6 @@ use std::collections::BTreeSet;
 
 /// Sessions that a message ends alone before it is given up.
 const DEATHS_MAX: u32 = 3;
-/// Barren sessions in a row before a clean one. With three of them, a busy machine whose network was cut again and again lost
-/// what the broker kept for it.
-const BARREN_MAX: u32 = 10;
 
 /// How a session went.
 #[derive(Debug)]
@@ -30,8 +27,10 @@ pub(super) struct Session<'a> {
 }
 
 /// Judges sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Judge {
+    /// Barren sessions in a row before a clean one.
+    barren_max: u32,
     barren: u32,
     careful: bool,
     /// A message with the sessions that it ended alone.
@@ -39,6 +38,11 @@ pub(super) struct Judge {
 }
 
 impl Judge {
+    /// Suspects nobody.
+    pub(super) fn new(barren_max: u32) -> Self {
+        Self { barren_max, barren: 0, careful: false, suspect: None }
+    }
+
     /// A session ended.
     pub(super) fn ended(&mut self, session: &Session<'_>) {
         if session.answered || (session.subscribed && session.unanswered.is_empty()) {
@@ -56,7 +60,7 @@ impl Judge {
 
     /// A publication was answered: nothing is wrong with it, nor with the broker.
     pub(super) fn answered(&mut self) {
-        *self = Self { barren: 0, careful: false, suspect: None };
+        *self = Self::new(self.barren_max);
     }
 
     /// Whether only one message may be on its way.
@@ -66,7 +70,7 @@ impl Judge {
 
     /// Whether the next session must forget the ones before it.
     pub(super) fn wants_clean(&self) -> bool {
-        self.barren >= BARREN_MAX || self.suspect.is_some_and(|(_, deaths)| deaths >= DEATHS_MAX)
+        self.barren >= self.barren_max || self.suspect.is_some_and(|(_, deaths)| deaths >= DEATHS_MAX)
     }
 
     /// A clean session began.
@@ -88,6 +92,8 @@ impl Judge {
 mod tests {
     use super::*;
 
+    const BARREN_MAX: u32 = 3;
+
     fn end(judge: &mut Judge, numbers: &[u64], later: bool) {
         let unanswered = numbers.iter().copied().collect();
         judge.ended(&Session { subscribed: true, answered: false, unanswered: &unanswered, ended_by_broker_later: later });
@@ -95,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_message_that_ends_three_sessions_alone_is_given_up_and_the_next_one_is_innocent() {
-        let mut judge = Judge::default();
+        let mut judge = Judge::new(BARREN_MAX);
         end(&mut judge, &[1, 2, 3], true);
         assert!(judge.is_careful() && !judge.gives_up(1));
         for _ in 0..DEATHS_MAX {
@@ -111,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_drops_at_once_or_hangs_costs_no_message() {
-        let mut judge = Judge::default();
+        let mut judge = Judge::new(BARREN_MAX);
         for round in 0..100 {
             end(&mut judge, &[7], false);
             assert!(!judge.gives_up(7));
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn an_answer_clears_everybody() {
-        let mut judge = Judge::default();
+        let mut judge = Judge::new(BARREN_MAX);
         for _ in 0..DEATHS_MAX {
             end(&mut judge, &[1], true);
         }
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_session_without_anything_to_answer_says_nothing_unless_it_was_not_even_subscribed() {
-        let mut judge = Judge::default();
+        let mut judge = Judge::new(BARREN_MAX);
         for _ in 0..10 {
             end(&mut judge, &[], true);
         }

@@ -66,6 +66,8 @@ pub struct Patience {
     pub stable: Duration,
     /// A connection that stood so long was not dropped at once.
     pub settle: Duration,
+    /// So many fruitless sessions in a row make the next one begin anew, without what the broker kept for us.
+    pub barren: u32,
 }
 
 impl Default for Patience {
@@ -77,6 +79,8 @@ impl Default for Patience {
             stalled: Duration::from_secs(5),
             stable: Duration::from_secs(5),
             settle: Duration::from_secs(2),
+            // With three, a busy machine whose network was cut again and again lost what the broker kept for it.
+            barren: 10,
         }
     }
 }
