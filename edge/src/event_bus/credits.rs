@@ -5,7 +5,7 @@
 //! together no more is on its way than the modules' mailboxes hold, and those that wait are served in turn, each with one
 //! request. So a flood neither fills a mailbox for others nor makes anything of theirs be dropped.
 //!
-//! Between broker and border the request goes through the MQTT client, which carries no name of its sender. Its credits
+//! Between broker and border the request goes through the broker's router, which carries no name of its sender. Its credits
 //! wait here under its topic meanwhile; the next request of that topic that arrives takes them. Two clients that speak for
 //! one device may so give back each other's, which changes nothing in sum.
 
@@ -23,7 +23,7 @@ use wire::mqtt::filter::matches;
 pub const CLIENT_CREDITS: u32 = 64;
 /// Bytes of payload that one credit stands for.
 pub const BYTES_PER_CREDIT: usize = 16 << 10;
-/// What has not arrived by then never will (QoS 2 that was not released, a client of ours that was away): its credits go
+/// What has not arrived by then never will (QoS 2 that was not released): its credits go
 /// back.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 

@@ -1,6 +1,6 @@
 //! The border: MQTT topic and bytes become a message for one module, or an answer.
 //!
-//! [`classify`] is pure. [`Ingress`] runs it on the MQTT client's thread and tries the module's mailbox, never waits.
+//! [`classify`] is pure. [`Ingress`] runs it on the embedded broker's thread, or on the client library's for another broker, and tries the module's mailbox, never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -81,4 +81,17 @@ fn of_retained_messages_1024_are_kept_and_a_large_one_is_delivered_only() {
     }
     assert_eq!(kept(&heard), 1_025);
     assert!(!heard.windows(5).any(|window| window == b"large"));
+
+    // A last will that is to be kept needs a place, too: its own, or that of another message under its topic.
+    const RETAINED: u8 = 0x26;
+    const FLEETING: u8 = 0x06;
+    for (flags, topic, accepted) in [(RETAINED, "will/new", false), (RETAINED, "kept/7", true), (FLEETING, "will/new", true)] {
+        let mut client = TcpStream::connect(broker.address()).unwrap();
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let head = [&b"\x00\x04MQTT\x04"[..], &[flags, 0, 60]].concat();
+        client.write_all(&packet(0x10, &[head, text("willing"), text(topic), text("gone")].concat())).unwrap();
+        let mut answer = [0; 4];
+        let answered = client.read_exact(&mut answer).is_ok();
+        assert_eq!(answered && answer[3] == 0, accepted, "{flags:#x} {topic}");
+    }
 }

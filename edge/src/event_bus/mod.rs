@@ -1,6 +1,6 @@
 //! EventBus: MQTT in and out.
 //!
-//! What arrives is given its meaning at the border ([`ingress`], on the MQTT client's thread) and goes straight to the
+//! What arrives is given its meaning at the border ([`ingress`], on the thread of the embedded broker, or of the client library) and goes straight to the
 //! module it is for; the actor only publishes and subscribes.
 //!
 //! | from | message | what follows |
@@ -23,7 +23,7 @@
 //!
 //! Invariant: no string of a topic goes further in than this folder.
 //! Invariant: nothing that is published here makes this daemon act when a broker brings it back ([`Echoes`]).
-//! Invariant: nothing waits on the MQTT client's thread; what finds no room is answered `500` or dropped and counted.
+//! Invariant: nothing waits on the thread on which it arrives; what finds no room is answered `500` or dropped and counted.
 
 #[cfg(test)]
 mod access_tests;
@@ -94,7 +94,7 @@ pub use transport::{Endpoint, Figures, Inbound, Link, Login, Manner, TlsBroker, 
 /// Largest payload that is published: an MQTT packet that the embedded broker still takes, whatever its topic.
 pub const PAYLOAD_BYTES_MAX: usize = PACKET_BYTES_MAX - (66 << 10);
 
-/// The connection to the embedded broker, among the endpoints.
+/// Name of the way to the embedded broker, for the log and the page.
 const INTERNAL: &str = "internal";
 
 /// Settings of EventBus.

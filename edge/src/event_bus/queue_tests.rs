@@ -41,7 +41,7 @@ fn a_burst_of_qos_0_reaches_every_client_that_is_there_whatever_the_queue_for_ab
             assert_eq!(client.line(), format!("burst {number}"));
         }
     }
-    // And the daemon's own.
+    // And the daemon's.
     for number in 0..1_000 {
         handle(&mut bus, vec![publication(Topic::parse("burst").unwrap(), &number.to_string())]);
     }

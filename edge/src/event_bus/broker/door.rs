@@ -68,7 +68,7 @@ impl House {
         config.validate().map_err(|error| error.to_string())?;
         let queue = QueueLimits { max_messages: plan.session_queue_size, max_bytes: limits::SESSION_BYTES_MAX };
         let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(queue)));
-        let router = MessageRouter::with_storage(storage.clone()).with_retained_limits(0, 0);
+        let router = MessageRouter::with_storage(storage.clone()).with_retained_limits(limits::RETAINED_WITH_WILLS_MAX, 0);
         // Connections are counted at the door, and no rate is limited by dropping.
         let counted_here = ResourceLimits { max_message_rate_per_client: 0, max_bandwidth_per_client: 0, ..ResourceLimits::default() };
         let doors = plan.listeners.iter().map(|(entry, listener)| Ok((*entry, TcpListener::from_std(listener.try_clone()?)?)));
@@ -159,7 +159,14 @@ impl House {
     }
 
     fn visitor(&self, proof: Proof, certificate: Option<String>) -> Visitor {
-        Visitor::new(self.guard.entrances.access.clone(), self.daemon.clone(), proof, certificate, self.storage.clone())
+        Visitor::new(
+            self.guard.entrances.access.clone(),
+            self.daemon.clone(),
+            proof,
+            certificate,
+            self.storage.clone(),
+            Retained(self.router.clone()),
+        )
     }
 
     async fn receive(&self, entry: Entry, stream: TcpStream, peer: SocketAddr) {

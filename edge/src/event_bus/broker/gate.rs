@@ -73,13 +73,21 @@ pub(super) struct Visitor {
     proof: Proof,
     certificate: Option<String>,
     storage: Arc<DynamicStorage>,
+    retained: Retained,
     rights: OnceLock<Rights>,
     inside: Mutex<Option<Inside>>,
 }
 
 impl Visitor {
-    pub(super) fn new(access: Arc<Access>, daemon: Arc<str>, proof: Proof, certificate: Option<String>, storage: Arc<DynamicStorage>) -> Self {
-        Self { access, daemon, proof, certificate, storage, rights: OnceLock::new(), inside: Mutex::default() }
+    pub(super) fn new(
+        access: Arc<Access>,
+        daemon: Arc<str>,
+        proof: Proof,
+        certificate: Option<String>,
+        storage: Arc<DynamicStorage>,
+        retained: Retained,
+    ) -> Self {
+        Self { access, daemon, proof, certificate, storage, retained, rights: OnceLock::new(), inside: Mutex::default() }
     }
 
     /// Who it is; `Ok(None)`: nobody, which is enough here.
@@ -106,6 +114,11 @@ impl Visitor {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
         if connect.will.as_ref().is_some_and(|will| will.payload.len() > limits::WILL_BYTES_MAX || !limits::sensible(&will.topic)) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if let Some(will) = connect.will.as_ref().filter(|will| will.retain)
+            && !self.retained.has_room(&will.topic, will.payload.len()).await
+        {
             return Err(ReasonCode::QuotaExceeded);
         }
         let name = self.name(connect).await?;

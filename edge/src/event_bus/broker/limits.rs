@@ -34,9 +34,11 @@ pub(super) const TOPIC_LEVELS_MAX: usize = 32;
 /// Largest last will.
 pub(super) const WILL_BYTES_MAX: usize = 16 << 10;
 /// Retained messages, and the largest of them: the library keeps each twice, so that they take 32 MiB at most. One above is
-/// delivered and not retained (see `retained`: the library's own limit would not even deliver it).
+/// delivered and not retained (see `retained`).
 pub(super) const RETAINED_MAX: usize = 1_024;
 pub(super) const RETAINED_BYTES_MAX: usize = 16 << 10;
+/// The same with last wills, of which each connection may add one: the library's limit.
+pub(super) const RETAINED_WITH_WILLS_MAX: usize = RETAINED_MAX + CONNECTIONS_MAX;
 /// Sessions, of connected clients and of those that are away; when there are so many, no new lasting one is begun.
 pub(super) const SESSIONS_MAX: usize = CONNECTIONS_MAX + 256;
 /// What waits for one client that is away, or behind with QoS 1 and 2; the oldest goes first.
@@ -62,7 +64,7 @@ pub(super) fn library_config(session_queue_size: usize) -> BrokerConfig {
         topic_alias_maximum: TOPIC_ALIASES_MAX,
         server_receive_maximum: Some(RECEIVE_MAX),
         max_subscriptions_per_client: SUBSCRIPTIONS_MAX,
-        max_retained_messages: 0,
+        max_retained_messages: RETAINED_WITH_WILLS_MAX,
         max_retained_message_size: 0,
         client_channel_capacity: CLIENT_CHANNEL_CAPACITY,
         sys_topics_enabled: false,

@@ -1,7 +1,8 @@
 //! The embedded MQTT broker (`mqtt.mode` 0 and 1) on a thread of its own.
 //!
 //! Protocol, sessions and routing are the library's; who comes in, and how much of each, is decided at our own
-//! [door], because the library limits and names connections only after they have introduced themselves.
+//! [door], because the library limits and names connections only after they have introduced themselves. The daemon itself
+//! comes through none: it is [resident].
 //!
 //! It is no part of the EventBus actor: an actor that restarts disconnects no device. MQTT 3.1.1 and 5
 //! on one port; topics with a leading `$hw` are routed like any other. If its accept loop ends unasked, the broker is

@@ -1,4 +1,8 @@
 //! How many retained messages the embedded broker keeps.
+//!
+//! The library's own limit does not deliver what it may not keep and acknowledges it, so what clients publish is counted
+//! here. A last will goes by no client's hand: one without room is refused with its client, and of those that were let in
+//! while there was room each connection may add one. So the library's limit is set where it is not reached but by that.
 
 use std::sync::Arc;
 

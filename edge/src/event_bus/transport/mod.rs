@@ -15,6 +15,7 @@ mod guard;
 mod judge;
 mod link;
 mod login;
+mod packets;
 mod tls_files;
 mod tls_words;
 mod tunnel;

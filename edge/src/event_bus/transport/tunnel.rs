@@ -33,7 +33,8 @@ use tokio_rustls::TlsConnector;
 
 use super::super::broker::PACKET_BYTES_MAX;
 use super::super::ingress::worth_a_line;
-use super::guard::{Guard, Next, Nonsense, Packets, Verdict};
+use super::guard::{Guard, Verdict};
+use super::packets::{Next, Nonsense, Packets};
 use super::tls_files::{TlsFiles, TlsFilesError};
 use super::tls_words::{handshake_in_words, in_words};
 
