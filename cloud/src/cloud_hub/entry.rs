@@ -6,10 +6,10 @@ use actor::{Ingress, Meta, Quarantine, Quarantined, SendError};
 use bytes::Bytes;
 use model::{Clock as _, NodeName, SystemClock};
 use wire::hub::{Frame, MsgId, Upstream, codec};
+use wire::link::Answer;
 
 use super::Hub;
 use super::credit::Credit;
-use super::nodes::Answer;
 use crate::device_controller::DeviceControllerMessage;
 use crate::edge_controller::upstream::UpstreamMessage;
 
@@ -40,7 +40,9 @@ pub(super) fn recipient(node: &NodeName, body: &Upstream) -> Result<Recipient, S
         }
         Upstream::NodeRegister { .. } | Upstream::NodeStatus { .. } | Upstream::PodStatus { .. } | Upstream::Query { .. } => Ok(Recipient::Upstream),
         Upstream::MembershipGet { .. } | Upstream::TwinReport { .. } | Upstream::DeviceStateReport { .. } => Ok(Recipient::Devices),
-        Upstream::Keepalive | Upstream::Ack { .. } | Upstream::Refusal { .. } | Upstream::Upload { .. } => Ok(Recipient::CloudHub),
+        Upstream::Keepalive | Upstream::Held(_) | Upstream::Ack { .. } | Upstream::Refusal { .. } | Upstream::Upload { .. } => {
+            Ok(Recipient::CloudHub)
+        }
     }
 }
 

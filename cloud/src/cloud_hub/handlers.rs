@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix::{Actor, AsyncContext as _, Context, Handler};
-use actor::{EventKind, Lease, Meta};
+use actor::{EventKind, Handle, Lease, Mail, Meta};
 use model::NodeName;
 use wire::hub::{Downstream, Frame, OutboxKey};
+use wire::link::Answer;
 
-use super::nodes::{Answer, Change};
+use super::nodes::{Change, Controller};
 use super::{CloudHubMessage, Hub};
 use crate::device_controller::DeviceControllerMessage;
 use crate::edge_controller::downstream::DownstreamMessage;
@@ -52,35 +53,51 @@ impl CloudHub {
         }
     }
 
-    /// Tells the controllers which nodes came and went, by the difference to what they were told last. A node for which a
-    /// mailbox has no room is tried again at the next sweep.
+    /// Tells each controller which nodes came and went, by the difference to what it was told last, and then which nodes lack
+    /// something. A node for which a mailbox has no room is tried again at the next sweep.
     fn announce(&self) {
         let peers = &self.hub.peers;
-        for name in self.hub.nodes.changed() {
-            let change = self.hub.nodes.change_of(&name);
-            if let Some(change) = change {
-                // Room in all before the first is told, so that all of them see the same.
-                let (Ok(upstream), Ok(downstream), Ok(devices)) =
-                    (peers.upstream.try_reserve(), peers.downstream.try_reserve(), peers.devices.try_reserve())
-                else {
-                    return;
-                };
-                let node = name.clone();
-                let meta = || Meta::new(SOURCE);
-                match change {
-                    Change::Connected(_) => {
-                        upstream.send(meta(), UpstreamMessage::NodeConnected { node: node.clone() });
-                        downstream.send(meta(), DownstreamMessage::NodeConnected { node: node.clone() });
-                        devices.send(meta(), DeviceControllerMessage::NodeConnected { node });
-                    }
-                    Change::Disconnected => {
-                        upstream.send(meta(), UpstreamMessage::NodeDisconnected { node: node.clone() });
-                        downstream.send(meta(), DownstreamMessage::NodeDisconnected { node: node.clone() });
-                        devices.send(meta(), DeviceControllerMessage::NodeDisconnected { node });
-                    }
-                }
+        // That a node has come Downstream hears when it is known what it holds.
+        self.announce_to(Controller::Downstream, &peers.downstream, |change, node| match change {
+            Change::Connected(_) => None,
+            Change::Disconnected => Some(DownstreamMessage::NodeDisconnected { node }),
+        });
+        self.announce_to(Controller::Upstream, &peers.upstream, |change, node| match change {
+            Change::Connected(_) => Some(UpstreamMessage::NodeConnected { node }),
+            Change::Disconnected => Some(UpstreamMessage::NodeDisconnected { node }),
+        });
+        self.announce_to(Controller::Devices, &peers.devices, |change, node| match change {
+            Change::Connected(_) => Some(DeviceControllerMessage::NodeConnected { node }),
+            Change::Disconnected => Some(DeviceControllerMessage::NodeDisconnected { node }),
+        });
+        self.announce_gaps();
+    }
+
+    fn announce_to<M: Mail>(&self, controller: Controller, mailbox: &Handle<M>, message: impl Fn(Change, NodeName) -> Option<M>) {
+        let nodes = &self.hub.nodes;
+        for name in nodes.changed(controller) {
+            let change = nodes.change_of(controller, &name);
+            if let Some(message) = change.and_then(|change| message(change, name.clone())) {
+                let Ok(room) = mailbox.try_reserve() else { return };
+                room.send(Meta::new(SOURCE), message);
             }
-            self.hub.nodes.told(&name, change);
+            nodes.told(controller, &name, change);
+        }
+    }
+
+    fn announce_gaps(&self) {
+        let peers = &self.hub.peers;
+        for name in self.hub.nodes.overrun() {
+            let Ok(room) = peers.devices.try_reserve() else { return };
+            room.send(Meta::new(SOURCE), DeviceControllerMessage::NodeLacks { node: name.clone() });
+            self.hub.nodes.overrun_told(&name);
+        }
+        for name in self.hub.nodes.due() {
+            let Ok(room) = peers.downstream.try_reserve() else { return };
+            // None: gone meanwhile.
+            let Some(held) = self.hub.nodes.take_due(&name) else { continue };
+            let message = DownstreamMessage::NodeLacks { node: name, held };
+            room.send(Meta::new(SOURCE), message);
         }
     }
 }
@@ -100,24 +117,35 @@ impl Handler<Lease<CloudHubMessage>> for CloudHub {
     type Result = ();
 
     fn handle(&mut self, lease: Lease<CloudHubMessage>, _: &mut Self::Context) {
+        let mut is_news = false;
         lease.each(|_, message| match message {
             CloudHubMessage::Send { node, key, frame } => self.send(node, key, frame),
             CloudHubMessage::Answer { node, frame } => self.answer(node, frame),
             CloudHubMessage::Connected { node, session } => {
                 log::info!(node:% = node, session = *session; "node connected");
                 self.hub.note(node, EventKind::Connected, format!("node {node}, session {session}"));
-                self.announce();
+                is_news = true;
             }
             CloudHubMessage::Disconnected { node, session, reason } => {
                 log::info!(node:% = node, session = *session, reason = reason.as_str(); "node disconnected");
                 self.hub.note(node, EventKind::Disconnected, format!("node {node}, session {session}: {reason}"));
-                self.announce();
+                is_news = true;
+            }
+            CloudHubMessage::Announced { .. } => is_news = true,
+            CloudHubMessage::OutOfStep => {
+                self.hub.nodes.out_of_step();
+                is_news = true;
             }
             CloudHubMessage::SweepDue => {
                 let tuning = self.hub.tuning();
                 self.hub.nodes.sweep(tuning.keepalive, tuning.write_timeout);
-                self.announce();
+                is_news = true;
             }
         });
+        // Once for all of them: where a controller is full each look would go through all that waits. What a panic here
+        // leaves untold the next sweep finds.
+        if is_news {
+            self.announce();
+        }
     }
 }

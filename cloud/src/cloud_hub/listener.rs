@@ -21,10 +21,12 @@ use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::BoxBody;
 use actix_web::dev::{Extensions, Server, ServerHandle};
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
 use actix_web_actors::ws::{self, WsResponseBuilder};
 use model::NodeName;
 use wire::hub::codec::FRAME_BYTES_MAX;
+use wire::link::Capabilities;
 
 use super::Hub;
 use super::link::Metered;
@@ -143,12 +145,17 @@ async fn admit(request: HttpRequest, payload: web::Payload, hub: web::Data<Hub>)
     })?;
     // Before the session takes the older one's place: a mere GET must not end it.
     ws::handshake(&request)?;
-    let session = Session::begin(hub.into_inner(), &name, peer.and_then(|peer| peer.socket.clone())).map_err(|TooMany| {
+    let capabilities = request.headers().get(wire::link::HEADER).and_then(|value| value.to_str().ok()).map(Capabilities::read).unwrap_or_default();
+    let capabilities = capabilities.and(Capabilities::OURS);
+    let session = Session::begin(hub.into_inner(), &name, peer.and_then(|peer| peer.socket.clone()), capabilities).map_err(|TooMany| {
         log::warn!(node:% = name; "connection refused, the node limit is reached");
         Refused::TooMany
     })?;
     let link = session.link();
-    let (_, response) = WsResponseBuilder::new(session, &request, payload).frame_size(FRAME_BYTES_MAX).start_with_addr()?;
+    let (_, mut response) = WsResponseBuilder::new(session, &request, payload).frame_size(FRAME_BYTES_MAX).start_with_addr()?;
+    if let Some(value) = capabilities.header() {
+        response.headers_mut().insert(HeaderName::from_static(wire::link::HEADER), HeaderValue::from_static(value));
+    }
     Ok(response.map_body(|_, body| BoxBody::new(Metered::new(body, link))))
 }
 

@@ -4,8 +4,7 @@ use actor::{Mail, brief};
 use model::NodeName;
 use wire::hub::{Downstream, Frame, OutboxKey, Outgoing as _};
 
-/// Identity of one WebSocket session; a later one is greater.
-pub type SessionId = u64;
+pub use wire::link::SessionId;
 
 /// Everything that can make CloudHub act.
 #[derive(Debug)]
@@ -45,6 +44,13 @@ pub enum CloudHubMessage {
         /// Why, in words for an operator.
         reason: String,
     },
+    /// A session has said what its node holds: the controllers are told, and send what it lacks.
+    Announced {
+        /// Which node.
+        node: NodeName,
+    },
+    /// Downstream begins anew and does not know what the nodes have been told: each says what it holds, or is sent everything.
+    OutOfStep,
     /// Its own clock: silent and stuck sessions are cut, unanswered frames are due again.
     SweepDue,
 }
@@ -56,6 +62,8 @@ impl Mail for CloudHubMessage {
             Self::Answer { .. } => "Answer",
             Self::Connected { .. } => "Connected",
             Self::Disconnected { .. } => "Disconnected",
+            Self::Announced { .. } => "Announced",
+            Self::OutOfStep => "OutOfStep",
             Self::SweepDue => "SweepDue",
         }
     }
@@ -73,14 +81,15 @@ impl Mail for CloudHubMessage {
             }
             Self::Connected { node, session } => format!("Connected {node} session {session}"),
             Self::Disconnected { node, session, reason } => format!("Disconnected {node} session {session}: {}", brief(reason)),
-            Self::SweepDue => self.kind().to_owned(),
+            Self::Announced { node } => format!("Announced {node}"),
+            Self::OutOfStep | Self::SweepDue => self.kind().to_owned(),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Send { frame, .. } | Self::Answer { frame, .. } => frame.bytes(),
-            Self::Connected { .. } | Self::Disconnected { .. } | Self::SweepDue => 256,
+            Self::Connected { .. } | Self::Disconnected { .. } | Self::Announced { .. } | Self::OutOfStep | Self::SweepDue => 256,
         }
     }
 }

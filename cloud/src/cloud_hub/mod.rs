@@ -7,6 +7,7 @@
 //! | a node's session | membership, twin and device state frames | device controller |
 //! | a node's session | acknowledgements, refusals | the node's outbox |
 //! | CloudHub | a node came or went | EdgeController (both halves), device controller |
+//! | CloudHub | what a node holds, or that it does not say it | EdgeController downstream, which sends what the node lacks |
 //!
 //! ```text
 //! controllers ──▶ CloudHub ──▶ Nodes: per node an outbox and a lane of answers   (one mutex per node)

@@ -1,33 +1,25 @@
 //! The connected nodes: what each must still be told, and its one live session.
 //!
 //! A node is here while it is connected and no longer. What it missed meanwhile is not kept: at its next connection the
-//! controllers send everything it should have, from the API.
+//! controllers send what it lacks, from the API. The rules are [`CloudLink`]'s, which is pure.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::NodeName;
+use model::{Clock as _, NodeName, SystemClock};
 use serde::Serialize;
-use wire::hub::outbox::{Limits, Outgoing as _};
-use wire::hub::{Downstream, Envelope, Frame, MsgId, Outbox, OutboxKey};
+use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Upstream};
+use wire::link::{Answer, Capabilities, CloudLink, Heard, Held, SessionId, Ticked};
 
 use super::link::Link;
-use super::message::SessionId;
 use super::page::Backlog;
 use super::state::{End, verdict};
 
-/// Most answers that wait for one node.
-pub const ANSWERS_MAX: usize = 256;
-/// Most bytes of answers that wait for one node; one answer alone may be larger.
-pub const ANSWERS_BYTES_MAX: usize = 16 << 20;
 /// A session that was told to end has so long before its socket is closed under it.
 const GRACE: Duration = Duration::from_secs(2);
-/// A node whose outbox ran over is sent everything anew, but not more often than this.
-const RESYNC_EVERY: Duration = Duration::from_secs(30);
-
 /// All connected nodes.
 #[derive(Debug)]
 pub struct Nodes {
@@ -35,19 +27,41 @@ pub struct Nodes {
     map: Mutex<HashMap<NodeName, Arc<Node>>>,
     /// Sessions that were told to end.
     condemned: Mutex<Vec<Arc<Link>>>,
-    news: Mutex<News>,
+    news: [Mutex<News>; Controller::ALL.len()],
+    gaps: Mutex<Gaps>,
     next_session: AtomicU64,
     pub(super) counters: Counters,
 }
 
-/// What the controllers have been told, and which nodes may differ from it.
+/// Whom it is told that a node came or went: each by itself, so that one with much to do holds back none of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controller {
+    Downstream,
+    Upstream,
+    Devices,
+}
+
+impl Controller {
+    pub const ALL: [Self; 3] = [Self::Downstream, Self::Upstream, Self::Devices];
+}
+
+/// What a controller has been told, and which nodes may differ from it.
 #[derive(Debug, Default)]
 struct News {
     changed: HashSet<NodeName>,
     told: HashMap<NodeName, SessionId>,
 }
 
-/// What the controllers are to be told about a node.
+/// Nodes that lack something.
+#[derive(Debug, Default)]
+struct Gaps {
+    /// To be brought into step.
+    due: HashSet<NodeName>,
+    /// Their outbox had run over.
+    overrun: HashSet<NodeName>,
+}
+
+/// What a controller is to be told about a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Connected(SessionId),
@@ -72,6 +86,9 @@ pub(super) struct Counters {
     pub(super) outbox_full: AtomicU64,
     pub(super) answers_dropped: AtomicU64,
     pub(super) uploads_dropped: AtomicU64,
+    pub(super) digests: AtomicU64,
+    pub(super) digests_refused: AtomicU64,
+    pub(super) unmatched: AtomicU64,
 }
 
 /// Figures over all nodes; `_total` of a metric where nothing else is said.
@@ -115,6 +132,12 @@ pub struct Totals {
     pub answers_dropped: u64,
     /// Uploads of devices, which nothing takes yet.
     pub uploads_dropped: u64,
+    /// Digests of what nodes hold that were taken.
+    pub digests: u64,
+    /// Digests, or parts of one, that were not taken.
+    pub digests_refused: u64,
+    /// Acknowledgements and refusals of nothing that was on its way: late, given twice, or made up.
+    pub unmatched: u64,
 }
 
 /// One connected node.
@@ -126,19 +149,7 @@ pub struct Node {
 #[derive(Debug)]
 struct Desk {
     link: Arc<Link>,
-    outbox: Outbox<OutboxKey, Frame<Downstream>>,
-    answers: VecDeque<Answer>,
-    answers_bytes: usize,
-    /// Since when something is missing from the outbox because it was full.
-    lagging_ms: Option<u64>,
-}
-
-/// What goes out once, before the outbox.
-#[derive(Debug)]
-pub enum Answer {
-    Frame(Frame<Downstream>),
-    /// The refusal of an envelope that was no message.
-    Envelope(Envelope),
+    rules: CloudLink,
 }
 
 /// The node limit is reached.
@@ -151,7 +162,8 @@ impl Default for Nodes {
             began: Instant::now(),
             map: Mutex::default(),
             condemned: Mutex::default(),
-            news: Mutex::default(),
+            news: Default::default(),
+            gaps: Mutex::default(),
             next_session: AtomicU64::new(1),
             counters: Counters::default(),
         }
@@ -161,7 +173,15 @@ impl Default for Nodes {
 impl Nodes {
     /// Makes a session for `name` the live one. An older one is told to end and can change nothing any more; what was on
     /// its way in it is sent again.
-    pub fn attach(&self, name: &NodeName, socket: Option<Arc<TcpStream>>, limit: usize) -> Result<(Arc<Node>, Arc<Link>), TooMany> {
+    ///
+    /// `capabilities` are what both sides of its connection can.
+    pub fn attach(
+        &self,
+        name: &NodeName,
+        socket: Option<Arc<TcpStream>>,
+        limit: usize,
+        capabilities: Capabilities,
+    ) -> Result<(Arc<Node>, Arc<Link>), TooMany> {
         let mut map = lock(&self.map);
         let known = map.get(name).cloned();
         if known.is_none() && map.len() >= limit {
@@ -172,13 +192,13 @@ impl Nodes {
         let link = Arc::new(Link::new(session, name.clone(), self.began, socket));
         let node = match known {
             Some(node) => {
-                let older = node.replace(link.clone());
+                let older = node.replace(link.clone(), capabilities);
                 self.counters.replaced.fetch_add(1, Ordering::Relaxed);
                 self.condemn(older, End::Replaced);
                 node
             }
             None => {
-                let node = Arc::new(Node::new(link.clone()));
+                let node = Arc::new(Node::new(link.clone(), capabilities));
                 map.insert(name.clone(), node.clone());
                 node
             }
@@ -186,6 +206,9 @@ impl Nodes {
         drop(map);
         self.counters.sessions.fetch_add(1, Ordering::Relaxed);
         self.note_change(name);
+        if !capabilities.digest {
+            self.note_due(name);
+        }
         Ok((node, link))
     }
 
@@ -238,12 +261,18 @@ impl Nodes {
                 self.condemn(link, end);
                 continue;
             }
-            if node.tick(now_ms) {
-                link.wake();
+            let Ticked { resend, ask, due, again } = node.tick(now_ms);
+            if ask {
+                node.ask_what_it_holds();
             }
-            if node.caught_up(now_ms) {
-                lock(&self.news).told.remove(&link.node);
-                self.note_change(&link.node);
+            if again {
+                lock(&self.gaps).overrun.insert(link.node.clone());
+            }
+            if due {
+                self.note_due(&link.node);
+            }
+            if resend {
+                link.wake();
             }
         }
         lock(&self.condemned).retain(|link| {
@@ -254,15 +283,15 @@ impl Nodes {
         });
     }
 
-    /// Nodes about which the controllers may have to be told.
-    pub fn changed(&self) -> Vec<NodeName> {
-        lock(&self.news).changed.iter().cloned().collect()
+    /// Nodes about which a controller may have to be told.
+    pub fn changed(&self, controller: Controller) -> Vec<NodeName> {
+        lock(self.news_of(controller)).changed.iter().cloned().collect()
     }
 
-    /// What the controllers are to be told about `name`, by the difference between what is and what they were told.
-    pub fn change_of(&self, name: &NodeName) -> Option<Change> {
+    /// What a controller is to be told about `name`, by the difference between what is and what it was told.
+    pub fn change_of(&self, controller: Controller, name: &NodeName) -> Option<Change> {
         let current = self.get(name).map(|node| node.link().session);
-        let told = lock(&self.news).told.get(name).copied();
+        let told = lock(self.news_of(controller)).told.get(name).copied();
         match (current, told) {
             (Some(session), told) if told != Some(session) => Some(Change::Connected(session)),
             (None, Some(_)) => Some(Change::Disconnected),
@@ -270,9 +299,9 @@ impl Nodes {
         }
     }
 
-    /// The controllers have been told, or need not be.
-    pub fn told(&self, name: &NodeName, change: Option<Change>) {
-        let mut news = lock(&self.news);
+    /// A controller has been told, or need not be.
+    pub fn told(&self, controller: Controller, name: &NodeName, change: Option<Change>) {
+        let mut news = lock(self.news_of(controller));
         news.changed.remove(name);
         match change {
             Some(Change::Connected(session)) => {
@@ -285,8 +314,52 @@ impl Nodes {
         }
     }
 
+    fn news_of(&self, controller: Controller) -> &Mutex<News> {
+        &self.news[controller as usize]
+    }
+
     fn note_change(&self, name: &NodeName) {
-        lock(&self.news).changed.insert(name.clone());
+        for news in &self.news {
+            lock(news).changed.insert(name.clone());
+        }
+    }
+
+    /// The controllers are to bring the node into step.
+    pub fn note_due(&self, name: &NodeName) {
+        lock(&self.gaps).due.insert(name.clone());
+    }
+
+    /// Nodes that the controllers may have to bring into step.
+    pub fn due(&self) -> Vec<NodeName> {
+        lock(&self.gaps).due.iter().cloned().collect()
+    }
+
+    /// Who knew what the nodes have been told knows it no more: each is asked what it holds, or is sent everything.
+    pub fn out_of_step(&self) {
+        let nodes: Vec<Arc<Node>> = lock(&self.map).values().cloned().collect();
+        for node in nodes {
+            if node.out_of_step() {
+                node.ask_what_it_holds();
+            } else {
+                self.note_due(&node.link().node);
+            }
+        }
+    }
+
+    /// Nodes whose outbox had run over and has room again.
+    pub fn overrun(&self) -> Vec<NodeName> {
+        lock(&self.gaps).overrun.iter().cloned().collect()
+    }
+
+    /// The controllers have been told of that.
+    pub fn overrun_told(&self, name: &NodeName) {
+        lock(&self.gaps).overrun.remove(name);
+    }
+
+    /// What the controllers are to send `name`; they have been told afterwards.
+    pub fn take_due(&self, name: &NodeName) -> Option<Held> {
+        lock(&self.gaps).due.remove(name);
+        self.get(name)?.take_due()
     }
 
     /// Milliseconds since these nodes were made.
@@ -309,11 +382,10 @@ impl Nodes {
         let nodes: Vec<Arc<Node>> = lock(&self.map).values().cloned().collect();
         let (mut waiting, mut bytes, mut parked) = (0, 0, 0);
         for node in &nodes {
-            let desk = lock(&node.desk);
-            let parked_here = desk.outbox.parked().count();
-            waiting += desk.outbox.len() - parked_here;
-            bytes += desk.outbox.bytes();
-            parked += parked_here;
+            let backlog = lock(&node.desk).rules.backlog();
+            waiting += backlog.waiting;
+            bytes += backlog.bytes;
+            parked += backlog.parked;
         }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let c = &self.counters;
@@ -337,42 +409,34 @@ impl Nodes {
             outbox_full: read(&c.outbox_full),
             answers_dropped: read(&c.answers_dropped),
             uploads_dropped: read(&c.uploads_dropped),
+            digests: read(&c.digests),
+            digests_refused: read(&c.digests_refused),
+            unmatched: read(&c.unmatched),
         }
     }
 }
 
 impl Node {
-    fn new(link: Arc<Link>) -> Self {
-        let outbox = Outbox::new(Limits::default());
-        Self { desk: Mutex::new(Desk { link, outbox, answers: VecDeque::new(), answers_bytes: 0, lagging_ms: None }) }
+    fn new(link: Arc<Link>, capabilities: Capabilities) -> Self {
+        let rules = CloudLink::new(link.session, capabilities, link.now_ms());
+        Self { desk: Mutex::new(Desk { link, rules }) }
     }
 
     /// Puts a newer session in place and returns the older.
-    fn replace(&self, link: Arc<Link>) -> Arc<Link> {
+    fn replace(&self, link: Arc<Link>, capabilities: Capabilities) -> Arc<Link> {
         let mut desk = lock(&self.desk);
-        desk.outbox.reset();
-        // What they answer was asked in the older session, and will be asked again.
-        desk.answers.clear();
-        desk.answers_bytes = 0;
+        desk.rules.up(link.session, capabilities, link.now_ms());
         std::mem::replace(&mut desk.link, link)
     }
 
     fn backlog(&self, node: NodeName) -> Backlog {
         let desk = lock(&self.desk);
-        let parked = desk.outbox.parked().count();
-        Backlog {
-            node: node.to_string(),
-            session: desk.link.session,
-            waiting: desk.outbox.len() - parked,
-            parked,
-            bytes: desk.outbox.bytes(),
-            answers: desk.answers.len(),
-            lagging: desk.lagging_ms.is_some(),
-        }
+        let wire::link::Backlog { waiting, parked, bytes, answers, lagging } = desk.rules.backlog();
+        Backlog { node: node.to_string(), session: desk.link.session, waiting, parked, bytes, answers, lagging }
     }
 
     fn is_live(&self, session: SessionId) -> bool {
-        lock(&self.desk).link.session == session
+        lock(&self.desk).rules.session() == session
     }
 
     /// Its live session.
@@ -380,13 +444,11 @@ impl Node {
         lock(&self.desk).link.clone()
     }
 
-    /// Keeps a frame until the node has acknowledged it. `false` if the outbox is full: everything is sent anew later.
+    /// Keeps a frame until the node has acknowledged it. `false` if the outbox is full: it is brought into step later.
     pub fn push(&self, key: OutboxKey, frame: Frame<Downstream>) -> bool {
         let mut desk = lock(&self.desk);
-        let taken = desk.outbox.push(key, frame).is_ok();
-        if !taken && desk.lagging_ms.is_none() {
-            desk.lagging_ms = Some(desk.link.now_ms());
-        }
+        let now_ms = desk.link.now_ms();
+        let taken = desk.rules.push(key, frame, now_ms);
         let link = desk.link.clone();
         drop(desk);
         link.wake();
@@ -395,68 +457,49 @@ impl Node {
 
     /// Puts an answer into the lane. `false` if too many wait there.
     pub fn answer(&self, answer: Answer) -> bool {
-        let bytes = answer.bytes();
         let mut desk = lock(&self.desk);
-        let room = desk.answers.is_empty() || desk.answers_bytes + bytes <= ANSWERS_BYTES_MAX;
-        if !room || desk.answers.len() >= ANSWERS_MAX {
-            return false;
-        }
-        desk.answers_bytes += bytes;
-        desk.answers.push_back(answer);
+        let taken = desk.rules.answer(answer);
         let link = desk.link.clone();
         drop(desk);
-        link.wake();
-        true
+        if taken {
+            link.wake();
+        }
+        taken
     }
 
     /// The next thing to send in this session; `None` when there is nothing, the window is full, or the session is not
     /// the live one.
     pub fn next(&self, session: SessionId, now_ms: u64) -> Option<Answer> {
+        lock(&self.desk).rules.next(session, now_ms)
+    }
+
+    /// The node said something in this session.
+    pub fn heard(&self, session: SessionId, frame: &Frame<Upstream>, now_ms: u64) -> Heard {
+        lock(&self.desk).rules.heard(session, frame, now_ms)
+    }
+
+    /// `parent` cannot be sent: its key is silent until something new is pushed for it.
+    pub fn unsendable(&self, parent: &MsgId, reason: &str) {
+        lock(&self.desk).rules.refused(parent, reason);
+    }
+
+    fn out_of_step(&self) -> bool {
         let mut desk = lock(&self.desk);
-        if desk.link.session != session {
-            return None;
-        }
-        if let Some(answer) = desk.answers.pop_front() {
-            desk.answers_bytes -= answer.bytes();
-            return Some(answer);
-        }
-        desk.outbox.next(now_ms).cloned().map(Answer::Frame)
+        let now_ms = desk.link.now_ms();
+        desk.rules.out_of_step(now_ms)
     }
 
-    /// The node has stored `parent`. The key it was sent under, if it was on its way in this session.
-    pub fn acknowledged(&self, session: SessionId, parent: &MsgId) -> Option<OutboxKey> {
-        let mut desk = lock(&self.desk);
-        if desk.link.session == session { desk.outbox.acknowledged(parent) } else { None }
+    /// If there is no room among the answers everything is sent instead, a little later.
+    fn ask_what_it_holds(&self) {
+        self.answer(Answer::Frame(Frame::new(MsgId::random(), SystemClock.now(), Downstream::HeldGet)));
     }
 
-    /// The node refuses `parent`: its key is silent until something new is pushed for it.
-    pub fn refused(&self, session: SessionId, parent: &MsgId, reason: &str) -> Option<OutboxKey> {
-        let mut desk = lock(&self.desk);
-        if desk.link.session == session { desk.outbox.refused(parent, reason) } else { None }
+    fn tick(&self, now_ms: u64) -> Ticked {
+        lock(&self.desk).rules.tick(now_ms)
     }
 
-    fn tick(&self, now_ms: u64) -> bool {
-        lock(&self.desk).outbox.tick(now_ms) > 0
-    }
-
-    /// Whether the outbox, once full, has room enough to be filled anew.
-    fn caught_up(&self, now_ms: u64) -> bool {
-        let mut desk = lock(&self.desk);
-        let waited = desk.lagging_ms.is_some_and(|since| u128::from(now_ms.saturating_sub(since)) > RESYNC_EVERY.as_millis());
-        let room = desk.outbox.len() <= Limits::default().keys_max / 2 && desk.outbox.bytes() <= Limits::default().bytes_max / 2;
-        if waited && room {
-            desk.lagging_ms = None;
-        }
-        waited && room
-    }
-}
-
-impl Answer {
-    fn bytes(&self) -> usize {
-        match self {
-            Answer::Frame(frame) => frame.bytes(),
-            Answer::Envelope(envelope) => 256 + envelope.route.resource.len() + envelope.content.len(),
-        }
+    fn take_due(&self) -> Option<Held> {
+        lock(&self.desk).rules.take_due()
     }
 }
 

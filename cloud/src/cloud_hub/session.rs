@@ -16,13 +16,14 @@ use bytes::{Bytes, BytesMut};
 use model::{NodeName, Timestamp};
 use wire::hub::codec::{self, FRAME_BYTES_MAX};
 use wire::hub::{DecodeError, Frame, MsgId, Operation, Upstream};
+use wire::link::{Answer, Capabilities, Heard};
 
 use super::Hub;
 use super::credit::{Budget, Credit};
 use super::entry::{self, Recipient};
 use super::link::Link;
-use super::message::{CloudHubMessage, SessionId};
-use super::nodes::{Answer, Node, TooMany};
+use super::message::CloudHubMessage;
+use super::nodes::{Node, TooMany};
 use super::state::{End, GARBAGE_MAX};
 use crate::device_controller::DeviceControllerMessage;
 use crate::edge_controller::upstream::UpstreamMessage;
@@ -44,8 +45,10 @@ pub struct Session {
 
 impl Session {
     /// Makes a session the live one of its node.
-    pub fn begin(hub: Arc<Hub>, name: &NodeName, socket: Option<Arc<TcpStream>>) -> Result<Self, TooMany> {
-        let (node, link) = hub.nodes.attach(name, socket, hub.tuning().node_limit)?;
+    ///
+    /// `capabilities` are what both sides can.
+    pub fn begin(hub: Arc<Hub>, name: &NodeName, socket: Option<Arc<TcpStream>>, capabilities: Capabilities) -> Result<Self, TooMany> {
+        let (node, link) = hub.nodes.attach(name, socket, hub.tuning().node_limit, capabilities)?;
         let began = CloudHubMessage::Connected { node: name.clone(), session: link.session };
         // Full: the next sweep finds it.
         let _ = hub.peers.cloud_hub.try_send(began);
@@ -86,7 +89,7 @@ impl Session {
                     let reason = error.to_string();
                     log::error!(node:% = self.link.node, reason = reason.as_str(); "message not sent");
                     if let Some(id) = id {
-                        self.node.refused(self.link.session, &id, &reason);
+                        self.node.unsendable(&id, &reason);
                     }
                 }
             }
@@ -123,7 +126,6 @@ impl Session {
 
     /// What each kind of frame means.
     fn route(&mut self, frame: Frame<Upstream>, bytes: Bytes, ctx: &mut WebsocketContext<Self>) {
-        let session = self.link.session;
         let peers = self.hub.peers.clone();
         let node = self.link.node.clone();
         let of_controller = match entry::recipient(&node, &frame.body) {
@@ -144,45 +146,54 @@ impl Session {
                 let meta = entry::meta_of(&node, &frame, bytes);
                 self.deliver(&peers.devices, meta, frame, move |frame, credit| DeviceControllerMessage::FromEdge { node, frame, credit }, ctx);
             }
-            Recipient::CloudHub => self.take(session, &node, &frame),
+            Recipient::CloudHub => self.take(&node, &frame),
         }
     }
 
     /// What is for CloudHub itself.
-    fn take(&mut self, session: SessionId, node: &NodeName, frame: &Frame<Upstream>) {
-        match &frame.body {
-            Upstream::Ack { .. } => {
-                if let Some(parent) = &frame.parent
-                    && self.node.acknowledged(session, parent).is_some()
-                {
-                    self.hub.nodes.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
-                }
+    fn take(&mut self, node: &NodeName, frame: &Frame<Upstream>) {
+        let counters = &self.hub.nodes.counters;
+        match self.node.heard(self.link.session, frame, self.hub.nodes.now_ms()) {
+            Heard::Acknowledged(_) => {
+                counters.acknowledged.fetch_add(1, Ordering::Relaxed);
                 // The window has room again.
                 self.link.wake();
             }
-            Upstream::Refusal { reason, .. } => {
-                self.hub.nodes.counters.refusals.fetch_add(1, Ordering::Relaxed);
-                let reason = shown(reason);
-                let key = frame.parent.as_ref().and_then(|parent| self.node.refused(session, parent, &reason));
-                let key = key.map(|key| format!("{key:?}")).unwrap_or_default();
-                if !key.is_empty() || self.is_worth_a_line() {
-                    log::warn!(node:% = node, key = key.as_str(), reason = reason.as_str(); "refused by the node, not sent again until it changes");
-                }
+            Heard::Refused(key) => {
+                counters.refusals.fetch_add(1, Ordering::Relaxed);
+                let reason = match &frame.body {
+                    Upstream::Refusal { reason, .. } => shown(reason),
+                    _ => String::new(),
+                };
+                log::warn!(node:% = node, key:? = key, reason = reason.as_str(); "refused by the node, not sent again until it changes");
                 self.link.wake();
             }
-            Upstream::Upload { .. } => {
-                self.hub.nodes.counters.uploads_dropped.fetch_add(1, Ordering::Relaxed);
+            Heard::Unmatched => {
+                counters.unmatched.fetch_add(1, Ordering::Relaxed);
             }
-            // The others go to the controllers.
-            Upstream::Keepalive
-            | Upstream::NodeRegister { .. }
-            | Upstream::NodeStatus { .. }
-            | Upstream::PodStatus { .. }
-            | Upstream::Query { .. }
-            | Upstream::MembershipGet { .. }
-            | Upstream::TwinReport { .. }
-            | Upstream::DeviceStateReport { .. } => {}
+            Heard::Announced => {
+                counters.digests.fetch_add(1, Ordering::Relaxed);
+                self.hub.nodes.note_due(node);
+                // Full: the next sweep finds it.
+                let _ = self.hub.peers.cloud_hub.try_send(CloudHubMessage::Announced { node: node.clone() });
+            }
+            Heard::Unasked => self.digest_refused(frame, "what this node holds was not asked for now: wait until the cloud asks, or connect again"),
+            Heard::Bad(error) => self.digest_refused(frame, &error.to_string()),
+            Heard::Partial | Heard::Stale => {}
+            Heard::NotMine => {
+                if let Upstream::Upload { .. } = &frame.body {
+                    counters.uploads_dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
+    }
+
+    fn digest_refused(&mut self, frame: &Frame<Upstream>, reason: &str) {
+        self.hub.nodes.counters.digests_refused.fetch_add(1, Ordering::Relaxed);
+        if self.is_worth_a_line() {
+            log::warn!(node:% = self.link.node, reason, faults = self.faults; "digest of a node refused");
+        }
+        self.reply(Answer::Frame(frame.refusal(MsgId::random(), now(), reason)));
     }
 
     /// To a controller, within the session's budget. While that is used up this node is not read.

@@ -2,7 +2,9 @@
 
 mod admission;
 mod desk;
+mod digest;
 mod fixture;
 mod frames;
 mod golden;
+mod hostile;
 mod liveness;

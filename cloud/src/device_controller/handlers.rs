@@ -116,6 +116,13 @@ impl DeviceController {
         match message {
             DeviceControllerMessage::FromEdge { node, frame, .. } => self.take(node, frame, outcome),
             DeviceControllerMessage::NodeConnected { .. } | DeviceControllerMessage::NodeDisconnected { .. } => {}
+            // Before all devices are known there is nothing that could have run over: it follows from the lists.
+            DeviceControllerMessage::NodeLacks { node } if self.devices.is_complete() => {
+                let body = self.detail(node, MsgId::random().to_string());
+                let frame = Frame::new(MsgId::random(), self.clock.now(), body);
+                outcome.send.push(CloudHubMessage::Send { node: node.clone(), key: OutboxKey::MembershipDetail, frame });
+            }
+            DeviceControllerMessage::NodeLacks { .. } => {}
             DeviceControllerMessage::Device { generation, change } => {
                 if *generation == self.generation {
                     if let Change::Deleted(device) = change
@@ -160,11 +167,8 @@ impl DeviceController {
                 if asked != node {
                     return self.refuse(node, frame, &format!("the devices of node `{asked}` are not for node `{node}`"), outcome);
                 }
-                let now = self.clock.now();
-                let detail =
-                    MembershipDetail { event_id: event_id.clone(), timestamp: now, devices: self.devices.of_node(node), skipped: Vec::new() };
-                log::info!(node = node.as_str(), devices = detail.devices.len(); "devices listed for a node");
-                let answer = Frame::answer(MsgId::random(), frame.id.clone(), now, Downstream::MembershipDetail(detail));
+                let body = self.detail(node, event_id.clone());
+                let answer = Frame::answer(MsgId::random(), frame.id.clone(), self.clock.now(), body);
                 outcome.send.push(CloudHubMessage::Answer { node: node.clone(), frame: answer });
             }
             Upstream::TwinReport { device, report } => match self.devices.reported(node, device, report) {
@@ -191,11 +195,19 @@ impl DeviceController {
             | Upstream::PodStatus { .. }
             | Upstream::Query { .. }
             | Upstream::Upload { .. }
+            | Upstream::Held(_)
             | Upstream::Ack { .. }
             | Upstream::Refusal { .. } => {
                 log::debug!(node = node.as_str(), kind = frame.body.kind(); "message is not for the device controller");
             }
         }
+    }
+
+    /// All devices of a node.
+    fn detail(&mut self, node: &NodeName, event_id: String) -> Downstream {
+        let detail = MembershipDetail { event_id, timestamp: self.clock.now(), devices: self.devices.of_node(node), skipped: Vec::new() };
+        log::info!(node = node.as_str(), devices = detail.devices.len(); "devices listed for a node");
+        Downstream::MembershipDetail(detail)
     }
 
     fn refuse_report(&self, node: &NodeName, frame: &Frame<Upstream>, refused: &Refused, outcome: &mut Outcome) {

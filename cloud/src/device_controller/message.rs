@@ -32,6 +32,11 @@ pub enum DeviceControllerMessage {
         /// The node.
         node: NodeName,
     },
+    /// CloudHub: something for a node found its outbox full, and there is room again. It is sent all its devices.
+    NodeLacks {
+        /// The node.
+        node: NodeName,
+    },
     /// The watch of Devices saw something. Its node is sent the membership or the twin.
     Device {
         /// Of which incarnation of this actor the watch is.
@@ -53,6 +58,7 @@ impl Mail for DeviceControllerMessage {
         match self {
             Self::FromEdge { .. } => "FromEdge",
             Self::NodeConnected { .. } => "NodeConnected",
+            Self::NodeLacks { .. } => "NodeLacks",
             Self::NodeDisconnected { .. } => "NodeDisconnected",
             Self::Device { .. } => "Device",
             Self::Model { .. } => "Model",
@@ -63,7 +69,7 @@ impl Mail for DeviceControllerMessage {
         let named = |name: &Option<String>| format!("{} {}", self.kind(), name.as_deref().unwrap_or("?"));
         match self {
             Self::FromEdge { node, frame, .. } => format!("{} from {node}, frame {}", frame.body.kind(), brief(frame.id.as_str())),
-            Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
+            Self::NodeConnected { node } | Self::NodeDisconnected { node } | Self::NodeLacks { node } => format!("{} {node}", self.kind()),
             Self::Device { change: Change::Listed(device) | Change::Applied(device) | Change::Deleted(device), .. } => named(&device.metadata.name),
             Self::Model { change: Change::Listed(model) | Change::Applied(model) | Change::Deleted(model), .. } => named(&model.metadata.name),
             Self::Device { .. } | Self::Model { .. } => self.kind().to_owned(),
@@ -76,7 +82,7 @@ impl Mail for DeviceControllerMessage {
             Self::Device { change: Change::Listed(device) | Change::Applied(device) | Change::Deleted(device), .. } => {
                 1024 + 256 * device.spec.properties.len()
             }
-            Self::NodeConnected { .. } | Self::NodeDisconnected { .. } | Self::Device { .. } | Self::Model { .. } => 1024,
+            Self::NodeConnected { .. } | Self::NodeDisconnected { .. } | Self::NodeLacks { .. } | Self::Device { .. } | Self::Model { .. } => 1024,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | CloudHub | [`FromEdge`](DeviceControllerMessage::FromEdge) `MembershipGet` | CloudHub: all devices of the node |
 //! | CloudHub | [`FromEdge`](DeviceControllerMessage::FromEdge) `TwinReport`, `DeviceStateReport` | API server, then CloudHub: confirmation |
 //! | CloudHub | [`NodeConnected`](DeviceControllerMessage::NodeConnected), [`NodeDisconnected`](DeviceControllerMessage::NodeDisconnected) | – |
+//! | CloudHub | [`NodeLacks`](DeviceControllerMessage::NodeLacks) | CloudHub: all devices of the node |
 //!
 //! Invariant: nothing is confirmed that the API server has not stored.
 //! Invariant: a node hears of its own devices only, and reports on them only.
@@ -16,7 +17,7 @@
 #[cfg(test)]
 mod api_tests;
 pub mod crd;
-mod early;
+pub mod early;
 mod handlers;
 mod message;
 pub mod page;

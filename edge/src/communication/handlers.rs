@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use actor::{Lease, Meta, MsgId, SendError, Work};
-use tokio::time::Instant;
 use wire::hub::{self, Frame, Upstream};
 
-use super::state::{Communication, Upload};
+use super::state::{Communication, Upload, millis};
 use super::{Caused, CommunicationMessage, Effect, Figures};
 use crate::edge_hub::EdgeHubMessage;
 use crate::event_bus::EventBusMessage;
@@ -69,7 +68,7 @@ impl Communication {
         if !self.is_connected() {
             return;
         }
-        let overdue = self.window.expire(Instant::now(), self.config.resend_every);
+        let overdue = self.window.expire(self.now_ms(), millis(self.config.resend_every));
         self.shared.figures.reports_overdue.fetch_add(overdue as u64, Relaxed);
         if self.membership_asks_left > 0 {
             self.ask_for_membership();

@@ -47,6 +47,7 @@ use crate::edge_hub::EdgeHubMessage;
 use crate::event_bus::EventBusMessage;
 
 pub use message::{Caused, CommunicationMessage, Effect};
+pub use reports::{Report, reports_of};
 pub use state::{Communication, Snapshot};
 
 /// Uploads that are kept while the cloud is away; the oldest goes when one more comes.

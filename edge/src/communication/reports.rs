@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use actor::SendError;
 use model::{DeviceId, Timestamp};
-use tokio::time::Instant;
 use wire::hub::{CAUSES_MAX, Frame, MsgId, Upstream};
 use wire::mqtt::payload::{DeviceStateReport, TwinReport};
 
@@ -16,10 +15,13 @@ use crate::store::{Read, StoreError, device, twin};
 use crate::twin::fresh_event_id;
 
 /// One report that is ready to be sent.
-struct Report {
-    device: DeviceId,
-    frame: Frame<Upstream>,
-    seqs: Vec<Seq>,
+pub struct Report {
+    /// Of which device.
+    pub device: DeviceId,
+    /// What goes out.
+    pub frame: Frame<Upstream>,
+    /// What its confirmation settles.
+    pub seqs: Vec<Seq>,
 }
 
 impl Communication {
@@ -40,7 +42,7 @@ impl Communication {
             // Nothing is lost: the rows stay, and the timer comes back to them.
             Err(error) => return log::warn!(error:% = error; "reports for the cloud could not be read"),
         };
-        let sent_at = Instant::now();
+        let sent_at = self.now_ms();
         for Report { device, frame, seqs } in reports {
             let id = frame.id.clone();
             match self.send(frame) {
@@ -66,7 +68,10 @@ impl Communication {
 }
 
 /// The frames that tell the cloud what it must hear of one device: its twin, its state, or both.
-fn reports_of(read: &mut Read<'_>, device: DeviceId, now: Timestamp) -> Result<Vec<Report>, StoreError> {
+///
+/// # Errors
+/// The store's.
+pub fn reports_of(read: &mut Read<'_>, device: DeviceId, now: Timestamp) -> Result<Vec<Report>, StoreError> {
     let pending = pending_report::of_device(read, &device)?;
     // No row, no pending report: they go with it.
     let Some(row) = device::row(read, &device)? else { return Ok(Vec::new()) };

@@ -1,21 +1,17 @@
 //! What Communication knows: which reports are on their way, and what waits for the cloud.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::DeviceId;
 use serde::Serialize;
 use tokio::time::Instant;
-use wire::hub::MsgId;
+use wire::link::Window;
 
 use super::{Config, Peers, Shared, UPLOADS_BYTES_MAX, UPLOADS_MAX};
 use crate::store::Store;
 use crate::store::pending_report::Seq;
-
-/// Overdue frames whose late confirmation is still understood.
-const OVERDUE_MAX: usize = 1024;
 
 /// The actor.
 pub struct Communication {
@@ -23,7 +19,9 @@ pub struct Communication {
     pub(super) store: Store,
     pub(super) peers: Peers,
     pub(super) shared: Shared,
-    pub(super) window: Window,
+    pub(super) window: Window<Seq>,
+    /// Milliseconds of the window count from here.
+    pub(super) began: Instant,
     pub(super) uploads: Uploads,
     /// How often the list of devices may still be asked for on this connection.
     pub(super) membership_asks_left: u32,
@@ -34,20 +32,38 @@ pub struct Communication {
 impl Communication {
     /// A new incarnation. What was on its way is sent again, from the store.
     pub fn new(config: Config, store: Store, peers: Peers, shared: Shared) -> Self {
-        Self { config, store, peers, shared, window: Window::default(), uploads: Uploads::default(), membership_asks_left: 0, waits_for_hub: false }
+        Self {
+            config,
+            store,
+            peers,
+            shared,
+            window: Window::default(),
+            began: Instant::now(),
+            uploads: Uploads::default(),
+            membership_asks_left: 0,
+            waits_for_hub: false,
+        }
     }
 
     /// For the page.
     pub(super) fn publish_figures(&self) {
         let now = &self.shared.now;
         now.devices.store(self.window.devices() as u64, Relaxed);
-        now.unacknowledged.store(self.window.sent.len() as u64, Relaxed);
+        now.unacknowledged.store(self.window.unanswered() as u64, Relaxed);
         now.uploads.store(self.uploads.ring.len() as u64, Relaxed);
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        millis(self.began.elapsed())
     }
 
     pub(super) fn is_connected(&self) -> bool {
         self.shared.connected.load(Relaxed)
     }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What Communication knows.
@@ -88,77 +104,6 @@ impl Snapshot {
             reports_refused: figures.reports_refused.load(Relaxed),
             reports_overdue: figures.reports_overdue.load(Relaxed),
         }
-    }
-}
-
-/// Reports that were sent and not confirmed yet.
-#[derive(Debug, Default)]
-pub(super) struct Window {
-    sent: HashMap<MsgId, Sent>,
-    devices: HashSet<DeviceId>,
-    overdue: VecDeque<MsgId>,
-}
-
-#[derive(Debug)]
-struct Sent {
-    device: DeviceId,
-    seqs: Vec<Seq>,
-    at: Instant,
-    overdue: bool,
-}
-
-impl Window {
-    /// Devices with a report on its way.
-    pub(super) fn devices(&self) -> usize {
-        self.devices.len()
-    }
-
-    /// Whether a report of `device` is on its way.
-    pub(super) fn holds(&self, device: &DeviceId) -> bool {
-        self.devices.contains(device)
-    }
-
-    /// Remembers a frame: its confirmation settles `seqs`.
-    pub(super) fn sent(&mut self, frame: MsgId, device: DeviceId, seqs: Vec<Seq>, at: Instant) {
-        self.devices.insert(device.clone());
-        self.sent.insert(frame, Sent { device, seqs, at, overdue: false });
-    }
-
-    /// Takes an answered frame out and returns what it settles; `None` for a frame not sent here.
-    pub(super) fn answered(&mut self, frame: &MsgId) -> Option<(DeviceId, Vec<Seq>)> {
-        let Sent { device, seqs, overdue, .. } = self.sent.remove(frame)?;
-        if overdue {
-            self.overdue.retain(|id| id != frame);
-        } else if !self.sent.values().any(|other| !other.overdue && other.device == device) {
-            self.devices.remove(&device);
-        }
-        Some((device, seqs))
-    }
-
-    /// Frees the devices whose report was not answered for `patience`; returns how many reports.
-    /// A late answer is still understood: it settles what that frame said and nothing newer.
-    pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> usize {
-        let mut count = 0;
-        for (id, sent) in &mut self.sent {
-            if !sent.overdue && now.saturating_duration_since(sent.at) >= patience {
-                sent.overdue = true;
-                count += 1;
-                self.devices.remove(&sent.device);
-                self.overdue.push_back(id.clone());
-            }
-        }
-        // A device has two frames at most (twin, state), sent together: both are overdue together.
-        while self.overdue.len() > OVERDUE_MAX {
-            if let Some(id) = self.overdue.pop_front() {
-                self.sent.remove(&id);
-            }
-        }
-        count
-    }
-
-    /// Forgets everything: no answer comes over a connection that is gone.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -216,39 +161,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
-
-    fn device(name: &str) -> DeviceId {
-        DeviceId::new(name).unwrap()
-    }
-
-    #[test]
-    fn an_overdue_report_frees_its_device_and_its_late_answer_settles_only_what_it_said() {
-        let mut window = Window::default();
-        let (lamp, start) = (device("lamp"), Instant::now());
-        let (first, second) = (MsgId::random(), MsgId::random());
-        window.sent(first.clone(), lamp.clone(), vec![1], start);
-        assert_eq!(window.expire(start + Duration::from_secs(9), Duration::from_secs(10)), 0);
-        assert!(window.holds(&lamp));
-        assert_eq!(window.expire(start + Duration::from_secs(10), Duration::from_secs(10)), 1);
-        assert!(!window.holds(&lamp));
-        window.sent(second.clone(), lamp.clone(), vec![2], start);
-        assert_eq!(window.answered(&first), Some((lamp.clone(), vec![1])));
-        assert!(window.holds(&lamp), "the second report is still on its way");
-        assert_eq!(window.answered(&second), Some((lamp.clone(), vec![2])));
-        assert!(!window.holds(&lamp));
-        assert_eq!(window.answered(&second), None);
-    }
-
-    #[test]
-    fn overdue_reports_do_not_pile_up() {
-        let mut window = Window::default();
-        let start = Instant::now();
-        for number in 0..OVERDUE_MAX + 50 {
-            window.sent(MsgId::random(), device(&format!("d{number}")), vec![1], start);
-        }
-        window.expire(start + Duration::from_secs(1), Duration::ZERO);
-        assert_eq!((window.sent.len(), window.overdue.len(), window.devices()), (OVERDUE_MAX, OVERDUE_MAX, 0));
-    }
 
     #[test]
     fn the_ring_of_uploads_keeps_the_last_ones_by_number_and_by_size() {

@@ -9,7 +9,7 @@ use super::tests::{received, scene};
 fn reader(name: &str) -> &'static str {
     match name.trim_end_matches("_v0") {
         "pod_insert" | "pod_delete" | "configmap_insert" | "secret_update" | "device_insert" => "meta-manager",
-        "query_answer" | "query_answer_error" | "node_answer" | "confirm_object" => "meta-manager",
+        "query_answer" | "query_answer_error" | "node_answer" | "confirm_object" | "held_get" => "meta-manager",
         "membership_detail" | "membership_detail_empty" | "membership_update" => "membership",
         "twin_sync" => "twin",
         "attributes" => "device",

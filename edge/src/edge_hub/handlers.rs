@@ -21,7 +21,7 @@ use crate::device::DeviceMessage;
 use crate::edged::EdgedMessage;
 use crate::event_bus::{EventBusMessage, PAYLOAD_BYTES_MAX};
 use crate::membership::MembershipMessage;
-use crate::meta_manager::MetaManagerMessage;
+use crate::meta_manager::{MetaManagerMessage, Session};
 use crate::twin::TwinMessage;
 
 /// How often overdue questions are looked for.
@@ -99,16 +99,26 @@ impl EdgeHub {
                 let _ = self.send(frame);
                 Step::Done
             }
+            EdgeHubMessage::SendIn { session, frame } => {
+                if self.socket.living_session() == Some(*session) {
+                    let _ = self.send(frame);
+                } else {
+                    self.shared.away.fetch_add(1, Ordering::Relaxed);
+                }
+                Step::Done
+            }
             EdgeHubMessage::Request { frame, within, reply } => {
                 self.request(frame, *within, reply);
                 Step::Done
             }
-            EdgeHubMessage::Connected { .. } => self.notify(meta, true, late),
+            EdgeHubMessage::Connected { session, capabilities } => {
+                self.notify(meta, Some(Session { number: *session, capabilities: *capabilities }), late)
+            }
             EdgeHubMessage::Disconnected { session, .. } => {
                 self.requests.fail_session(*session);
-                self.notify(meta, false, late)
+                self.notify(meta, None, late)
             }
-            EdgeHubMessage::Received { text, .. } => self.received(meta, text, late),
+            EdgeHubMessage::Received { session, text } => self.received(meta, *session, text, late),
             EdgeHubMessage::RequestsDue => {
                 self.requests.expire(Instant::now());
                 Step::Done
@@ -164,9 +174,9 @@ impl EdgeHub {
         }
     }
 
-    /// Tells everybody whether the cloud is there. All or nobody, unless it is `late`: then whoever has room.
-    fn notify(&self, meta: &Meta, connected: bool, late: bool) -> Step {
-        let peers = &self.peers;
+    /// Tells everybody whether the cloud is there, and what it can. All or nobody, unless it is `late`: then whoever has room.
+    fn notify(&self, meta: &Meta, cloud: Option<Session>, late: bool) -> Step {
+        let (peers, connected) = (&self.peers, cloud.is_some());
         let (communication, meta_manager) = (peers.communication.try_reserve(), peers.meta_manager.try_reserve());
         let edged = peers.edged.as_ref().map(|edged| (edged, edged.try_reserve()));
         if !late {
@@ -188,7 +198,7 @@ impl EdgeHub {
             Err(_) => self.no_room(peers.communication.name()),
         }
         match meta_manager {
-            Ok(room) => drop(room.send(meta(), MetaManagerMessage::NodeConnection { connected })),
+            Ok(room) => drop(room.send(meta(), MetaManagerMessage::NodeConnection { cloud })),
             Err(_) => self.no_room(peers.meta_manager.name()),
         }
         match edged {
@@ -200,9 +210,9 @@ impl EdgeHub {
         Step::Done
     }
 
-    fn received(&mut self, meta: &Meta, text: &str, late: bool) -> Step {
+    fn received(&mut self, meta: &Meta, session: u64, text: &str, late: bool) -> Step {
         let step = match codec::decode::<Downstream>(text) {
-            Ok(frame) => self.route(meta, frame, late),
+            Ok(frame) => self.route(meta, session, frame, late),
             Err(error) => {
                 self.undecodable(&error);
                 Step::Done
@@ -215,7 +225,7 @@ impl EdgeHub {
     }
 
     /// Where each message of the cloud goes.
-    fn route(&mut self, meta: &Meta, frame: Frame<Downstream>, late: bool) -> Step {
+    fn route(&mut self, meta: &Meta, session: u64, frame: Frame<Downstream>, late: bool) -> Step {
         let Frame { id, parent, resource_version, .. } = &frame;
         let (id, parent, resource_version) = (id.clone(), parent.clone(), resource_version.clone());
         if let Some(parent) = &parent
@@ -237,6 +247,7 @@ impl EdgeHub {
             Downstream::QueryAnswer { key, result } => {
                 self.post(&peers.meta_manager, meta(), MetaManagerMessage::LateAnswer { key, resource_version, answer: result }, late)
             }
+            Downstream::HeldGet => self.post(&peers.meta_manager, meta(), MetaManagerMessage::HeldGet { id, session }, late),
             Downstream::MembershipDetail(detail) => self.post(&peers.membership, meta(), MembershipMessage::Detail { detail, frame: id }, late),
             Downstream::MembershipUpdate(update) => self.post(&peers.membership, meta(), MembershipMessage::Update { update, frame: id }, late),
             Downstream::TwinSync { device, update } => {
@@ -334,6 +345,7 @@ fn is_of_objects(resource: &Resource) -> bool {
     match resource {
         Resource::Object(_) => true,
         Resource::Keepalive
+        | Resource::Held
         | Resource::MembershipDetail
         | Resource::Membership
         | Resource::TwinCloudUpdated(_)

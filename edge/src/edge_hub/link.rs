@@ -13,6 +13,7 @@ use model::Clock;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use wire::hub::{Frame, MsgId, Upstream, codec};
+use wire::link::Capabilities;
 
 use super::socket::{self, Destination, Events, Socket};
 use super::state::{EdgeHub, Figures, Shared, Snapshot};
@@ -85,9 +86,9 @@ impl Link {
 
     /// Tells the actor again that a session stands, if one does: for modules that were not there when it began.
     pub fn say_again(&self) {
-        if let Some(session) = self.socket.living_session() {
+        if let Some((session, capabilities)) = self.socket.living() {
             // Full: it is busy with what the cloud sends, and says of each connection anew.
-            let _ = self.own.try_send(EdgeHubMessage::Connected { session });
+            let _ = self.own.try_send(EdgeHubMessage::Connected { session, capabilities });
         }
     }
 
@@ -181,10 +182,10 @@ impl Teller {
 }
 
 impl Events for Arc<Teller> {
-    async fn connected(&self, session: u64) {
+    async fn connected(&self, session: u64, capabilities: Capabilities) {
         self.shared.since_ms.store(self.clock.now().millis(), Ordering::Relaxed);
         self.own.note(EventKind::Connected, format!("to the cloud at {}, session {session}", self.name));
-        self.tell(EdgeHubMessage::Connected { session }).await;
+        self.tell(EdgeHubMessage::Connected { session, capabilities }).await;
     }
 
     async fn disconnected(&self, session: u64, reason: String) {

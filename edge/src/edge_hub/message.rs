@@ -5,6 +5,7 @@ use std::time::Duration;
 use actor::{Mail, Reply, brief};
 use wire::hub::codec::{self, Head};
 use wire::hub::{Downstream, Frame, Upstream};
+use wire::link::Capabilities;
 
 /// The answer to [`EdgeHubMessage::Request`].
 pub type Answer = Result<Frame<Downstream>, RequestError>;
@@ -15,6 +16,13 @@ pub enum EdgeHubMessage {
     /// From MetaManager, Edged and Communication: goes to the cloud if it is there, else it is dropped and
     /// counted. Who must be heard asks the store again on `CloudConnected` or on its own timer.
     Send(Frame<Upstream>),
+    /// From MetaManager: as `Send`, but only while this session stands: in a later one it would not be true any more.
+    SendIn {
+        /// The session.
+        session: u64,
+        /// What to send.
+        frame: Frame<Upstream>,
+    },
     /// From MetaManager and Edged: as `Send`, and the frame that names this one as its parent is the answer.
     /// Answered exactly once; at once with `Disconnected` when the connection is not there or breaks.
     Request {
@@ -29,6 +37,8 @@ pub enum EdgeHubMessage {
     Connected {
         /// Grows with each session of this process.
         session: u64,
+        /// What both sides of it can.
+        capabilities: Capabilities,
     },
     /// From the socket: the session is over. Followed by the same notice; open requests fail.
     Disconnected {
@@ -75,6 +85,7 @@ impl Mail for EdgeHubMessage {
     fn kind(&self) -> &'static str {
         match self {
             Self::Send(_) => "Send",
+            Self::SendIn { .. } => "SendIn",
             Self::Request { .. } => "Request",
             Self::Connected { .. } => "Connected",
             Self::Disconnected { .. } => "Disconnected",
@@ -86,10 +97,10 @@ impl Mail for EdgeHubMessage {
     /// Never shows a content: it may be a Secret.
     fn describe(&self) -> String {
         match self {
-            Self::Send(frame) | Self::Request { frame, .. } => {
+            Self::Send(frame) | Self::SendIn { frame, .. } | Self::Request { frame, .. } => {
                 format!("{} {} {}", self.kind(), frame.body.kind(), brief(frame.id.as_str()))
             }
-            Self::Connected { session } => format!("Connected: session {session}"),
+            Self::Connected { session, .. } => format!("Connected: session {session}"),
             Self::Disconnected { session, reason } => format!("Disconnected: session {session}: {}", brief(reason)),
             Self::Received { text, .. } => match codec::head(text) {
                 Some(Head { header, route, .. }) => {
@@ -103,7 +114,7 @@ impl Mail for EdgeHubMessage {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Send(frame) | Self::Request { frame, .. } => frame.body.bytes(),
+            Self::Send(frame) | Self::SendIn { frame, .. } | Self::Request { frame, .. } => frame.body.bytes(),
             Self::Received { text, .. } => 256 + text.len(),
             Self::Connected { .. } | Self::Disconnected { .. } | Self::RequestsDue => 256,
         }

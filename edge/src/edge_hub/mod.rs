@@ -13,7 +13,7 @@
 //!
 //! | the cloud says | goes to |
 //! |---|---|
-//! | object | MetaManager |
+//! | object, question for what is held | MetaManager |
 //! | answer, confirmation, refusal | who asked; else MetaManager (objects) or Communication (devices) |
 //! | membership | Membership |
 //! | twin | Twin |

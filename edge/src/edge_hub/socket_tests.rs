@@ -18,6 +18,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
+use wire::link::Capabilities;
+
 use super::socket::{Config, Destination, Events, FRAME_BYTES_MAX, OfferError, Socket, WAITING_MAX};
 
 pub(super) const SOON: Duration = Duration::from_secs(20);
@@ -124,7 +126,7 @@ enum Event {
 struct Recorder(mpsc::Sender<Event>);
 
 impl Events for Recorder {
-    async fn connected(&self, session: u64) {
+    async fn connected(&self, session: u64, _: Capabilities) {
         self.0.send(Event::Connected(session)).await.unwrap();
     }
     async fn disconnected(&self, session: u64, reason: String) {

@@ -1,6 +1,5 @@
 //! What EdgeHub knows: the questions that wait, and counters.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use actor::Reply;
 use model::Clock;
 use tokio::time::Instant;
 use wire::hub::MsgId;
+use wire::link::Questions;
 
 use super::socket::Socket;
 use super::{Answer, Peers, RequestError};
@@ -31,48 +31,57 @@ impl EdgeHub {
     }
 }
 
-/// Questions to the cloud that have no answer yet.
-#[derive(Default)]
-pub(super) struct Requests(HashMap<MsgId, Waiting>);
+/// Questions to the cloud that have no answer yet: [`Questions`] by this machine's clock.
+pub(super) struct Requests {
+    began: Instant,
+    open: Questions<Reply<Answer>>,
+}
 
-struct Waiting {
-    reply: Reply<Answer>,
-    session: u64,
-    deadline: Instant,
-    within: Duration,
+impl Default for Requests {
+    fn default() -> Self {
+        Self { began: Instant::now(), open: Questions::default() }
+    }
 }
 
 impl Requests {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.open.len()
+    }
+
+    fn millis_at(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.began))
     }
 
     /// Keeps a question. One with the same id that waits already is failed: its answer could not be told apart.
     pub(super) fn add(&mut self, id: MsgId, session: u64, now: Instant, within: Duration, reply: Reply<Answer>) {
-        let waiting = Waiting { reply, session, deadline: now + within, within };
-        if let Some(older) = self.0.insert(id, waiting) {
-            older.reply.send(Err(RequestError::Busy));
+        if let Some(older) = self.open.asked(id, session, self.millis_at(now), millis(within), reply) {
+            older.send(Err(RequestError::Busy));
         }
     }
 
     /// Who waits for the answer to `id`.
     pub(super) fn take(&mut self, id: &MsgId) -> Option<Reply<Answer>> {
-        self.0.remove(id).map(|waiting| waiting.reply)
+        self.open.answered(id)
     }
 
     /// Fails the questions that went out in `session` or before.
     pub(super) fn fail_session(&mut self, session: u64) {
-        for (_, waiting) in self.0.extract_if(|_, waiting| waiting.session <= session) {
-            waiting.reply.send(Err(RequestError::Disconnected));
+        for reply in self.open.ended(session) {
+            reply.send(Err(RequestError::Disconnected));
         }
     }
 
     /// Fails what is overdue and forgets what nobody waits for any more.
     pub(super) fn expire(&mut self, now: Instant) {
-        for (_, waiting) in self.0.extract_if(|_, waiting| waiting.deadline <= now || !waiting.reply.is_wanted()) {
-            waiting.reply.send(Err(RequestError::Deadline(waiting.within)));
+        let now = self.millis_at(now);
+        for (reply, within) in self.open.overdue(now, Reply::is_wanted) {
+            reply.send(Err(RequestError::Deadline(Duration::from_millis(within))));
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What EdgeHub knows.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use wire::hub::{Downstream, Envelope, Frame, MsgId, ObjectOperation, Operation, RawJson, Resource, Upstream, codec};
+use wire::link::Capabilities;
 
 use super::message::Answer;
 use super::socket::Socket;
@@ -24,7 +25,7 @@ use crate::device::DeviceMessage;
 use crate::edged::EdgedMessage;
 use crate::event_bus::EventBusMessage;
 use crate::membership::MembershipMessage;
-use crate::meta_manager::MetaManagerMessage;
+use crate::meta_manager::{MetaManagerMessage, Session};
 use crate::twin::TwinMessage;
 
 pub(super) struct World {
@@ -351,12 +352,25 @@ async fn a_frame_goes_out_as_it_is_and_is_counted_when_the_cloud_is_away_or_take
 }
 
 #[tokio::test]
+async fn what_is_true_in_one_session_only_goes_out_in_no_other() {
+    let mut scene = scene(8);
+    let mut frames = scene.socket.attach(2);
+    let send = |session| EdgeHubMessage::SendIn { session, frame: question() };
+    scene.handle(vec![send(1), send(2), send(3)]);
+    assert!(frames.try_recv().is_ok() && frames.try_recv().is_err());
+    assert_eq!(scene.shared.figures(true).dropped_away, 2);
+}
+
+#[tokio::test]
 async fn everybody_hears_that_the_cloud_came_and_went() {
     let mut scene = scene(8);
-    scene.handle(vec![EdgeHubMessage::Connected { session: 1 }, EdgeHubMessage::Disconnected { session: 1, reason: "cut".into() }]);
+    scene.handle(vec![
+        EdgeHubMessage::Connected { session: 1, capabilities: Capabilities::OURS },
+        EdgeHubMessage::Disconnected { session: 1, reason: "cut".into() },
+    ]);
     let meta: Vec<_> = scene.world.meta_manager.drain();
-    assert!(matches!(&*meta[0], MetaManagerMessage::NodeConnection { connected: true }));
-    assert!(matches!(&*meta[1], MetaManagerMessage::NodeConnection { connected: false }));
+    assert!(matches!(&*meta[0], MetaManagerMessage::NodeConnection { cloud: Some(Session { number: 1, capabilities: Capabilities::OURS }) }));
+    assert!(matches!(&*meta[1], MetaManagerMessage::NodeConnection { cloud: None }));
     let communication: Vec<_> = scene.world.communication.drain();
     assert!(matches!(&*communication[0], CommunicationMessage::CloudConnected));
     assert!(matches!(&*communication[1], CommunicationMessage::CloudDisconnected));
@@ -392,10 +406,10 @@ fn a_full_module_holds_up_the_cloud_for_a_while_and_then_only_itself() {
         // A module that stays full loses its message after the limit; the others hear the notice then.
         assert!(world.edged.handle().try_send(EdgedMessage::ReconcileDue).is_ok());
         let began = std::time::Instant::now();
-        assert!(hub.try_send(EdgeHubMessage::Connected { session: 1 }).is_ok());
+        assert!(hub.try_send(EdgeHubMessage::Connected { session: 1, capabilities: Capabilities::default() }).is_ok());
         assert!(world.communication.next(SOON).await.is_some());
         assert!(began.elapsed() >= ROOM_WITHIN && shared.figures(true).dropped_no_room == 1);
-        assert!(matches!(&*world.meta_manager.next(SOON).await.unwrap(), MetaManagerMessage::NodeConnection { connected: true }));
+        assert!(matches!(&*world.meta_manager.next(SOON).await.unwrap(), MetaManagerMessage::NodeConnection { cloud: Some(_) }));
         running.shutdown().await;
     });
 }
@@ -423,7 +437,7 @@ async fn the_link_reports_sessions_and_frames_to_the_mailbox_and_outlives_the_ac
     let mut peer = cloud.accept().await;
     let keepalive = codec::decode::<Upstream>(&text(&mut peer).await).unwrap();
     assert_eq!((keepalive.body, keepalive.timestamp), (Upstream::Keepalive, Timestamp(7)));
-    assert!(matches!(&*world.own.next(SOON).await.unwrap(), EdgeHubMessage::Connected { session: 1 }));
+    assert!(matches!(&*world.own.next(SOON).await.unwrap(), EdgeHubMessage::Connected { session: 1, .. }));
     let factory = link.factory(world.peers());
     for _ in 0..2 {
         // Each incarnation sends over the same session.
@@ -479,7 +493,7 @@ async fn the_placement_server_tells_where_the_cloud_is() {
         }
     };
     let (_peer, ()) = tokio::join!(cloud.accept(), serve);
-    assert!(matches!(&*world.own.next(SOON).await.unwrap(), EdgeHubMessage::Connected { session: 1 }));
+    assert!(matches!(&*world.own.next(SOON).await.unwrap(), EdgeHubMessage::Connected { session: 1, .. }));
     tokio::task::spawn_blocking(move || drop(link)).await.unwrap();
 }
 

@@ -6,9 +6,10 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use actor::{AskError, Lease, Meta, Reply, Room};
 use model::{NodeName, ResourceKey, ResourceKind};
 use wire::hub::{Downstream, Frame, MsgId, RawJson, Resource, Upstream};
+use wire::link::{HELD_KINDS, parts_of};
 
 use super::message::{Found, MetaManagerMessage, QueryError};
-use super::state::{Caused, Effect, MetaManager, ReportRow, Statuses, apply, by_namespace, statuses};
+use super::state::{Caused, Effect, MetaManager, NodeStatus, ReportRow, StoredStatuses, apply, by_namespace, statuses};
 use crate::edge_hub::EdgeHubMessage;
 use crate::edged::EdgedMessage;
 use crate::ids;
@@ -189,37 +190,51 @@ impl MetaManager {
                 }
             }
             MetaManagerMessage::NodeStatus { content } => {
-                self.of_node(meta, content, |namespace, node, content| Upstream::NodeStatus { namespace, node, content })
+                if self.node_status.is_due(content, self.config.clock.now()) {
+                    let sent = self.of_node(meta, content, |namespace, node, content| Upstream::NodeStatus { namespace, node, content });
+                    if let Some(id) = sent {
+                        self.node_status.sent(id, content);
+                    }
+                }
             }
             MetaManagerMessage::NodeRegister { object } => {
-                self.of_node(meta, object, |namespace, node, object| Upstream::NodeRegister { namespace, node, object })
+                self.of_node(meta, object, |namespace, node, object| Upstream::NodeRegister { namespace, node, object });
             }
             MetaManagerMessage::Confirmed { parent } => {
-                self.reported.settled(parent);
+                if !self.reported.settled(parent) {
+                    self.node_status.confirmed(parent, self.config.clock.now());
+                }
             }
             MetaManagerMessage::Refused { parent, reason } => {
                 if self.reported.settled(parent) {
                     log::warn!(reason = reason.as_str(); "the cloud refused the status of pods");
                 }
             }
-            MetaManagerMessage::NodeConnection { connected } => {
-                self.connected = Some(*connected);
+            MetaManagerMessage::NodeConnection { cloud } => {
+                self.connected = Some(cloud.is_some());
                 self.reported.forget();
-                if *connected {
+                self.node_status = NodeStatus::default();
+                if let Some(cloud) = cloud {
+                    if cloud.capabilities.digest {
+                        self.announce(cloud.number, None, lease);
+                    }
                     self.sync(lease);
                 }
             }
+            MetaManagerMessage::HeldGet { id, session } => self.announce(*session, Some(id), lease),
             MetaManagerMessage::SyncDue => self.sync(lease),
             MetaManagerMessage::FromCloud { .. } | MetaManagerMessage::PodStatus { .. } | MetaManagerMessage::LateAnswer { answer: Ok(_), .. } => {}
         }
     }
 
-    fn of_node(&self, meta: &Meta, content: &RawJson, body: impl FnOnce(model::Namespace, NodeName, RawJson) -> Upstream) {
-        if self.connected != Some(false) {
-            let frame =
-                self.frame(body(self.config.namespace.clone(), self.config.node.clone(), content.clone())).with_cause([ids::on_wire(meta.id)]);
-            self.send(frame, None);
+    /// To the cloud, if it is there; the frame's id if EdgeHub has it.
+    fn of_node(&self, meta: &Meta, content: &RawJson, body: impl FnOnce(model::Namespace, NodeName, RawJson) -> Upstream) -> Option<MsgId> {
+        if self.connected == Some(false) {
+            return None;
         }
+        let frame = self.frame(body(self.config.namespace.clone(), self.config.node.clone(), content.clone())).with_cause([ids::on_wire(meta.id)]);
+        let id = frame.id.clone();
+        self.send(frame, None).then_some(id)
     }
 
     fn stored(&self, key: &ResourceKey) -> Found {
@@ -253,10 +268,27 @@ impl MetaManager {
         });
     }
 
+    /// Says what this node holds, in this session only: the message that led here stands in the mailbox behind all that came in
+    /// earlier sessions, so what those brought is stored by now, but not what a later one may follow. A part that finds no room is missed by the cloud, which asks again.
+    fn announce(&self, session: u64, question: Option<&MsgId>, lease: &Lease<MetaManagerMessage>) {
+        let held = match self.store.read(|read| meta::held(read, &HELD_KINDS)) {
+            Ok(held) => held,
+            Err(error) => return lease.fail(0, &error),
+        };
+        for part in parts_of(held) {
+            let frame = Frame { parent: question.cloned(), ..self.frame(Upstream::Held(part)) };
+            let meta = ids::meta_of(&frame, "metaManager");
+            if self.peers.edge_hub.try_post(meta, EdgeHubMessage::SendIn { session, frame }).is_err() {
+                log::warn!("no room to say to the cloud what this node holds; it will ask");
+                return;
+            }
+        }
+    }
+
     /// Sends what the cloud has not confirmed in this session, each namespace by itself (manual ch. 8.8).
     fn sync(&mut self, lease: &Lease<MetaManagerMessage>) {
         let read = self.store.read(statuses);
-        let Statuses { current, orphans } = match read {
+        let StoredStatuses { current, orphans } = match read {
             Ok(read) => read,
             Err(error) => return lease.fail(0, &error),
         };
@@ -266,7 +298,7 @@ impl MetaManager {
                 lease.fail(0, &error);
             }
         }
-        self.reported.keep(&current);
+        self.reported.keep(current.iter().map(|row| &row.key));
         let open = current.into_iter().filter(|row| self.reported.is_open(&row.key, &row.value));
         let rows: Vec<_> = open
             .filter_map(|row| Some((row.key, serde_json::from_str(&row.value).ok()?, row.value)))

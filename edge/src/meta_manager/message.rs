@@ -3,11 +3,21 @@
 use actor::{Mail, Reply, brief};
 use model::ResourceKey;
 use wire::hub::{MsgId, ObjectOperation, PodStatusReport, RawJson};
+use wire::link::Capabilities;
 
 use crate::store::meta::StoredObject;
 
 /// The answer to [`MetaManagerMessage::Query`].
 pub type Found = Result<Vec<StoredObject>, QueryError>;
+
+/// A session with the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Grows with each session of this process.
+    pub number: u64,
+    /// What both sides of it can.
+    pub capabilities: Capabilities,
+}
 
 /// Everything that can make MetaManager act.
 #[derive(Debug)]
@@ -60,7 +70,8 @@ pub enum MetaManagerMessage {
         /// Its status.
         report: PodStatusReport,
     },
-    /// From Edged: status of this node, `{"UID","Status","ExtendResources"}`; sent on if the cloud is there, never kept.
+    /// From Edged: status of this node, `{"UID","Status","ExtendResources"}`; sent on if the cloud is there, unless it confirmed the
+    /// same lately; never kept.
     NodeStatus {
         /// Content.
         content: RawJson,
@@ -82,10 +93,18 @@ pub enum MetaManagerMessage {
         /// The cloud's words.
         reason: String,
     },
-    /// From EdgeHub: the session with the cloud began or ended. A beginning is followed by the status of every pod.
+    /// From EdgeHub: the session with the cloud began or ended. A beginning is followed by what this node holds, if the cloud
+    /// takes that, and by the status of every pod.
     NodeConnection {
-        /// Whether it stands.
-        connected: bool,
+        /// The session, if it stands.
+        cloud: Option<Session>,
+    },
+    /// From EdgeHub: the cloud asks what this node holds. Answered from the store.
+    HeldGet {
+        /// The question.
+        id: MsgId,
+        /// The session in which it was asked.
+        session: u64,
     },
     /// From MetaManager's own timer (`meta.sync.podstatus.interval`): what the cloud did not confirm is sent again.
     SyncDue,
@@ -126,6 +145,7 @@ impl Mail for MetaManagerMessage {
             Self::Confirmed { .. } => "Confirmed",
             Self::Refused { .. } => "Refused",
             Self::NodeConnection { .. } => "NodeConnection",
+            Self::HeldGet { .. } => "HeldGet",
             Self::SyncDue => "SyncDue",
         }
     }
@@ -143,7 +163,8 @@ impl Mail for MetaManagerMessage {
             }
             Self::Confirmed { parent } => format!("{kind} {parent}"),
             Self::Refused { parent, reason } => format!("{kind} {parent}: {}", brief(reason)),
-            Self::NodeConnection { connected } => format!("{kind} {connected}"),
+            Self::NodeConnection { cloud } => format!("{kind} {}", cloud.is_some()),
+            Self::HeldGet { id, .. } => format!("{kind} {id}"),
             Self::NodeStatus { .. } | Self::NodeRegister { .. } | Self::SyncDue => kind.into(),
         }
     }
@@ -159,6 +180,7 @@ impl Mail for MetaManagerMessage {
             | Self::Query { .. }
             | Self::Confirmed { .. }
             | Self::NodeConnection { .. }
+            | Self::HeldGet { .. }
             | Self::SyncDue => 0,
         }
     }

@@ -5,18 +5,32 @@
 //! | EdgeHub | [`MetaManagerMessage::FromCloud`] | stored; then acknowledged to the cloud, hint to Edged |
 //! | Edged | [`MetaManagerMessage::PodStatus`] | stored; then `podstatus` to the cloud, if it says anything new |
 //! | Edged | [`MetaManagerMessage::Query`] | answer from the store; a ConfigMap or Secret that is not here is asked from the cloud |
-//! | Edged | [`MetaManagerMessage::NodeStatus`], [`MetaManagerMessage::NodeRegister`] | to the cloud, if it is there |
+//! | Edged | [`MetaManagerMessage::NodeStatus`] | to the cloud, if it is there and has not confirmed the same within five minutes |
+//! | Edged | [`MetaManagerMessage::NodeRegister`] | to the cloud, if it is there |
 //! | EdgeHub | [`MetaManagerMessage::LateAnswer`] | an object is stored; an error is logged, of a registration told to Edged |
 //! | EdgeHub | [`MetaManagerMessage::Confirmed`], [`MetaManagerMessage::Refused`] | those statuses are not sent again before they change |
-//! | EdgeHub | [`MetaManagerMessage::NodeConnection`] | the status of every pod to the cloud |
+//! | EdgeHub | [`MetaManagerMessage::NodeConnection`] | what this node holds (the cloud sends the difference), and the status of every pod, to the cloud |
+//! | EdgeHub | [`MetaManagerMessage::HeldGet`] | what this node holds, to the cloud |
 //! | itself | [`MetaManagerMessage::RemoteAnswered`] | stored; the answer to whoever asked |
 //! | own timer | [`MetaManagerMessage::SyncDue`] | what the cloud has not confirmed, again |
+//!
+//! | manual ch. 8 | here | tests |
+//! |---|---|---|
+//! | Insert, Update, Delete, Query, from cloud and edge, online and offline | all of the above | `each_operation_does_the_same_…` |
+//! | Insert | [`FromCloud`](MetaManagerMessage::FromCloud), [`NodeRegister`](MetaManagerMessage::NodeRegister) | `an_object_is_stored_then_acknowledged_…`, `an_insert_of_a_known_key_…` |
+//! | Update | [`FromCloud`](MetaManagerMessage::FromCloud), [`PodStatus`](MetaManagerMessage::PodStatus), [`NodeStatus`](MetaManagerMessage::NodeStatus) | `an_update_that_changes_nothing_…`, `a_status_is_stored_and_sent_once_…`, `the_status_of_the_node_…` |
+//! | Delete | [`FromCloud`](MetaManagerMessage::FromCloud) | `a_delete_takes_the_pod_and_its_status_…` |
+//! | Query, local, remote, quick | [`Query`](MetaManagerMessage::Query) | `a_query_answers_one_object_or_all_…`, `a_secret_that_is_not_here_…`, `a_cloud_that_has_no_answer_…` |
+//! | Response | [`Confirmed`](MetaManagerMessage::Confirmed), [`Refused`](MetaManagerMessage::Refused), [`LateAnswer`](MetaManagerMessage::LateAnswer) | `a_refused_registration_is_told_…` |
+//! | NodeConnection | [`NodeConnection`](MetaManagerMessage::NodeConnection) | `on_connect_every_status_…`, `a_cloud_that_takes_it_hears_on_connect_…` |
+//! | MetaSync | [`SyncDue`](MetaManagerMessage::SyncDue) | `on_connect_every_status_is_sent_in_its_own_namespace_…` |
 //!
 //! Where the manual (ch. 8) and KubeEdge's code disagree, this is done: an object replaces the one that has
 //! its key, also on `insert`; one that equals the stored one is neither written nor passed on, and still answered; statuses
 //! are sent in their own namespace; an object or a list of one is taken.
 //!
 //! Invariant: what is acknowledged is durable.
+//! Invariant: what is said to be held is said in the session for which it was read, and contains all that earlier ones brought.
 //! Invariant: a status of a pod that is not stored, or of an earlier pod of that name, goes nowhere.
 
 mod handlers;
@@ -35,11 +49,11 @@ use model::{Clock, Namespace, NodeName, SystemClock};
 use crate::edge_hub::EdgeHubMessage;
 use crate::edged::EdgedMessage;
 
-pub use message::{Found, MetaManagerMessage, QueryError};
+pub use message::{Found, MetaManagerMessage, QueryError, Session};
 pub use normal::OBJECT_BYTES_MAX;
 pub(crate) use normal::{Normal, normal};
 pub(crate) use state::status_of;
-pub use state::{MetaManager, Shared, Snapshot};
+pub use state::{Caused, Effect, MetaManager, ReportRow, Shared, Snapshot, StoredStatuses, apply, by_namespace, statuses};
 
 /// Shortest period of the synchronisation (KubeEdge raises what is below).
 pub const SYNC_INTERVAL_MIN: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! What MetaManager knows beside the store, and what each message means for the store.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,22 +9,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use actor::Meta;
 use model::{Namespace, ResourceKey, ResourceKind, Timestamp};
 use serde::Serialize;
+use serde_json::Value;
 use wire::hub::{MsgId, ObjectOperation, PodStatusReport, RawJson};
+use wire::link::Statuses;
 
 use super::normal::{Normal, is_kept, normal};
 use super::{Config, MetaManagerMessage, Peers};
 use crate::store::meta::{self, StoredObject};
 use crate::store::{Read, Store, StoreError, Tx};
 
-/// Messages of ours whose confirmation is awaited; the oldest is given up first.
-const IN_FLIGHT_MAX: usize = 1024;
-
 /// The module.
 pub struct MetaManager {
     pub(super) store: Store,
     pub(super) config: Config,
     pub(super) peers: Peers,
-    pub(super) reported: Reported,
+    pub(super) reported: Statuses,
+    pub(super) node_status: NodeStatus,
     /// `None` until EdgeHub has said something: after a restart of this module the cloud may well be there.
     pub(super) connected: Option<bool>,
     pub(super) shared: Shared,
@@ -56,7 +56,7 @@ impl Snapshot {
 impl MetaManager {
     /// A module over this store.
     pub fn new(store: Store, config: Config, peers: Peers) -> Self {
-        Self { store, config, peers, reported: Reported::default(), connected: None, shared: Shared::default() }
+        Self { store, config, peers, reported: Statuses::default(), node_status: NodeStatus::default(), connected: None, shared: Shared::default() }
     }
 
     /// The same, seen on the page.
@@ -69,57 +69,52 @@ impl MetaManager {
     pub(super) fn took(&self, messages: usize) {
         let (last_batch, unconfirmed) = &*self.shared.0;
         last_batch.store(messages as u64, Relaxed);
-        unconfirmed.store(self.reported.in_flight.len() as u64, Relaxed);
+        unconfirmed.store(self.reported.in_flight() as u64, Relaxed);
     }
 }
 
-/// Which statuses the cloud has confirmed in this session. Forgotten at each connect: then everything is sent.
+/// What the cloud has of this node's own status in this session: it is said when it changes, until it is confirmed, and
+/// otherwise every five minutes (Kubernetes: `nodeStatusReportFrequency`). That the node lives says its connection.
 #[derive(Debug, Default)]
-pub struct Reported {
-    in_flight: VecDeque<(MsgId, Vec<(ResourceKey, u64)>)>,
-    confirmed: HashMap<ResourceKey, u64>,
+pub struct NodeStatus {
+    on_its_way: Option<(MsgId, u64)>,
+    confirmed: Option<(u64, Timestamp)>,
 }
 
-fn digest(text: &str) -> u64 {
+/// See [`NodeStatus`], in milliseconds.
+const NODE_STATUS_EVERY_MS: i64 = 300_000;
+
+impl NodeStatus {
+    /// Whether the cloud must hear this now.
+    pub fn is_due(&self, content: &RawJson, now: Timestamp) -> bool {
+        let fresh = |at: Timestamp| (0..NODE_STATUS_EVERY_MS).contains(&(now.millis() - at.millis()));
+        self.confirmed.is_none_or(|(shape, at)| shape != shape_of(content) || !fresh(at))
+    }
+
+    /// It was given to EdgeHub.
+    pub fn sent(&mut self, id: MsgId, content: &RawJson) {
+        self.on_its_way = Some((id, shape_of(content)));
+    }
+
+    /// The cloud has it, if this was the last that was said.
+    pub fn confirmed(&mut self, id: &MsgId, now: Timestamp) {
+        if let Some((_, shape)) = self.on_its_way.take_if(|(sent, _)| sent == id) {
+            self.confirmed = Some((shape, now));
+        }
+    }
+}
+
+/// Changes with anything but the time of the heartbeats.
+fn shape_of(content: &RawJson) -> u64 {
+    let mut value: Value = content.to().unwrap_or_default();
+    for condition in value["Status"]["conditions"].as_array_mut().into_iter().flatten() {
+        if let Some(condition) = condition.as_object_mut() {
+            condition.remove("lastHeartbeatTime");
+        }
+    }
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    value.to_string().hash(&mut hasher);
     hasher.finish()
-}
-
-impl Reported {
-    /// A message with these statuses was given to EdgeHub.
-    pub fn sent(&mut self, id: MsgId, statuses: impl IntoIterator<Item = (ResourceKey, String)>) {
-        if self.in_flight.len() >= IN_FLIGHT_MAX {
-            self.in_flight.pop_front();
-        }
-        self.in_flight.push_back((id, statuses.into_iter().map(|(key, text)| (key, digest(&text))).collect()));
-    }
-
-    /// The cloud has settled that message, for good or ill: it is not sent again as it is.
-    pub fn settled(&mut self, id: &MsgId) -> bool {
-        let Some(index) = self.in_flight.iter().position(|(sent, _)| sent == id) else { return false };
-        if let Some((_, statuses)) = self.in_flight.remove(index) {
-            self.confirmed.extend(statuses);
-        }
-        true
-    }
-
-    /// A session begins.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Whether the cloud still has to hear this.
-    pub fn is_open(&self, key: &ResourceKey, text: &str) -> bool {
-        self.confirmed.get(key) != Some(&digest(text))
-    }
-
-    /// Drops what is not stored any more.
-    pub fn keep(&mut self, rows: &[StoredObject]) {
-        if self.confirmed.len() > rows.len() {
-            self.confirmed.retain(|key, _| rows.iter().any(|row| row.key == *key));
-        }
-    }
 }
 
 /// What is to be told once the store has it, and the message from which it follows.
@@ -129,15 +124,34 @@ pub type Caused = (actor::MsgId, Effect);
 #[derive(Debug)]
 pub enum Effect {
     /// To the cloud: stored.
-    Acknowledge { id: MsgId, key: ResourceKey },
+    Acknowledge {
+        /// The cloud's message.
+        id: MsgId,
+        /// The object that it was about.
+        key: ResourceKey,
+    },
     /// To the cloud: not stored, and never will be as it is.
-    Refuse { id: MsgId, key: ResourceKey, reason: String },
+    Refuse {
+        /// The cloud's message.
+        id: MsgId,
+        /// The object that it was about.
+        key: ResourceKey,
+        /// Why.
+        reason: String,
+    },
     /// To Edged: look.
     Changed(ResourceKey),
     /// To Edged: look.
     Deleted(ResourceKey),
     /// To the cloud.
-    Report { key: ResourceKey, text: String, report: PodStatusReport },
+    Report {
+        /// The status' row.
+        key: ResourceKey,
+        /// Its text.
+        text: String,
+        /// What it says.
+        report: PodStatusReport,
+    },
 }
 
 /// The row of a pod's status.
@@ -186,6 +200,7 @@ pub fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &MetaManagerMessage)], now: Timest
             | MetaManagerMessage::Confirmed { .. }
             | MetaManagerMessage::Refused { .. }
             | MetaManagerMessage::NodeConnection { .. }
+            | MetaManagerMessage::HeldGet { .. }
             | MetaManagerMessage::SyncDue => {}
         }
         all.extend(of_message.drain(..).map(|effect| (meta.id, effect)));
@@ -257,7 +272,7 @@ pub fn status_of(key: ResourceKey, report: &PodStatusReport, now: Timestamp) -> 
 }
 
 /// Statuses that are stored, and those among them whose pod is gone.
-pub struct Statuses {
+pub struct StoredStatuses {
     /// Of pods that are here.
     pub current: Vec<StoredObject>,
     /// Left over.
@@ -268,11 +283,11 @@ pub struct Statuses {
 ///
 /// # Errors
 /// The store's.
-pub fn statuses(read: &mut Read<'_>) -> Result<Statuses, StoreError> {
+pub fn statuses(read: &mut Read<'_>) -> Result<StoredStatuses, StoreError> {
     let pods: HashMap<ResourceKey, Option<String>> = meta::list(read, ResourceKind::Pod, None)?.into_iter().map(|row| (row.key, row.uid)).collect();
     let rows = meta::list(read, ResourceKind::PodStatus, None)?;
     let (current, orphans): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| pods.get(&pod_key(&row.key)).is_some_and(|uid| *uid == row.uid));
-    Ok(Statuses { current, orphans: orphans.into_iter().map(|row| row.key).collect() })
+    Ok(StoredStatuses { current, orphans: orphans.into_iter().map(|row| row.key).collect() })
 }
 
 /// A stored status: its row's key and text, and what it says.

@@ -8,8 +8,9 @@ use actor::testing::{Probe, lease};
 use model::{ManualClock, Namespace, NodeName, ResourceKey, ResourceKind, Timestamp};
 use serde_json::json;
 use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, PodStatusReport, RawJson, Resource, Upstream};
+use wire::link::{Capabilities, HELD_PART_MAX, HeldPart};
 
-use super::{Config, Found, MetaManager, MetaManagerMessage, Peers, QueryError};
+use super::{Config, Found, MetaManager, MetaManagerMessage, Peers, QueryError, Session};
 use crate::edge_hub::{EdgeHubMessage, RequestError};
 use crate::edged::EdgedMessage;
 use crate::store::Store;
@@ -19,6 +20,7 @@ use crate::store::testing::tamper;
 const SOON: Duration = Duration::from_secs(10);
 
 struct Fixture {
+    clock: Arc<ManualClock>,
     module: MetaManager,
     edge_hub: Probe<EdgeHubMessage>,
     edged: Probe<EdgedMessage>,
@@ -37,9 +39,10 @@ fn fixture_with_room(room: usize) -> Fixture {
     let (edge_hub, edged, own) = (Probe::new("edge_hub", room), Probe::new("edged", room), Probe::new("meta", 64));
     let peers = Peers { edge_hub: edge_hub.handle(), edged: Some(edged.handle()), own: own.handle() };
     let mut config = Config::new(NodeName::new("n1").unwrap(), Namespace::new("default").unwrap(), Duration::from_secs(1));
-    config.clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+    let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+    config.clock = clock.clone();
     let module = MetaManager::new(store.clone(), config, peers);
-    Fixture { module, edge_hub, edged, own, store, dir }
+    Fixture { clock, module, edge_hub, edged, own, store, dir }
 }
 
 impl Fixture {
@@ -61,7 +64,10 @@ impl Fixture {
         let frames = self.edge_hub.drain();
         frames
             .iter()
-            .map(|message| if let EdgeHubMessage::Send(frame) = &**message { frame.clone() } else { panic!("not a frame: {:?}", **message) })
+            .map(|message| match &**message {
+                EdgeHubMessage::Send(frame) | EdgeHubMessage::SendIn { session: 7, frame } => frame.clone(),
+                other => panic!("not a frame: {other:?}"),
+            })
             .collect()
     }
 
@@ -217,7 +223,7 @@ fn a_new_pod_of_the_same_name_does_not_inherit_the_status() {
 #[test]
 fn on_connect_every_status_is_sent_in_its_own_namespace_and_later_only_what_is_not_confirmed() {
     let mut fixture = fixture();
-    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: false }]);
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: None }]);
     let pods = ["a/pod/x", "a/pod/y", "b/pod/z"];
     for pod in pods {
         let name = pod.rsplit('/').next().unwrap();
@@ -228,7 +234,7 @@ fn on_connect_every_status_is_sent_in_its_own_namespace_and_later_only_what_is_n
     fixture.store.write(&actor::Fence::unfenced(), |tx| meta::delete(tx, &"b/pod/gone".parse().unwrap())).unwrap();
     assert!(fixture.sent().iter().all(|frame| matches!(frame.body, Upstream::Ack { .. })), "offline nothing is sent");
 
-    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: true }]);
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: session(false) }]);
     let reports = fixture.reports();
     let shown: Vec<(&str, Vec<&str>)> = reports.iter().map(|(_, ns, names)| (ns.as_str(), names.iter().map(String::as_str).collect())).collect();
     assert_eq!(shown, [("a", vec!["x", "y"]), ("b", vec!["z"])]);
@@ -241,8 +247,98 @@ fn on_connect_every_status_is_sent_in_its_own_namespace_and_later_only_what_is_n
     fixture.handle(vec![MetaManagerMessage::Refused { parent: again[0].0.clone(), reason: "no".into() }, MetaManagerMessage::SyncDue]);
     assert_eq!(fixture.reports().into_iter().map(|(_, ns, _)| ns).collect::<Vec<_>>(), ["b"]);
     // A new session starts from nothing.
-    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: true }]);
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: session(false) }]);
     assert_eq!(fixture.reports().len(), 2);
+}
+
+#[test]
+fn the_status_of_the_node_is_said_when_it_changes_until_it_is_confirmed_and_otherwise_rarely() {
+    let mut fixture = fixture();
+    let content = |ready: &str, heartbeat: u32| {
+        raw(json!({"UID": "u", "Status": {"conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat.to_string()}]}}))
+    };
+    let say = |fixture: &mut Fixture, ready: &str, heartbeat: u32| {
+        fixture.handle(vec![MetaManagerMessage::NodeStatus { content: content(ready, heartbeat) }]);
+        fixture.sent().into_iter().map(|frame| frame.id).next()
+    };
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: session(false) }]);
+    let first = say(&mut fixture, "True", 1);
+    let again = say(&mut fixture, "True", 2);
+    assert!(first.is_some() && again.is_some(), "nobody has confirmed it");
+    fixture.handle(vec![MetaManagerMessage::Confirmed { parent: first.unwrap() }]);
+    let third = say(&mut fixture, "True", 3).expect("the confirmation of an earlier one is none of the last");
+    fixture.handle(vec![MetaManagerMessage::Confirmed { parent: third }]);
+    fixture.clock.advance(299_999);
+    assert_eq!(say(&mut fixture, "True", 4), None, "the time of a heartbeat is no change");
+    let changed = say(&mut fixture, "False", 5).expect("a change is said at once");
+    fixture.handle(vec![MetaManagerMessage::Refused { parent: changed, reason: "no".into() }]);
+    let changed = say(&mut fixture, "False", 6).expect("what is refused is not confirmed");
+    fixture.handle(vec![MetaManagerMessage::Confirmed { parent: changed }]);
+    assert_eq!(say(&mut fixture, "False", 7), None);
+    fixture.clock.advance(300_000);
+    let rare = say(&mut fixture, "False", 8).expect("rarely, all the same");
+    fixture.handle(vec![MetaManagerMessage::Confirmed { parent: rare }, MetaManagerMessage::NodeConnection { cloud: session(false) }]);
+    assert!(say(&mut fixture, "False", 9).is_some(), "a new session has heard nothing");
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: None }]);
+    assert_eq!(say(&mut fixture, "True", 10), None);
+}
+
+fn session(digest: bool) -> Option<Session> {
+    Some(Session { number: 7, capabilities: Capabilities { digest } })
+}
+
+/// Parts of the digest that was said last: each with the question that it answers, its number and what it names.
+fn digest(frames: Vec<Frame<Upstream>>) -> Vec<(Option<MsgId>, HeldPart)> {
+    let parts = frames.into_iter().filter_map(|frame| if let Upstream::Held(part) = frame.body { Some((frame.parent, part)) } else { None });
+    parts.collect()
+}
+
+#[test]
+fn a_cloud_that_takes_it_hears_on_connect_and_when_it_asks_what_is_held() {
+    let mut fixture = fixture();
+    fixture.handle(vec![
+        cloud(Insert, "default/pod/web", object("web", "u-1", "7")),
+        cloud(Insert, "default/configmap/cfg", object("cfg", "u-2", "8")),
+        status("default/pod/web", "u-1", "Running"),
+    ]);
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: session(false) }]);
+    assert!(digest(fixture.sent()).is_empty(), "KubeEdge's cloud does not know what that is");
+
+    // What came before in the same mailbox is part of it.
+    let connected = MetaManagerMessage::NodeConnection { cloud: session(true) };
+    fixture.handle(vec![cloud(Insert, "default/secret/tok", object("tok", "u-3", "9")), connected]);
+    let parts = digest(fixture.sent());
+    assert_eq!(parts.len(), 1);
+    let (parent, HeldPart { part, last, objects }) = &parts[0];
+    assert_eq!((parent, part, last), (&None, &0, &true));
+    let named: Vec<String> =
+        objects.iter().map(|held| format!("{} {:?} {:?}", held.resource, held.uid.as_deref(), held.resource_version.as_deref())).collect();
+    assert_eq!(
+        named,
+        [r#"default/configmap/cfg Some("u-2") Some("8")"#, r#"default/pod/web Some("u-1") Some("7")"#, r#"default/secret/tok Some("u-3") Some("9")"#],
+        "statuses are this node's own"
+    );
+
+    let question = MsgId::new("q").unwrap();
+    fixture.handle(vec![MetaManagerMessage::HeldGet { id: question.clone(), session: 7 }]);
+    assert_eq!(digest(fixture.sent())[0].0, Some(question));
+}
+
+#[test]
+fn much_that_is_held_is_said_in_parts() {
+    let mut fixture = fixture();
+    let many = (0..=HELD_PART_MAX).map(|n| cloud(Insert, &format!("default/configmap/c{n}"), object(&format!("c{n}"), "u", "1")));
+    fixture
+        .store
+        .write(&actor::Fence::unfenced(), |tx| {
+            let lease = lease(many.collect::<Vec<_>>()).0;
+            let part: Vec<_> = lease.iter().collect();
+            super::state::apply(tx, &part, Timestamp(1), &mut Vec::new())
+        })
+        .unwrap();
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: session(true) }]);
+    let parts: Vec<_> = digest(fixture.sent()).into_iter().map(|(_, part)| (part.part, part.last, part.objects.len())).collect();
+    assert_eq!(parts, [(0, false, HELD_PART_MAX), (1, true, 1)]);
 }
 
 #[test]
@@ -316,8 +412,57 @@ async fn a_cloud_that_has_no_answer_is_an_error_and_offline_the_store_alone_answ
         assert!(error.to_string().starts_with(want), "{error}");
     }
     let (message, mut answer) = query("default/configmap/none");
-    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: false }, message]);
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: None }, message]);
     assert_eq!(names(answer.try_recv().unwrap()), Vec::<String>::new());
+}
+
+/// Manual ch. 8.2 to 8.5: each operation from the cloud and from the edge, with the cloud there and away.
+#[test]
+fn each_operation_does_the_same_to_the_store_with_and_without_a_cloud_and_tells_whom_it_can() {
+    for is_there in [true, false] {
+        let mut fixture = fixture();
+        fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: session(false).filter(|_| is_there) }]);
+        fixture.sent();
+        let kinds = |fixture: &Fixture| fixture.sent().iter().map(|frame| frame.body.kind()).collect::<Vec<_>>();
+        let only_there = |kind| if is_there { vec![kind] } else { vec![] };
+
+        // Insert, from the cloud; and from the edge, whose own Node is the one thing that it creates there.
+        fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "1"))]);
+        assert!(fixture.row("default/pod/web").is_some());
+        assert_eq!((kinds(&fixture), fixture.hints().len()), (vec!["ack"], 1), "what still came before the cut is acknowledged in vain");
+        fixture.handle(vec![MetaManagerMessage::NodeRegister { object: raw(json!({"kind": "Node"})) }]);
+        assert_eq!(kinds(&fixture), only_there("node_register"));
+
+        // Update, from the cloud; and from the edge, of statuses.
+        fixture.handle(vec![cloud(Update, "default/pod/web", object("web", "u-1", "2"))]);
+        assert_eq!(fixture.row("default/pod/web").unwrap().resource_version.as_deref(), Some("2"));
+        assert_eq!((kinds(&fixture), fixture.hints().len()), (vec!["ack"], 1));
+        fixture.handle(vec![status("default/pod/web", "u-1", "Running")]);
+        assert!(fixture.row("default/podstatus/web").is_some());
+        assert_eq!((kinds(&fixture), fixture.hints().len()), (only_there("pod_status"), 0));
+        fixture.handle(vec![MetaManagerMessage::NodeStatus { content: raw(json!({"UID": "x"})) }]);
+        assert_eq!(kinds(&fixture), only_there("node_status"));
+
+        // Query, from the edge: local, and of what only the cloud has; from the cloud: what is held.
+        let (message, mut answer) = query("default/pod/web");
+        fixture.handle(vec![message]);
+        assert_eq!(names(answer.try_recv().unwrap()), ["default/pod/web"]);
+        if !is_there {
+            let (message, mut answer) = query("default/secret/none");
+            fixture.handle(vec![message]);
+            assert_eq!(names(answer.try_recv().unwrap()), Vec::<String>::new(), "the store alone answers, at once");
+        }
+        fixture.handle(vec![MetaManagerMessage::HeldGet { id: MsgId::new("q").unwrap(), session: 7 }]);
+        assert_eq!(digest(fixture.sent())[0].1.objects.len(), 1);
+
+        // Delete, from the cloud; at the edge only what is left over goes by itself.
+        fixture.store.write(&actor::Fence::unfenced(), |tx| meta::delete(tx, &"default/pod/web".parse().unwrap())).unwrap();
+        fixture.handle(vec![MetaManagerMessage::SyncDue]);
+        assert!(fixture.row("default/podstatus/web").is_none());
+        fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "3")), cloud(Delete, "default/pod/web", object("web", "u-1", "3"))]);
+        assert!(fixture.row("default/pod/web").is_none());
+        assert_eq!((kinds(&fixture), fixture.hints().len()), (vec!["ack", "ack"], 2));
+    }
 }
 
 #[test]
@@ -332,7 +477,7 @@ fn the_nodes_messages_go_out_while_the_cloud_is_there() {
     fixture.handle(messages());
     let kinds: Vec<&str> = fixture.sent().iter().map(|frame| frame.body.kind()).collect();
     assert_eq!(kinds, ["node_register", "node_status"]);
-    fixture.handle(vec![MetaManagerMessage::NodeConnection { connected: false }]);
+    fixture.handle(vec![MetaManagerMessage::NodeConnection { cloud: None }]);
     fixture.handle(messages());
     assert!(fixture.sent().is_empty());
 }

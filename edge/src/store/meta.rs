@@ -2,6 +2,7 @@
 
 use diesel::prelude::*;
 use model::{Namespace, ResourceKey, ResourceKind, Timestamp};
+use wire::link::HeldObject;
 
 use super::error::{damaged, query};
 use super::schema::meta::{self, dsl};
@@ -25,17 +26,6 @@ pub struct StoredObject {
     pub resource_version: Option<String>,
     /// When it was stored.
     pub stored_at: Timestamp,
-}
-
-/// Which version of an object is here: an entry of the digest that EdgeHub sends on connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldObject {
-    /// Which object.
-    pub key: ResourceKey,
-    /// `metadata.uid`, if it has one.
-    pub uid: Option<String>,
-    /// Its version in the cloud.
-    pub resource_version: Option<String>,
 }
 
 #[derive(Queryable, Selectable)]
@@ -97,14 +87,19 @@ pub fn list(read: &mut Read<'_>, kind: ResourceKind, namespace: Option<&Namespac
         .collect()
 }
 
-/// Which versions of which objects are here, of all kinds, by key.
+/// Which versions of which objects of these kinds are here, by key.
 ///
 /// # Errors
 /// [`StoreError::Query`]; [`StoreError::Damaged`] for a row that cannot be understood.
-pub fn held(read: &mut Read<'_>) -> Result<Vec<HeldObject>, StoreError> {
-    let rows: Vec<(String, Option<String>, Option<String>)> =
-        dsl::meta.select((dsl::key, dsl::uid, dsl::resource_version)).order(dsl::key).load(read.connection).map_err(query("list", TABLE))?;
-    rows.into_iter().map(|(key, uid, resource_version)| Ok(HeldObject { key: parse(&key)?, uid, resource_version })).collect()
+pub fn held(read: &mut Read<'_>, kinds: &[ResourceKind]) -> Result<Vec<HeldObject>, StoreError> {
+    let kinds = kinds.iter().map(|kind| kind.as_str());
+    let rows: Vec<(String, Option<String>, Option<String>)> = dsl::meta
+        .filter(dsl::kind.eq_any(kinds))
+        .select((dsl::key, dsl::uid, dsl::resource_version))
+        .order(dsl::key)
+        .load(read.connection)
+        .map_err(query("list", TABLE))?;
+    rows.into_iter().map(|(key, uid, resource_version)| Ok(HeldObject { resource: parse(&key)?, uid, resource_version })).collect()
 }
 
 /// How many objects there are.

@@ -39,9 +39,9 @@ use crate::communication::CommunicationMessage;
 use crate::membership::{Births, MembershipMessage};
 
 pub use message::TwinMessage;
-pub use state::{Snapshot, Twin};
+pub use state::{Snapshot, Twin, Working};
 // Membership writes its devices' twins itself; Device and Communication name their events the same way.
-pub(crate) use state::{Working, fresh_event_id, tell_change};
+pub(crate) use state::{fresh_event_id, tell_change};
 
 /// Settings of Twin.
 #[derive(Clone)]

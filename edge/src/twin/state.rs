@@ -65,10 +65,11 @@ pub(crate) struct WorkingSet<'s> {
 }
 
 /// A twin under way.
-pub(crate) struct Working {
-    pub(crate) incarnation: Incarnation,
+pub struct Working {
+    /// Of which creation of its device.
+    pub incarnation: Incarnation,
     /// As it will be after the commit.
-    pub(crate) twin: model::Twin,
+    pub twin: model::Twin,
     dirty: BTreeSet<PropertyName>,
     /// With the last message that changed each.
     report: BTreeMap<PropertyName, MsgId>,
@@ -76,12 +77,15 @@ pub(crate) struct Working {
 
 impl Working {
     /// A twin that was just loaded, or one that begins.
-    pub(crate) fn new(incarnation: Incarnation, twin: model::Twin) -> Self {
+    pub fn new(incarnation: Incarnation, twin: model::Twin) -> Self {
         Self { incarnation, twin, dirty: BTreeSet::new(), report: BTreeMap::new() }
     }
 
     /// Merges the change that the message `by` asks for, and remembers what has to be written and reported.
-    pub(crate) fn merge(&mut self, change: &TwinChange, origin: Origin, now: Timestamp, by: MsgId) -> Result<Outcome, TwinError> {
+    ///
+    /// # Errors
+    /// As [`model::merge`].
+    pub fn merge(&mut self, change: &TwinChange, origin: Origin, now: Timestamp, by: MsgId) -> Result<Outcome, TwinError> {
         let outcome = merge(&mut self.twin, change, origin, now)?;
         self.dirty.extend(outcome.dirty.iter().cloned());
         self.report.extend(outcome.report.iter().map(|name| (name.clone(), by)));
@@ -99,7 +103,10 @@ impl Working {
     }
 
     /// Writes what changed; tells whether the cloud must hear of it.
-    pub(crate) fn write(&self, tx: &mut Tx<'_>, id: &DeviceId, now: Timestamp) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn write(&self, tx: &mut Tx<'_>, id: &DeviceId, now: Timestamp) -> Result<bool, StoreError> {
         for name in &self.dirty {
             twin::put(tx, id, name, &self.twin.properties[name])?;
         }

@@ -9,6 +9,7 @@
 //! | [`hub::upstream`], [`hub::downstream`] | what the edge says to the cloud, and the cloud to the edge |
 //! | [`hub::codec`] | one text frame to one typed frame and back, with limits |
 //! | [`hub::outbox`] | what one peer must still be told: keyed, windowed, resent; pure |
+//! | [`link`] | the rules of the connection between cloud and edge as pure machines |
 //! | [`identity`] | the subject of a node's certificate |
 //! | [`fixtures`] | one golden example of each message, for the tests of both sides |
 //!
@@ -24,6 +25,7 @@ pub mod fixtures;
 pub mod hub;
 pub mod identity;
 pub mod json;
+pub mod link;
 pub mod mqtt;
 
 pub use json::RawJson;

@@ -1,12 +1,14 @@
 //! Outbox and lane of a node, over sessions that come and go.
 
 use actor::eventually;
+use model::Timestamp;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use wire::hub::outbox::RESEND_MS_FIRST;
-use wire::hub::{Downstream, MsgId, OutboxKey};
+use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Resource, Upstream};
+use wire::link::{ANSWERS_MAX, Answer, Capabilities, Heard};
 
 use super::fixture::*;
-use crate::cloud_hub::nodes::{ANSWERS_MAX, Answer, Nodes};
+use crate::cloud_hub::nodes::Nodes;
 use crate::cloud_hub::state::End;
 
 #[actix_web::test]
@@ -46,20 +48,20 @@ async fn a_newer_connection_of_a_node_replaces_and_fences_the_older() {
 #[test]
 fn an_acknowledgement_from_an_older_session_changes_nothing() {
     let nodes = Nodes::default();
-    let (node, older) = nodes.attach(&node("edge-1"), None, 1).unwrap();
+    let (node, older) = nodes.attach(&node("edge-1"), None, 1, Capabilities::default()).unwrap();
     let (key, frame) = object_frame("a", "1");
     let id = frame.id.clone();
     assert!(node.push(OutboxKey::Object(key), frame));
     assert!(node.next(older.session, 0).is_some());
-    let (same, newer) = nodes.attach(&super::fixture::node("edge-1"), None, 1).unwrap();
+    let (same, newer) = nodes.attach(&super::fixture::node("edge-1"), None, 1, Capabilities::default()).unwrap();
     assert!(same.next(newer.session, 1).is_some(), "what was on its way is sent again");
-    assert_eq!(node.acknowledged(older.session, &id), None);
-    assert_eq!(node.refused(older.session, &id, "no"), None);
+    let ack = Frame::answer(MsgId::random(), id, Timestamp(1), Upstream::Ack { resource: Resource::Keepalive });
+    assert_eq!(node.heard(older.session, &ack, 2), Heard::Stale);
     assert!(node.next(older.session, 2).is_none());
     assert_eq!(older.end(), Some(&End::Replaced));
     assert!(!nodes.detach(&older), "the node stays connected when the older session goes");
     assert_eq!(nodes.totals().waiting, 1);
-    assert!(node.acknowledged(newer.session, &id).is_some());
+    assert!(matches!(node.heard(newer.session, &ack, 2), Heard::Acknowledged(_)));
     assert!(nodes.detach(&newer));
     assert_eq!(nodes.totals().connected, 0);
 }
@@ -102,7 +104,7 @@ async fn what_is_for_a_node_that_is_not_connected_is_dropped_and_counted() {
 #[test]
 fn answers_go_before_the_outbox_are_bounded_and_end_with_their_session() {
     let nodes = Nodes::default();
-    let (desk, link) = nodes.attach(&node("edge-1"), None, 1).unwrap();
+    let (desk, link) = nodes.attach(&node("edge-1"), None, 1, Capabilities::default()).unwrap();
     let (key, frame) = object_frame("a", "1");
     assert!(desk.push(OutboxKey::Object(key), frame));
     let answer = || Answer::Frame(object_frame("b", "2").1);
@@ -113,7 +115,7 @@ fn answers_go_before_the_outbox_are_bounded_and_end_with_their_session() {
     let next = desk.next(link.session, 0);
     assert!(matches!(next, Some(Answer::Frame(frame)) if text_of(&frame) == "2"));
 
-    let (_, newer) = nodes.attach(&node("edge-1"), None, 1).unwrap();
+    let (_, newer) = nodes.attach(&node("edge-1"), None, 1, Capabilities::default()).unwrap();
     let next = desk.next(newer.session, 0);
     assert!(matches!(next, Some(Answer::Frame(frame)) if text_of(&frame) == "1"));
     let _ = link;

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, OutboxKey, RawJson, Upstream, codec};
+use wire::link::HEADER;
 
 use crate::cloud_hub::{CloudHub, CloudHubMessage, Config, Hub, Peers, listener};
 use crate::device_controller::DeviceControllerMessage;
@@ -93,6 +94,15 @@ impl Fixture {
 
     pub async fn connect(&self, name: &str) -> Edge {
         self.try_connect(self.node_tls(name), &format!("/project/{name}/events"), Some(name)).await.unwrap()
+    }
+
+    /// A connection whose upgrade says `capabilities`; what the cloud says that it can.
+    pub async fn connect_saying(&self, name: &str, capabilities: &str) -> (Edge, Option<String>) {
+        let stream = self.dial(self.node_tls(name)).await.unwrap();
+        let mut request = format!("wss://127.0.0.1/p/{name}/events").into_client_request().unwrap();
+        request.headers_mut().insert(HEADER, capabilities.parse().unwrap());
+        let (stream, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        (Edge(stream), answer.headers().get(HEADER).map(|value| value.to_str().unwrap().to_owned()))
     }
 
     /// Sends as a controller does.

@@ -14,7 +14,7 @@ fn reader(name: &str) -> &'static str {
         "node_register" | "node_status" | "pod_status" | "query" => "upstream",
         "membership_get" | "twin_report" | "twin_report_namespaced" | "device_state_report" | "device_state_report_namespaced" => "devices",
         // CloudHub itself: the session, the outbox, the counter of uploads.
-        "keepalive" | "upload" | "ack" | "ack_twin" | "refusal" => "hub",
+        "keepalive" | "held" | "upload" | "ack" | "ack_twin" | "refusal" => "hub",
         other => panic!("say who reads the golden message `{other}`"),
     }
 }
@@ -22,7 +22,8 @@ fn reader(name: &str) -> &'static str {
 #[actix_web::test]
 async fn every_golden_message_of_an_edge_reaches_the_controller_it_is_for() {
     let cloud = start(patient());
-    let mut edge = cloud.connect("edge-1").await;
+    // One that may say what it holds.
+    let (mut edge, _) = cloud.connect_saying("edge-1", "digest").await;
     edge.settled().await;
     for (name, text) in UPSTREAM {
         edge.0.send(Message::text(*text)).await.unwrap();

@@ -19,6 +19,9 @@ impl actix::Actor for Downstream {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.known.set(Known::default());
         ctx.run_interval(PUBLISH_EVERY, |this, _| this.publish());
+        // Of the first incarnation no node is connected yet. CloudHub waits for nobody, so there will be room.
+        let hub = self.peers.cloud_hub.clone();
+        ctx.spawn(async move { drop(hub.send(CloudHubMessage::OutOfStep).await) }.into_actor(self));
         self.watches = watch::start(&self.cluster, &self.config.namespace, &self.peers.downstream, self.generation);
     }
 }
@@ -31,8 +34,9 @@ impl Handler<Lease<DownstreamMessage>> for Downstream {
         self.is_published = false;
         for (_, message) in lease.iter() {
             match message {
-                DownstreamMessage::NodeConnected { node } => out.extend(self.desired.everything_for(node)),
-                DownstreamMessage::NodeDisconnected { .. } => {}
+                DownstreamMessage::NodeLacks { node, held } => out.extend(self.desired.node_lacks(node, held.clone())),
+                DownstreamMessage::NodeHas { node, key, uid } => out.extend(self.desired.node_has(node, key, uid)),
+                DownstreamMessage::NodeDisconnected { node } => self.desired.node_gone(node),
                 // The last words of the watches of a former incarnation, whose state is gone with it.
                 DownstreamMessage::Watch { generation, .. } if *generation != self.generation => {}
                 DownstreamMessage::Watch { kind, change, .. } => out.extend(self.desired.apply(*kind, change)),

@@ -1,7 +1,8 @@
 //! Everything that can make the downstream half act.
 
-use actor::{Mail, Reply};
+use actor::{Mail, Reply, brief};
 use model::{NodeName, ResourceKey, ResourceKind};
+use wire::link::Held;
 
 use super::state::Permission;
 use crate::edge_controller::resource::observed::Observed;
@@ -10,10 +11,23 @@ use crate::watching::{Change, Generation};
 /// Everything that can make the downstream half of EdgeController act.
 #[derive(Debug)]
 pub enum DownstreamMessage {
-    /// CloudHub: a node has connected. It is sent everything it should have.
-    NodeConnected {
+    /// CloudHub: a node is out of step: it has connected, or its outbox ran over. It is sent what it lacks, and the deletion
+    /// of what it should not have.
+    NodeLacks {
         /// The node.
         node: NodeName,
+        /// What it holds; nothing, if it does not say so: then it is sent everything.
+        held: Held,
+    },
+    /// Upstream: a node speaks of a pod that the API does not have, or has as another one. The node is sent what stands under
+    /// the name now, or its deletion.
+    NodeHas {
+        /// The node.
+        node: NodeName,
+        /// The pod.
+        key: ResourceKey,
+        /// Its uid at the node.
+        uid: String,
     },
     /// CloudHub: a node has gone. Nothing follows: what it missed is sent at its next connection.
     NodeDisconnected {
@@ -43,7 +57,8 @@ pub enum DownstreamMessage {
 impl Mail for DownstreamMessage {
     fn kind(&self) -> &'static str {
         match self {
-            Self::NodeConnected { .. } => "NodeConnected",
+            Self::NodeLacks { .. } => "NodeLacks",
+            Self::NodeHas { .. } => "NodeHas",
             Self::NodeDisconnected { .. } => "NodeDisconnected",
             Self::Watch { .. } => "Watch",
             Self::MayRead { .. } => "MayRead",
@@ -52,7 +67,9 @@ impl Mail for DownstreamMessage {
 
     fn describe(&self) -> String {
         match self {
-            Self::NodeConnected { node } | Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
+            Self::NodeLacks { node, held } => format!("NodeLacks {node}: it holds {} objects", held.len()),
+            Self::NodeDisconnected { node } => format!("{} {node}", self.kind()),
+            Self::NodeHas { node, key, uid } => format!("NodeHas {node} {key}, uid {}", brief(uid)),
             Self::Watch { kind, change: Change::Listed(object) | Change::Applied(object) | Change::Deleted(object), .. } => {
                 format!("Watch {kind}: {} {}", object.key, object.uid)
             }
@@ -64,7 +81,8 @@ impl Mail for DownstreamMessage {
     fn bytes(&self) -> usize {
         match self {
             Self::Watch { change: Change::Listed(object) | Change::Applied(object) | Change::Deleted(object), .. } => 512 + object.object.len(),
-            Self::Watch { .. } | Self::NodeConnected { .. } | Self::NodeDisconnected { .. } | Self::MayRead { .. } => 256,
+            Self::NodeLacks { held, .. } => 256 + 192 * held.len(),
+            Self::Watch { .. } | Self::NodeHas { .. } | Self::NodeDisconnected { .. } | Self::MayRead { .. } => 256,
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::{NodeName, ResourceKey, ResourceKind};
+use model::{Namespace, NodeName, ResourceKey, ResourceKind};
 use serde::Serialize;
 use wire::RawJson;
 use wire::hub::ObjectOperation;
+use wire::link::{HELD_MAX, Held};
 
 use crate::edge_controller::location::{Locations, Moved};
-use crate::edge_controller::resource::observed::{Detail, Observed};
+use crate::edge_controller::resource::observed::{Detail, Observed, identity};
 use crate::standing::{ApiSnapshot, Standing};
 use crate::watching::Change;
 
@@ -97,19 +98,86 @@ pub struct Desired {
     /// What the list that is under way has shown, by kind.
     listing: HashMap<ResourceKind, HashSet<ResourceKey>>,
     complete: HashSet<ResourceKind>,
+    /// The namespace that is watched; `None`: all.
+    namespace: Option<Namespace>,
+    /// Nodes that are to be brought into step when everything is known, each with what it holds.
+    waiting: HashMap<NodeName, Held>,
 }
 
 impl Desired {
+    /// Nothing is known yet. `namespace`: the one that is watched, or all.
+    pub fn of(namespace: Option<Namespace>) -> Self {
+        Self { namespace, ..Self::default() }
+    }
+
     /// Takes one step of the watch of `kind` and returns what the nodes must hear, in the order in which they must.
     ///
-    /// Nothing until every kind is listed: a pod must not go out before what it needs is known. Then everything for every
-    /// edge node.
+    /// Nothing until every kind is listed: a pod must not go out before what it needs is known. Then each connected node
+    /// is brought into step.
     pub fn apply(&mut self, kind: ResourceKind, change: &Change<Observed>) -> Vec<Outgoing> {
         if self.is_complete() {
             return self.step(kind, change);
         }
         self.step(kind, change);
-        self.edge_nodes.iter().flat_map(|node| self.everything_for(node)).collect()
+        if !self.is_complete() {
+            return Vec::new();
+        }
+        let mut waiting: Vec<NodeName> = self.waiting.keys().cloned().collect();
+        waiting.sort();
+        waiting.iter().flat_map(|node| self.bring_into_step(node)).collect()
+    }
+
+    /// A connected node is out of step. What it must hear follows now, or as soon as it is known to be an edge node and every
+    /// kind is listed. `held`: what it holds.
+    pub fn node_lacks(&mut self, node: &NodeName, held: Held) -> Vec<Outgoing> {
+        self.waiting.insert(node.clone(), held);
+        self.bring_into_step(node)
+    }
+
+    /// A connected node speaks of a pod that the API does not have, or has as another one. What it must hear, if that does not
+    /// follow from the watch by itself.
+    pub fn node_has(&mut self, node: &NodeName, key: &ResourceKey, uid: &str) -> Vec<Outgoing> {
+        if !self.is_complete() || !self.edge_nodes.contains(node) {
+            // Remembered until it can be said.
+            let held = self.waiting.entry(node.clone()).or_default();
+            if held.len() < HELD_MAX {
+                held.unsure_of(key.clone());
+            }
+            return Vec::new();
+        }
+        let bound_here = self.objects.get(key).filter(|_| self.locations.node_of(key) == Some(node));
+        match bound_here {
+            Some(object) if object.uid == uid => Vec::new(),
+            Some(object) => vec![outgoing(node, first(object), object)],
+            None => vec![deletion(node, key, uid)],
+        }
+    }
+
+    /// The node is not connected any more.
+    pub fn node_gone(&mut self, node: &NodeName) {
+        self.waiting.remove(node);
+    }
+
+    fn bring_into_step(&mut self, node: &NodeName) -> Vec<Outgoing> {
+        if !self.is_complete() || !self.edge_nodes.contains(node) {
+            return Vec::new();
+        }
+        let held = self.waiting.remove(node).unwrap_or_default();
+        self.difference(node, &held)
+    }
+
+    /// What `node` should have and does not, ConfigMaps and Secrets first, then deletions of what it has and should not: pods
+    /// first, so that what they use goes after them.
+    fn difference(&self, node: &NodeName, held: &Held) -> Vec<Outgoing> {
+        let lacks = |object: &&Arc<Observed>| !held.has(&object.key, &object.uid, &object.resource_version);
+        let wanted = self.locations.of_node(node).filter_map(|key| self.objects.get(key)).filter(lacks);
+        let mut out: Vec<Outgoing> = wanted.map(|object| outgoing(node, first(object), object)).collect();
+        let watched = |key: &ResourceKey| self.namespace.as_ref().is_none_or(|watched| key.namespace == *watched);
+        let should_have: HashSet<&ResourceKey> = self.locations.of_node(node).filter(|key| self.objects.contains_key(*key)).collect();
+        let surplus = held.objects().filter(|(key, _)| watched(key) && !should_have.contains(key));
+        let (pods, data): (Vec<_>, Vec<_>) = surplus.partition(|(key, _)| key.kind == ResourceKind::Pod);
+        out.extend(pods.into_iter().chain(data).map(|(key, uid)| deletion(node, key, uid)));
+        out
     }
 
     fn step(&mut self, kind: ResourceKind, change: &Change<Observed>) -> Vec<Outgoing> {
@@ -127,7 +195,8 @@ impl Desired {
             Change::Complete => {
                 // What went away while nobody watched.
                 let listed = self.listing.remove(&kind).unwrap_or_default();
-                let gone: Vec<ResourceKey> = self.objects.keys().filter(|key| key.kind == kind && !listed.contains(*key)).cloned().collect();
+                let mut gone: Vec<ResourceKey> = self.objects.keys().filter(|key| key.kind == kind && !listed.contains(*key)).cloned().collect();
+                gone.sort();
                 for key in gone {
                     self.forget(&key, &mut out);
                 }
@@ -136,16 +205,6 @@ impl Desired {
             Change::Deleted(object) => self.forget(&object.key, &mut out),
         }
         out
-    }
-
-    /// Everything that `node` should have: ConfigMaps and Secrets first, then the pods that need them. Nothing before every
-    /// kind is listed; what is missing then follows by itself.
-    pub fn everything_for(&self, node: &NodeName) -> Vec<Outgoing> {
-        if !self.is_complete() || !self.edge_nodes.contains(node) {
-            return Vec::new();
-        }
-        let objects = self.locations.of_node(node).filter_map(|key| self.objects.get(key));
-        objects.map(|object| outgoing(node, first(object), object)).collect()
     }
 
     /// Whether `node` may read `key`.
@@ -177,6 +236,10 @@ impl Desired {
         let before = self.objects.get(&object.key).cloned();
         let same_object = before.as_ref().is_some_and(|before| before.uid == object.uid);
         let unchanged = same_object && before.as_ref().is_some_and(|before| before.shape == object.shape);
+        // The version that the nodes were sent stays the one that is known, so that one which holds it lacks nothing.
+        if unchanged && !matches!(object.detail, Detail::Node { .. }) {
+            return;
+        }
         match &object.detail {
             Detail::Node { edge } => self.put_node(object, *edge, out),
             Detail::Pod { node: None, .. } => self.forget(&object.key, out),
@@ -192,20 +255,16 @@ impl Desired {
                 let moved = self.locations.place(&object.key, node, needs.clone());
                 // Before the pod, so that it finds what it needs.
                 self.send_gained(&moved, out);
-                if !unchanged {
-                    let operation = if same_object { ObjectOperation::Update } else { first(object) };
-                    self.send(node, operation, object, out);
-                }
+                let operation = if same_object { ObjectOperation::Update } else { first(object) };
+                self.send(node, operation, object, out);
                 self.send_lost(&moved, out);
             }
             Detail::Data => {
                 self.objects.insert(object.key.clone(), Arc::new(object.clone()));
-                if !unchanged {
-                    let operation = if before.is_some() { ObjectOperation::Update } else { first(object) };
-                    let nodes: Vec<NodeName> = self.locations.nodes_needing(&object.key).cloned().collect();
-                    for node in nodes {
-                        self.send(&node, operation, object, out);
-                    }
+                let operation = if before.is_some() { ObjectOperation::Update } else { first(object) };
+                let nodes: Vec<NodeName> = self.locations.nodes_needing(&object.key).cloned().collect();
+                for node in nodes {
+                    self.send(&node, operation, object, out);
                 }
             }
         }
@@ -219,7 +278,7 @@ impl Desired {
         if !edge {
             self.edge_nodes.remove(&node);
         } else if self.edge_nodes.insert(node.clone()) {
-            out.extend(self.everything_for(&node));
+            out.extend(self.bring_into_step(&node));
         }
     }
 
@@ -277,6 +336,18 @@ fn first(object: &Observed) -> ObjectOperation {
         Detail::Pod { deleting: true, .. } => ObjectOperation::Update,
         _ if object.key.kind == ResourceKind::Secret => ObjectOperation::Update,
         _ => ObjectOperation::Insert,
+    }
+}
+
+/// The deletion of something that is known by its identity only.
+fn deletion(node: &NodeName, key: &ResourceKey, uid: &str) -> Outgoing {
+    Outgoing {
+        node: node.clone(),
+        operation: ObjectOperation::Delete,
+        key: key.clone(),
+        uid: uid.to_owned(),
+        resource_version: String::new(),
+        object: identity(key, uid),
     }
 }
 

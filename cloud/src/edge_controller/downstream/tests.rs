@@ -3,6 +3,7 @@
 use model::{NodeName, ResourceKey, ResourceKind};
 use serde_json::{Value, json};
 use wire::hub::ObjectOperation::{self, Delete, Insert, Update};
+use wire::link::{Held, HeldObject};
 
 use super::state::{Desired, Outgoing, WATCHED};
 use super::{Permission, watch};
@@ -125,10 +126,10 @@ fn a_node_that_connects_is_sent_everything_it_should_have() {
     let mut desired = fixture();
     step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
     assert_eq!(
-        told(desired.everything_for(&node("n1"))),
+        told(desired.node_lacks(&node("n1"), Held::default())),
         expect(&[("n1", Insert, "default/configmap/cfg"), ("n1", Update, "default/secret/tok"), ("n1", Insert, "default/pod/web")])
     );
-    assert_eq!(told(desired.everything_for(&node("n2"))), []);
+    assert_eq!(told(desired.node_lacks(&node("n2"), Held::default())), []);
 }
 
 #[test]
@@ -185,7 +186,7 @@ fn nothing_goes_out_before_every_kind_is_listed_and_then_everything_in_order() {
     // The pods come first, as they may: the watches are independent.
     assert_eq!(listed(&mut desired, vec![read(ResourceKind::Pod, pod("web", Some("n1"), "u"))], ResourceKind::Pod), []);
     assert_eq!(listed(&mut desired, vec![edge("n1")], ResourceKind::Node), []);
-    assert_eq!(told(desired.everything_for(&node("n1"))), []);
+    assert_eq!(told(desired.node_lacks(&node("n1"), Held::default())), []);
     assert_eq!(listed(&mut desired, vec![data(ResourceKind::Secret, "tok", "1")], ResourceKind::Secret), []);
     assert_eq!(
         listed(&mut desired, vec![data(ResourceKind::ConfigMap, "cfg", "1")], ResourceKind::ConfigMap),
@@ -205,4 +206,99 @@ fn a_node_may_read_what_its_pods_name_and_nothing_else() {
     assert_eq!(desired.may_read(&node("n2"), &key("default/secret/tok")), Permission::Refused);
     assert_eq!(desired.may_read(&node("n1"), &key("default/secret/other")), Permission::Refused);
     assert_eq!(desired.may_read(&node("n1"), &key("kube-system/secret/tok")), Permission::Refused);
+}
+
+fn held(objects: &[(&str, &str, &str)]) -> Held {
+    let objects = objects.iter().map(|(key, uid, version)| HeldObject {
+        resource: key.parse().unwrap(),
+        uid: Some((*uid).to_owned()),
+        resource_version: Some((*version).to_owned()),
+    });
+    objects.collect()
+}
+
+#[test]
+fn a_node_that_says_what_it_holds_is_sent_the_difference_deletions_included() {
+    let mut desired = fixture();
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    let same = [("default/configmap/cfg", "uid-cfg", "1"), ("default/secret/tok", "uid-tok", "1"), ("default/pod/web", "u", "1")];
+    assert_eq!(told(desired.node_lacks(&node("n1"), held(&same))), [], "nothing");
+    let mut other_version = same;
+    other_version[0].2 = "2";
+    assert_eq!(told(desired.node_lacks(&node("n1"), held(&other_version))), expect(&[("n1", Insert, "default/configmap/cfg")]));
+    let mut other_object = same;
+    other_object[2].1 = "earlier";
+    assert_eq!(told(desired.node_lacks(&node("n1"), held(&other_object))), expect(&[("n1", Insert, "default/pod/web")]), "a uid is another object");
+    let more = [same[0], same[1], same[2], ("default/configmap/old", "x", "1"), ("default/pod/gone", "y", "1")];
+    let out = desired.node_lacks(&node("n1"), held(&more));
+    assert_eq!(out.iter().map(|out| out.uid.as_str()).collect::<Vec<_>>(), ["y", "x"]);
+    assert_eq!(told(out), expect(&[("n1", Delete, "default/pod/gone"), ("n1", Delete, "default/configmap/old")]));
+}
+
+#[test]
+fn a_status_that_changed_makes_no_difference_to_a_node_that_holds_the_pod() {
+    let mut desired = fixture();
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    let mut changed = pod("web", Some("n1"), "u");
+    changed["status"]["phase"] = json!("Running");
+    changed["metadata"]["resourceVersion"] = json!("2");
+    assert_eq!(step(&mut desired, read(ResourceKind::Pod, changed)), []);
+    let same = [("default/configmap/cfg", "uid-cfg", "1"), ("default/secret/tok", "uid-tok", "1"), ("default/pod/web", "u", "1")];
+    assert_eq!(told(desired.node_lacks(&node("n1"), held(&same))), []);
+}
+
+#[test]
+fn what_a_node_holds_waits_until_every_kind_is_listed_and_it_is_an_edge_node() {
+    let mut desired = Desired::default();
+    let surplus = [("default/pod/gone", "y", "1")];
+    assert_eq!(told(desired.node_lacks(&node("n1"), held(&surplus))), []);
+    assert_eq!(told(desired.node_lacks(&node("n2"), held(&surplus))), []);
+    assert_eq!(told(desired.node_lacks(&node("n3"), held(&surplus))), []);
+    desired.node_gone(&node("n3"));
+    let mut out = Vec::new();
+    for kind in WATCHED {
+        out.extend(desired.apply(kind, &Change::Begin));
+        for name in ["n1", "n3"].iter().filter(|_| kind == ResourceKind::Node) {
+            out.extend(desired.apply(kind, &Change::Listed(edge(name))));
+        }
+        out.extend(desired.apply(kind, &Change::Complete));
+    }
+    assert_eq!(told(out), expect(&[("n1", Delete, "default/pod/gone")]));
+    assert_eq!(step(&mut desired, edge("n2")), expect(&[("n2", Delete, "default/pod/gone")]));
+}
+
+#[test]
+fn what_lies_in_a_namespace_that_is_not_watched_is_left_alone() {
+    let mut desired = Desired::of(Some("house".parse().unwrap()));
+    for kind in WATCHED {
+        desired.apply(kind, &Change::Begin);
+        desired.apply(kind, &Change::Complete);
+    }
+    assert!(step(&mut desired, edge("n1")).is_empty());
+    let surplus = [("default/pod/other", "x", "1"), ("house/pod/gone", "y", "1")];
+    assert_eq!(told(desired.node_lacks(&node("n1"), held(&surplus))), expect(&[("n1", Delete, "house/pod/gone")]));
+}
+
+#[test]
+fn a_node_that_speaks_of_a_pod_that_is_gone_hears_what_stands_in_its_place() {
+    let mut desired = fixture();
+    step(&mut desired, read(ResourceKind::Pod, pod("web", Some("n1"), "u")));
+    let (n1, n2, web) = (node("n1"), node("n2"), "default/pod/web".parse().unwrap());
+    step(&mut desired, edge("n2"));
+    assert_eq!(told(desired.node_has(&n1, &web, "u")), [], "its deletion, if it is gone, comes from the watch");
+    assert_eq!(told(desired.node_has(&n1, &web, "earlier")), expect(&[("n1", Insert, "default/pod/web")]));
+    assert_eq!(told(desired.node_has(&n2, &web, "u")), expect(&[("n2", Delete, "default/pod/web")]), "it is bound elsewhere");
+    let gone = "default/pod/gone".parse().unwrap();
+    assert_eq!(told(desired.node_has(&n1, &gone, "x")), expect(&[("n1", Delete, "default/pod/gone")]));
+    let mut early = Desired::default();
+    assert_eq!(told(early.node_has(&n1, &gone, "x")), [], "before everything is listed nothing is known to be gone");
+    let mut out = Vec::new();
+    for kind in WATCHED {
+        out.extend(early.apply(kind, &Change::Begin));
+        if kind == ResourceKind::Node {
+            out.extend(early.apply(kind, &Change::Listed(edge("n1"))));
+        }
+        out.extend(early.apply(kind, &Change::Complete));
+    }
+    assert_eq!(told(out), expect(&[("n1", Delete, "default/pod/gone")]));
 }

@@ -7,12 +7,12 @@ use actor::Handle;
 use model::{Clock, Namespace, NodeName, ObjectName, ResourceKey, ResourceKind, Timestamp};
 use serde_json::Value;
 use wire::RawJson;
-use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, OutboxKey, PodStatusReport, Upstream};
+use wire::hub::{Downstream, Frame, MsgId, PodStatusReport, Upstream};
 
 use crate::cloud_hub::CloudHubMessage;
 use crate::cluster::{self, Cluster, ClusterError, Part};
 use crate::edge_controller::downstream::{DownstreamMessage, Permission, watch};
-use crate::edge_controller::resource::{node, observed, pod};
+use crate::edge_controller::resource::{node, pod};
 
 /// How long the downstream half may take to say what a node may read.
 const PERMISSION_WITHIN: Duration = Duration::from_secs(5);
@@ -102,6 +102,7 @@ impl Scribe {
             | Upstream::TwinReport { .. }
             | Upstream::DeviceStateReport { .. }
             | Upstream::Upload { .. }
+            | Upstream::Held(_)
             | Upstream::Ack { .. }
             | Upstream::Refusal { .. } => Verdict::Ignored,
         }
@@ -202,14 +203,8 @@ impl Scribe {
         match (found["metadata"]["uid"] == report.uid.as_str(), bound_here) {
             (true, true) => {}
             (true, false) => return Ok(Verdict::Refused(format!("the pod `{key}` is not bound to node `{node}`"))),
-            // The pod that it speaks of is gone. Another one stands under the name here: that one is sent again, because a
-            // deletion goes by name.
-            (false, true) => {
-                let (object, version) = carried(found);
-                self.send(node, ObjectOperation::Update, key, object, &version).await;
-                return Ok(Verdict::Confirmed);
-            }
-            (false, false) => return Ok(self.gone(node, key, &report.uid).await),
+            // The pod that it speaks of is gone.
+            (false, true | false) => return Ok(self.gone(node, key, &report.uid).await),
         }
         let reported: Value = report.status.to().unwrap_or_default();
         if let Some(patch) = pod::status_patch(&found, &reported, &self.now().rfc3339()) {
@@ -228,10 +223,10 @@ impl Scribe {
         Ok(Verdict::Confirmed)
     }
 
-    /// A pod that the API does not have (any more) has to go at the edge.
+    /// A pod that the API does not have (any more) has to go at the edge, and may stand there in the place of another one.
+    /// Downstream says which, because all that a node hears of objects comes from there in order.
     async fn gone(&self, node: &NodeName, key: ResourceKey, uid: &str) -> Verdict {
-        let object = observed::identity(&key, uid);
-        self.send(node, ObjectOperation::Delete, key, object, "").await;
+        let _ = self.downstream.send(DownstreamMessage::NodeHas { node: node.clone(), key, uid: uid.to_owned() }).await;
         Verdict::Confirmed
     }
 
@@ -274,15 +269,6 @@ impl Scribe {
             Err(ClusterError::NotFound) => Verdict::Answered { key: key.clone(), result: Err(format!("`{key}` not found")) },
             Err(error) => error.into(),
         }
-    }
-
-    async fn send(&self, node: &NodeName, operation: ObjectOperation, key: ResourceKey, object: RawJson, version: &str) {
-        let body = Downstream::Object { operation, key: key.clone(), object };
-        let mut frame = Frame::new(MsgId::random(), self.now(), body);
-        if !version.is_empty() {
-            frame = frame.with_resource_version(version);
-        }
-        let _ = self.cloud_hub.send(CloudHubMessage::Send { node: node.clone(), key: OutboxKey::Object(key), frame }).await;
     }
 
     /// Renews the lease of one node; makes it where there is none.

@@ -14,6 +14,8 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use wire::link::{Capabilities, HEADER};
+
 use super::{Config, Destination, FRAME_BYTES_MAX};
 
 /// The library's default of 128 KiB would be a sixth of this daemon's memory.
@@ -117,7 +119,9 @@ impl From<tungstenite::Error> for SocketError {
 pub(super) type WebSocket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
 
 /// TCP, TLS, upgrade.
-pub(super) async fn connect<D: Destination>(config: &Config, destination: &D) -> Result<WebSocket, SocketError> {
+///
+/// Says what this edge can do beyond KubeEdge's protocol, and returns what both sides can.
+pub(super) async fn connect<D: Destination>(config: &Config, destination: &D) -> Result<(WebSocket, Capabilities), SocketError> {
     let (url, tls) = destination.resolve().await.map_err(SocketError::Destination)?;
     let (request, host, port) = upgrade_request(&url, &config.headers)?;
     let name = ServerName::try_from(host.clone()).map_err(|_| bad_url(&url, "its host is neither a DNS name nor an IP address"))?;
@@ -131,7 +135,10 @@ pub(super) async fn connect<D: Destination>(config: &Config, destination: &D) ->
         .max_frame_size(Some(FRAME_BYTES_MAX))
         .max_message_size(Some(FRAME_BYTES_MAX));
     match tokio_tungstenite::client_async_with_config(request, stream, Some(limits)).await {
-        Ok((stream, _)) => Ok(stream),
+        Ok((stream, answer)) => {
+            let of_cloud = answer.headers().get(HEADER).and_then(|value| value.to_str().ok()).map(Capabilities::read);
+            Ok((stream, of_cloud.unwrap_or_default().and(Capabilities::OURS)))
+        }
         // In TLS 1.3 the server judges our certificate after the handshake has ended for us.
         Err(tungstenite::Error::Io(error)) => Err(tls_error(&host, error)),
         Err(error) => Err(error.into()),
@@ -189,6 +196,9 @@ fn upgrade_request(url: &str, headers: &[(String, String)]) -> Result<(Request<(
         None => return Err(bad_url(url, "its port is no number from 1 to 65535")),
     };
     let mut request = uri.into_client_request().map_err(|_| bad_url(url, "it is no URL"))?;
+    if let Some(value) = Capabilities::OURS.header() {
+        request.headers_mut().insert(HeaderName::from_static(HEADER), HeaderValue::from_static(value));
+    }
     for (name, value) in headers {
         let header = HeaderName::try_from(name.as_str()).ok().zip(HeaderValue::try_from(value.as_str()).ok());
         let Some((name, value)) = header else {

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use wire::link::Capabilities;
+
 use crate::backoff::{Backoff, LONGEST_WAIT};
 
 pub use dial::SocketError;
@@ -63,8 +65,8 @@ pub trait Destination: Send + Sync + 'static {
 
 /// What happens on the socket, told in order. The calls may wait: the socket reads no further meanwhile.
 pub trait Events: Send + Sync + 'static {
-    /// A session stands.
-    fn connected(&self, session: u64) -> impl Future<Output = ()> + Send;
+    /// A session stands; what both sides of it can.
+    fn connected(&self, session: u64, capabilities: Capabilities) -> impl Future<Output = ()> + Send;
     /// The session is over.
     fn disconnected(&self, session: u64, reason: String) -> impl Future<Output = ()> + Send;
     /// A text frame arrived.
@@ -99,9 +101,16 @@ pub struct Socket(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     /// The queue of the living session.
-    session: Mutex<Option<(u64, mpsc::Sender<String>)>>,
+    session: Mutex<Option<Living>>,
     waiting_bytes: AtomicUsize,
     sessions: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Living {
+    number: u64,
+    capabilities: Capabilities,
+    queue: mpsc::Sender<String>,
 }
 
 impl Socket {
@@ -115,7 +124,7 @@ impl Socket {
             return Err(OfferError::TooLarge { bytes });
         }
         let session = self.session();
-        let Some((number, queue)) = session.as_ref() else { return Err(OfferError::Disconnected) };
+        let Some(Living { number, queue, .. }) = session.as_ref() else { return Err(OfferError::Disconnected) };
         let waiting = self.0.waiting_bytes.load(Ordering::Relaxed);
         if waiting > 0 && waiting + bytes > WAITING_BYTES_MAX {
             return Err(OfferError::Full);
@@ -133,12 +142,17 @@ impl Socket {
 
     /// Number of the session that stands, if one does. Grows with each session.
     pub fn living_session(&self) -> Option<u64> {
-        self.session().as_ref().map(|(number, _)| *number)
+        self.session().as_ref().map(|living| living.number)
+    }
+
+    /// The session that stands, and what both sides of it can.
+    pub(super) fn living(&self) -> Option<(u64, Capabilities)> {
+        self.session().as_ref().map(|living| (living.number, living.capabilities))
     }
 
     /// Forgets the living session, if there is one, and returns its number: its task has panicked.
     pub(super) fn abandon(&self) -> Option<u64> {
-        self.session().take().map(|(number, _)| number)
+        self.session().take().map(|living| living.number)
     }
 
     /// A session without a network, for tests of what is offered.
@@ -146,7 +160,7 @@ impl Socket {
     pub(super) fn attach(&self, number: u64) -> mpsc::Receiver<String> {
         let (queue, frames) = mpsc::channel(WAITING_MAX);
         self.0.waiting_bytes.store(0, Ordering::Relaxed);
-        *self.session() = Some((number, queue));
+        *self.session() = Some(Living { number, capabilities: Capabilities::OURS, queue });
         frames
     }
 
@@ -174,14 +188,14 @@ impl Socket {
                 () = told_to_stop(&mut stop) => return,
             };
             match attempt {
-                Ok(stream) => {
+                Ok((stream, capabilities)) => {
                     last_complaint.clear();
                     let number = self.0.sessions.fetch_add(1, Ordering::Relaxed) + 1;
                     let (queue, frames) = mpsc::channel(WAITING_MAX);
                     self.0.waiting_bytes.store(0, Ordering::Relaxed);
-                    *self.session() = Some((number, queue));
-                    info!(session = number; "connected to the cloud");
-                    events.connected(number).await;
+                    *self.session() = Some(Living { number, capabilities, queue });
+                    info!(session = number, announces = capabilities.digest; "connected to the cloud");
+                    events.connected(number, capabilities).await;
                     let began = Instant::now();
                     let ended = self.serve(config, events, number, stream, frames, &mut stop).await;
                     *self.session() = None;
@@ -295,7 +309,7 @@ impl Socket {
         }
     }
 
-    fn session(&self) -> std::sync::MutexGuard<'_, Option<(u64, mpsc::Sender<String>)>> {
+    fn session(&self) -> std::sync::MutexGuard<'_, Option<Living>> {
         self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -141,7 +141,7 @@ fn damage_that_is_met_later_is_told_once_and_the_next_start_finds_it_in_a_large_
     spoil(fixture.store.path(), "meta");
     // A commit of another connection makes the store's own read their pages anew.
     tamper(&fixture.store, "INSERT INTO padding VALUES (2)");
-    let read = || fixture.store.read(meta::held);
+    let read = || fixture.store.read(|read| meta::held(read, model::ResourceKind::ALL));
     assert!(matches!(read(), Err(StoreError::Corrupt { .. })), "{:?}", read());
     assert!(told.recv_timeout(Duration::from_secs(10)).unwrap().contains("damaged"));
     assert!(read().is_err());

@@ -172,7 +172,7 @@ fn an_object_is_replaced_listed_by_kind_and_deleted_by_key() {
     assert_eq!(read(None), ["4", "2"]);
     assert_eq!(read(Some(&Namespace::new("shop").unwrap())), ["2"]);
     assert_eq!(fixture.store.read(|read| meta::get(read, &web)).unwrap(), Some(object("default/pod/web", "4")));
-    assert_eq!(fixture.store.read(meta::held).unwrap().len(), 3);
+    assert_eq!(fixture.store.read(|read| meta::held(read, ResourceKind::ALL)).unwrap().len(), 3);
     assert_eq!(fixture.cells("SELECT key||'|'||type||'|'||value AS value FROM meta WHERE key LIKE 'shop%'"), [r#"shop/pod/web|pod|{"version":"2"}"#]);
     assert!(fixture.write(|tx| meta::delete(tx, &web)));
     assert!(!fixture.write(|tx| meta::delete(tx, &web)));

@@ -97,6 +97,7 @@ pub fn head(text: &str) -> Option<Head> {
         Ok(Resource::Object(key)) => matches!(key.kind, ResourceKind::Secret | ResourceKind::ServiceAccountToken),
         Ok(
             Resource::Keepalive
+            | Resource::Held
             | Resource::MembershipDetail
             | Resource::Membership
             | Resource::TwinCloudUpdated(_)

@@ -75,6 +75,9 @@ pub enum Downstream {
         /// Filter, not checked.
         filter: String,
     },
+    /// Asks what the node holds; only of one that can say it ([`crate::link::Capabilities::digest`]). Answered with
+    /// [`super::Upstream::Held`].
+    HeldGet,
     /// The message named by `parent` is stored in the cloud.
     Confirm {
         /// Resource of that message, or `twin` for device reports.
@@ -109,6 +112,7 @@ impl Downstream {
             Self::Attributes { device, .. } => Resource::Device(device.clone()),
             Self::Publish { topic, .. } => Resource::Topic(topic.clone()),
             Self::Subscribe { filter } | Self::Unsubscribe { filter } => Resource::Topic(filter.clone()),
+            Self::HeldGet => Resource::Held,
             Self::Confirm { resource } | Self::Refusal { resource, .. } => resource.clone(),
         }
     }
@@ -125,6 +129,7 @@ impl Downstream {
             Self::Publish { .. } => "publish",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
+            Self::HeldGet => "held_get",
             Self::Confirm { .. } => "confirm",
             Self::Refusal { .. } => "refusal",
         }
@@ -163,6 +168,7 @@ impl Body for Downstream {
             Self::Publish { payload, .. } => (Operation::Publish, RawJson::from_str_value(payload)),
             Self::Subscribe { .. } => (Operation::Subscribe, RawJson::null()),
             Self::Unsubscribe { .. } => (Operation::Unsubscribe, RawJson::null()),
+            Self::HeldGet => (Operation::Get, RawJson::null()),
             Self::Confirm { .. } => (Operation::Response, RawJson::from_str_value("OK")),
             Self::Refusal { reason, .. } => (Operation::Error, RawJson::from_str_value(reason)),
         };
@@ -178,6 +184,7 @@ impl Body for Downstream {
             (Operation::Publish, Resource::Topic(topic)) => Ok(Self::Publish { topic, payload: text(content) }),
             (Operation::Subscribe, Resource::Topic(filter)) => Ok(Self::Subscribe { filter }),
             (Operation::Unsubscribe, Resource::Topic(filter)) => Ok(Self::Unsubscribe { filter }),
+            (Operation::Get, Resource::Held) => Ok(Self::HeldGet),
             (Operation::Error, resource) => Ok(Self::Refusal { resource, reason: text(content) }),
             (Operation::Response, Resource::Object(key)) => Ok(query_answer(key, content)),
             (Operation::Response, resource) => Ok(Self::Confirm { resource }),

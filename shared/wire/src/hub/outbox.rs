@@ -91,7 +91,7 @@ impl Outgoing for Frame<Downstream> {
             Downstream::Publish { payload, .. } => payload.len(),
             Downstream::QueryAnswer { result: Err(text), .. } => text.len(),
             Downstream::Refusal { reason, .. } => reason.len(),
-            Downstream::Subscribe { .. } | Downstream::Unsubscribe { .. } | Downstream::Confirm { .. } => 0,
+            Downstream::Subscribe { .. } | Downstream::Unsubscribe { .. } | Downstream::HeldGet | Downstream::Confirm { .. } => 0,
         }
     }
 
@@ -105,6 +105,8 @@ impl Outgoing for Frame<Downstream> {
 pub struct Limits {
     /// Most frames on their way at once.
     pub window: usize,
+    /// Most bytes of them, by [`Outgoing::bytes`]; one frame alone may have more.
+    pub window_bytes: usize,
     /// Most keys.
     pub keys_max: usize,
     /// Most bytes of frames, by [`Outgoing::bytes`].
@@ -112,9 +114,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 32 on their way, 4096 keys, 64 MiB.
+    /// 256 or 4 MiB on their way, 4096 keys, 64 MiB. So a thousand small objects take four round trips.
     fn default() -> Self {
-        Self { window: 32, keys_max: 4096, bytes_max: 64 << 20 }
+        Self { window: 256, window_bytes: 4 << 20, keys_max: 4096, bytes_max: 64 << 20 }
     }
 }
 
@@ -152,6 +154,7 @@ pub struct Outbox<K, F> {
     ready: VecDeque<K>,
     /// Frames on their way.
     flying: HashMap<MsgId, K>,
+    flying_bytes: usize,
     bytes: usize,
     counters: Counters,
     sequence: u64,
@@ -214,7 +217,16 @@ fn coalesce<F: Outgoing>(waiting: &mut VecDeque<F>, frame: F) -> u64 {
 impl<K: Key, F: Outgoing> Outbox<K, F> {
     /// An empty one. It takes no heap until something is pushed.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, slots: BTreeMap::new(), ready: VecDeque::new(), flying: HashMap::new(), bytes: 0, counters: Counters::default(), sequence: 0 }
+        Self {
+            limits,
+            slots: BTreeMap::new(),
+            ready: VecDeque::new(),
+            flying: HashMap::new(),
+            flying_bytes: 0,
+            bytes: 0,
+            counters: Counters::default(),
+            sequence: 0,
+        }
     }
 
     /// Takes a frame that the peer must be told; it replaces what waits under the same key.
@@ -244,7 +256,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
     /// The next frame to send, if one is ready and the window has room. It counts as sent at `now`.
     pub fn next(&mut self, now: u64) -> Option<&F> {
         // Frames that are sent again are in the window already; the others wait for room.
-        let room = self.flying.len() < self.limits.window;
+        let room = self.flying.len() < self.limits.window && self.flying_bytes < self.limits.window_bytes;
         let may_go = |key: &K| (room || self.slots.get(key).is_some_and(|slot| slot.flight.is_some())) && !self.must_wait(key);
         let position = self.ready.iter().position(may_go)?;
         let key = self.ready.remove(position)?;
@@ -260,6 +272,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
             self.counters.sent += 1;
             self.sequence += 1;
             self.flying.insert(frame.id().clone(), key.clone());
+            self.flying_bytes += frame.bytes();
             let due = now.saturating_add(RESEND_MS_FIRST);
             slot.flight = Some(Flight { frame, order: self.sequence, due, wait: RESEND_MS_FIRST, overdue: false });
         }
@@ -313,6 +326,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
             let superseded = slot.waiting.front().is_some_and(F::is_delete) || (!slot.waiting.is_empty() && !flight.frame.is_delete());
             if superseded {
                 self.bytes -= flight.frame.bytes();
+                self.flying_bytes -= flight.frame.bytes();
                 slot.flight = None;
                 self.flying.remove(&id);
                 self.counters.coalesced += 1;
@@ -333,6 +347,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
     /// What was parked stays parked.
     pub fn reset(&mut self) {
         let mut flights: Vec<(u64, K)> = Vec::with_capacity(self.flying.len());
+        self.flying_bytes = 0;
         for (_, key) in self.flying.drain() {
             let Some(slot) = self.slots.get_mut(&key) else {
                 continue;
@@ -367,9 +382,15 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
         };
         self.bytes -= slot.bytes();
         if let Some(flight) = slot.flight {
+            self.flying_bytes -= flight.frame.bytes();
             self.flying.remove(flight.frame.id());
         }
         self.ready.retain(|other| other != key);
+    }
+
+    /// All keys, parked ones included.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.slots.keys()
     }
 
     /// Number of keys, parked ones included.
@@ -424,6 +445,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
         let slot = self.slots.get_mut(&key)?;
         let flight = slot.flight.take()?;
         self.bytes -= flight.frame.bytes();
+        self.flying_bytes -= flight.frame.bytes();
         if slot.queued && slot.waiting.is_empty() {
             slot.queued = false;
             self.ready.retain(|other| *other != key);

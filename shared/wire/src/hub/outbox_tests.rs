@@ -47,7 +47,7 @@ fn delete(text: &str) -> Note {
 }
 
 fn outbox() -> Box {
-    Outbox::new(Limits { window: 2, keys_max: 4, bytes_max: 100 })
+    Outbox::new(Limits { window: 2, window_bytes: 1_000, keys_max: 4, bytes_max: 100 })
 }
 
 fn next(outbox: &mut Box, now: u64) -> Option<String> {
@@ -72,6 +72,26 @@ fn frames_go_out_in_order_and_only_as_many_as_the_window_holds() {
     outbox.acknowledged(&id("1"));
     outbox.acknowledged(&id("3"));
     assert_eq!((outbox.len(), outbox.bytes(), outbox.in_flight(), outbox.due()), (0, 0, 0, None));
+}
+
+#[test]
+fn only_so_many_bytes_are_on_their_way_but_one_frame_always_is() {
+    let outbox = |window_bytes| Outbox::<&'static str, Note>::new(Limits { window: 9, window_bytes, keys_max: 9, bytes_max: 1_000 });
+    let mut narrow = outbox(1);
+    let mut wide = outbox(15);
+    for (key, text) in [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")] {
+        narrow.push(key, update(text)).unwrap();
+        wide.push(key, update(text)).unwrap();
+    }
+    assert_eq!(drain(&mut narrow, 0), ["1"], "one, however large");
+    assert_eq!(drain(&mut wide, 0), ["1", "2"], "until the limit is passed");
+    assert!(wide.acknowledged(&id("1")).is_some() && wide.refused(&id("2"), "no").is_some());
+    assert_eq!(drain(&mut wide, 0), ["3", "4"]);
+    wide.forget(&"d");
+    wide.push("e", update("5")).unwrap();
+    assert_eq!(drain(&mut wide, 0), ["5"], "what is forgotten is not on its way");
+    wide.reset();
+    assert_eq!(drain(&mut wide, 0), ["3", "5"], "nothing is after a new connection");
 }
 
 #[test]
@@ -332,7 +352,7 @@ proptest! {
     /// empty, and no update ever arrived in the place of a deletion that it had not seen.
     #[test]
     fn the_peer_ends_up_with_the_newest_of_each_key(steps in proptest::collection::vec(any_step(), 0..120)) {
-        let mut outbox: Box = Outbox::new(Limits { window: 2, keys_max: 8, bytes_max: 1_000 });
+        let mut outbox: Box = Outbox::new(Limits { window: 2, window_bytes: 12, keys_max: 8, bytes_max: 1_000 });
         let (mut peer, mut now, mut serial) = (Peer::default(), 0_u64, 0);
         let mut newest: BTreeMap<&'static str, Note> = BTreeMap::new();
         let mut keys: HashMap<MsgId, &'static str> = HashMap::new();

@@ -20,6 +20,8 @@ pub enum Resource {
     Keepalive,
     /// `{namespace}/{kind}[/{name}]`.
     Object(ResourceKey),
+    /// `held`: what a node holds (not KubeEdge's).
+    Held,
     /// `membership/detail`.
     MembershipDetail,
     /// `membership`.
@@ -112,7 +114,7 @@ impl Resource {
             | Self::Device(_)
             | Self::Twin => ("devicecontroller", "twin"),
             Self::Topic(_) => ("router_eventbus", "user"),
-            Self::Keepalive | Self::Other(_) => ("edgecontroller", "resource"),
+            Self::Keepalive | Self::Held | Self::Other(_) => ("edgecontroller", "resource"),
         }
     }
 }
@@ -125,6 +127,7 @@ fn shown(text: &str) -> String {
 fn object_side(text: &str) -> Result<Resource, ResourceError> {
     match text {
         "node" => Ok(Resource::Keepalive),
+        "held" => Ok(Resource::Held),
         "membership" => Ok(Resource::Membership),
         "membership/detail" => Ok(Resource::MembershipDetail),
         _ => Ok(Resource::Object(text.parse()?)),
@@ -160,6 +163,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Keepalive => f.write_str("node"),
             Self::Object(key) => write!(f, "{key}"),
+            Self::Held => f.write_str("held"),
             Self::MembershipDetail => f.write_str("membership/detail"),
             Self::Membership => f.write_str("membership"),
             Self::TwinCloudUpdated(id) => write!(f, "device/{id}/twin/cloud_updated"),
@@ -200,6 +204,7 @@ mod tests {
             ("websocket", "resource", "keepalive", "node"),
             ("edgecontroller", "resource", "insert", "default/pod/web"),
             ("edged", "meta", "query", "default/configmap/cfg"),
+            ("metaManager", "resource", "update", "held"),
             ("metaManager", "resource", "update", "default/podstatus"),
             ("twin", "resource", "get", "membership/detail"),
             ("devicecontroller", "twin", "update", "membership/detail"),

@@ -9,6 +9,7 @@ use super::RawJson;
 use super::envelope::{Envelope, Operation};
 use super::frame::{Body, BodyError, Parts};
 use super::resource::Resource;
+use crate::link::{HELD_PART_MAX, HeldPart};
 use crate::mqtt::payload::{DeviceStateReport, Rejection, TwinReport};
 
 /// Most pods in one [`Upstream::PodStatus`]: each costs the cloud a request to the API. Several times what a node runs.
@@ -91,6 +92,9 @@ pub enum Upstream {
         /// Payload as text.
         payload: String,
     },
+    /// What this node holds, or a part of it; only to a cloud that can take it ([`crate::link::Capabilities::digest`]). Never
+    /// confirmed.
+    Held(HeldPart),
     /// The message named by `parent` is stored.
     Ack {
         /// Resource of that message.
@@ -140,6 +144,7 @@ impl Upstream {
             Self::MembershipGet { event_id, .. } => event_id.len(),
             Self::Upload { topic, payload } => topic.len() + payload.len(),
             Self::Refusal { reason, .. } => reason.len(),
+            Self::Held(part) => 256 * part.objects.len(),
             Self::Keepalive | Self::Query { .. } | Self::Ack { .. } => 0,
         }
     }
@@ -156,6 +161,7 @@ impl Upstream {
             Self::TwinReport { .. } => "twin_report",
             Self::DeviceStateReport { .. } => "device_state_report",
             Self::Upload { .. } => "upload",
+            Self::Held(_) => "held",
             Self::Ack { .. } => "ack",
             Self::Refusal { .. } => "refusal",
         }
@@ -218,6 +224,7 @@ impl Body for Upstream {
             Self::Upload { topic, payload } => {
                 parts("bus", "user", Operation::Upload, Resource::Topic(topic.clone()), RawJson::from_str_value(payload))
             }
+            Self::Held(part) => parts("metaManager", "resource", Operation::Update, Resource::Held, content(part)),
             Self::Ack { resource } => {
                 let (source, group) = resource.cloud_route();
                 parts(source, group, Operation::Response, resource.clone(), RawJson::from_str_value("OK"))
@@ -257,6 +264,14 @@ impl Body for Upstream {
             (Operation::Update, Resource::DeviceState(device)) => {
                 let report = DeviceStateReport::parse(unquoted(content).as_bytes()).map_err(rejected)?;
                 Ok(Self::DeviceStateReport { device, report })
+            }
+            (Operation::Update, Resource::Held) => {
+                let part = content.to::<HeldPart>().map_err(failed)?;
+                if part.objects.len() > HELD_PART_MAX {
+                    let resource = envelope.route.resource.clone();
+                    return Err(BodyError::TooMany { resource, count: part.objects.len(), max: HELD_PART_MAX });
+                }
+                Ok(Self::Held(part))
             }
             (Operation::Query, Resource::Object(key)) => Ok(Self::Query { key }),
             (Operation::Insert, Resource::Object(ResourceKey { namespace, kind: ResourceKind::Node, name: Some(name) })) => {
