@@ -8,6 +8,9 @@
 #   make crash [SECONDS=300] [SEED=n]
 #                                 kill -9 of the edge at random moments, on a disk that forgets what was not synced; proves that
 #                                 no acknowledged update is lost or applied twice, and that without syncs it would see a loss
+#   make sim [SECONDS=300] [SEED=n] [FIRST=n]
+#                                 the rules of the link under every misfortune that a seed can think of: cuts, kills, failing disks
+#                                 and API; checks that nothing acknowledged is lost and that both sides agree in the end
 #   make lint                     format, clippy, dependency policy, shell scripts
 #   make dist                     the two programs as they are shipped, in target/dist; prints their sizes
 #   make bench [SCENARIO=name]    measurements into target/bench: actors, twin, page; a missed goal is shown, a wrong result fails
@@ -36,7 +39,7 @@ comma := ,
 # The shell has a variable of this name, too.
 seconds_or = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),$(1))
 
-.PHONY: help demo test edge_test edge_integration_test soak crash lint dist bench clean-demo
+.PHONY: help demo test edge_test edge_integration_test soak crash sim lint dist bench clean-demo
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -68,6 +71,11 @@ crash:
 	@deploy/setup.sh --for test
 	cargo build --release --locked --workspace --all-targets
 	SKEP_CRASH_SECONDS=$(call seconds_or,300) $(if $(SEED),SKEP_CRASH_SEED=$(SEED)) cargo test --release --locked --workspace --test crash -- --nocapture --test-threads=1
+
+# Another range of seeds at each run, unless FIRST says which; `make test` runs the same ones for half a minute.
+sim:
+	@deploy/setup.sh --for build
+	SKEP_SIM_SECONDS=$(call seconds_or,300) $(if $(SEED),SKEP_SIM_SEED=$(SEED)) SKEP_SIM_FIRST=$(or $(FIRST),$(shell date +%s)) cargo test --release --locked --workspace --test sim -- --nocapture --test-threads=1
 
 lint:
 	@deploy/setup.sh --for lint
