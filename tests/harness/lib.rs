@@ -6,7 +6,7 @@
 //! | [`Kubectl`], [`docker`], [`mqtt`], [`sqlite`], [`http`] | `kubectl`, `docker`, mosquitto's clients and broker, `sqlite3`, plain HTTP: what a test believes |
 //! | [`RawClient`] | an MQTT client without manners, for what mosquitto's clients refuse to send |
 //! | [`Browser`] | headless Chromium: what a visitor of a page gets; [`artefacts`] keeps its screenshots |
-//! | [`Cut`] | a wire with scissors: a forwarder between two parties that can be cut and mended |
+//! | [`Line`] | a forwarder between two parties that can be cut, refused, half-open, slow or far, and mended |
 //! | [`eventually!`] | waits for what must become true, with a deadline and the last thing seen |
 //!
 //! Invariant: names are random per test and ports are its own, so tests run side by side, also of two clones.
@@ -14,13 +14,13 @@
 //! A machine without a Chromium leaves those that need one out, as plainly, unless `CI=true`.
 
 pub mod browser;
-pub mod cut;
 pub mod daemon;
 pub mod docker;
 pub mod examples;
 pub mod http;
 pub mod images;
 pub mod kubectl;
+pub mod line;
 pub mod mqtt;
 pub mod names;
 pub mod raw_mqtt;
@@ -31,14 +31,16 @@ pub mod wait;
 mod artefacts;
 mod cloud;
 mod edge;
+#[cfg(test)]
+mod line_tests;
 
 pub use artefacts::artefacts;
 pub use browser::Browser;
 pub use cloud::{CloudOptions, CloudUnderTest};
-pub use cut::Cut;
 pub use daemon::{Daemon, End, program};
 pub use edge::{EdgeOptions, EdgeUnderTest};
 pub use kubectl::Kubectl;
+pub use line::{Fault, Line, Way};
 pub use raw_mqtt::RawClient;
 
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use harness::daemon::End;
-use harness::{CloudOptions, CloudUnderTest, Cut, EdgeOptions, EdgeUnderTest, docker, eventually, sqlite};
+use harness::{CloudOptions, CloudUnderTest, EdgeOptions, EdgeUnderTest, Line, docker, eventually, sqlite};
 
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
@@ -139,7 +139,7 @@ fn a_docker_socket_that_is_gone_later_is_said_and_devices_are_served() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let wire = Cut::unix(&dir.path().join("docker.sock"), Path::new("/var/run/docker.sock"));
+    let wire = Line::unix(&dir.path().join("docker.sock"), Path::new("/var/run/docker.sock"));
     let cloud = CloudUnderTest::start();
     let mut edge = EdgeUnderTest::start_with(&cloud, EdgeOptions { docker_socket: wire.path().to_owned(), ..EdgeOptions::default() });
     edge.stop();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use harness::wait::never;
-use harness::{CloudOptions, CloudUnderTest, Cut, EdgeOptions, docker, eventually, names};
+use harness::{CloudOptions, CloudUnderTest, EdgeOptions, Line, docker, eventually, names};
 
 use crate::world::World;
 
@@ -21,7 +21,7 @@ fn with_the_broker_cut_only_the_device_falls_silent() {
         return;
     }
     let mut world = World::start();
-    let wire = Cut::tcp(world.edge.mqtt_port);
+    let wire = Line::tcp(world.edge.mqtt_port);
     world.thermometer.broker_port = wire.port();
     wire.cut();
     world.bind_device();
@@ -38,7 +38,7 @@ fn with_the_broker_cut_only_the_device_falls_silent() {
 #[test]
 fn with_the_link_cut_the_edge_answers_its_device_and_the_cloud_hears_it_later() {
     let cloud = CloudUnderTest::start();
-    let wire = Cut::tcp(cloud.hub_port);
+    let wire = Line::tcp(cloud.hub_port);
     let world = World::of(cloud, EdgeOptions { hub_port: wire.port(), ..EdgeOptions::default() });
     let device = world.thermometer.device.clone();
     world.bind_device();
@@ -69,7 +69,7 @@ fn with_docker_cut_only_the_pod_does_not_start() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let wire = Cut::unix(&dir.path().join("docker.sock"), Path::new("/var/run/docker.sock"));
+    let wire = Line::unix(&dir.path().join("docker.sock"), Path::new("/var/run/docker.sock"));
     let world = World::of(CloudUnderTest::start(), EdgeOptions { docker_socket: wire.path().to_owned(), ..EdgeOptions::default() });
     wire.cut();
     world.kubectl.apply(&world.thermometer.workload());
@@ -88,7 +88,7 @@ fn with_docker_cut_only_the_pod_does_not_start() {
 fn with_the_api_cut_nothing_new_passes_and_all_of_it_passes_when_it_is_back() {
     // One cloud is the Kubernetes API alone; the other has the controllers and reaches it through the wire.
     let api = CloudUnderTest::start();
-    let wire = Cut::tcp(api.api_port);
+    let wire = Line::tcp(api.api_port);
     let through = api.dir.path().join("kubeconfig-through-the-wire");
     let text = std::fs::read_to_string(api.kubeconfig()).unwrap();
     let own = format!(":{}", api.api_port);
