@@ -88,6 +88,7 @@ pub fn start(hub: Arc<Hub>, tls: rustls::ServerConfig) -> Result<Listener, Cloud
     let server = HttpServer::new(move || App::new().app_data(hub.clone()).default_service(web::to(admit)))
         .on_connect(remember)
         .max_connections(connections_max)
+        .tcp_nodelay(true)
         .client_request_timeout(Duration::from_secs(10))
         .client_disconnect_timeout(Duration::from_secs(2))
         .tls_handshake_timeout(Duration::from_secs(10))

@@ -62,6 +62,7 @@ async fn run(serving: Serving, ready: std::sync::mpsc::Sender<()>) -> std::io::R
         .worker_max_blocking_threads(2)
         .max_connections(CONNECTIONS_MAX)
         .keep_alive(Duration::from_secs(75))
+        .tcp_nodelay(true)
         .shutdown_timeout(2)
         .disable_signals()
         .on_connect(remember_identity)
