@@ -31,11 +31,33 @@ pub fn delete(port: u16, path: &str) -> Result<(u16, String), String> {
     ask(port, "DELETE", path, "X-Skep-Action: 1\r\n")
 }
 
+/// Status and body of a request with a JSON body of this media type.
+///
+/// # Errors
+/// The port does not answer, or not in HTTP.
+pub fn send(port: u16, method: &str, path: &str, media_type: &str, body: &str) -> Result<(u16, String), String> {
+    exchange(port, method, path, &format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len()), body)
+}
+
+/// Value of a figure of `GET /metrics`, by its name with its labels.
+///
+/// # Errors
+/// The port does not answer, or has no such figure.
+pub fn metric(port: u16, name: &str) -> Result<f64, String> {
+    let (_, text) = get(port, "/metrics")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.trim().parse().ok()).ok_or_else(|| format!("no `{name}` in /metrics of port {port}"))
+}
+
 fn ask(port: u16, method: &str, path: &str, headers: &str) -> Result<(u16, String), String> {
+    exchange(port, method, path, headers, "")
+}
+
+fn exchange(port: u16, method: &str, path: &str, headers: &str, body: &str) -> Result<(u16, String), String> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n{headers}\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n{headers}\r\n{body}")?;
         let mut bytes = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

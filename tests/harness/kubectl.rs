@@ -19,6 +19,11 @@ impl Kubectl {
         Self { kubeconfig: kubeconfig.to_owned(), cache: dir.join("kube-cache") }
     }
 
+    /// Whose kubeconfig it uses.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--cache-dir").arg(&self.cache).args(["--request-timeout", "10s"]);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`CloudUnderTest`], [`EdgeUnderTest`] | the daemons, on free ports and in directories of their own |
 //! | [`Kubectl`], [`docker`], [`mqtt`], [`sqlite`], [`http`] | `kubectl`, `docker`, mosquitto's clients and broker, `sqlite3`, plain HTTP: what a test believes |
+//! | [`Api`] | `kubectl proxy`: the API over plain HTTP, where kubectl itself would take too long |
 //! | [`RawClient`] | an MQTT client without manners, for what mosquitto's clients refuse to send |
 //! | [`Browser`] | headless Chromium: what a visitor of a page gets; [`artefacts`] keeps its screenshots |
 //! | [`Line`] | a forwarder between two parties that can be cut, refused, half-open, slow or far, and mended |
@@ -13,6 +14,7 @@
 //! Invariant: a test that cannot run says so and fails; `SKEP_SKIP=docker` leaves the tests that need Docker out, in plain words.
 //! A machine without a Chromium leaves those that need one out, as plainly, unless `CI=true`.
 
+pub mod api;
 pub mod browser;
 pub mod daemon;
 pub mod docker;
@@ -34,6 +36,7 @@ mod edge;
 #[cfg(test)]
 mod line_tests;
 
+pub use api::{Api, ApiClient};
 pub use artefacts::artefacts;
 pub use browser::Browser;
 pub use cloud::{CloudOptions, CloudUnderTest};

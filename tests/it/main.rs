@@ -8,6 +8,7 @@ mod cuts;
 mod edge;
 mod followed;
 mod layering;
+mod link;
 mod manifests;
 mod page;
 mod set_aside;
