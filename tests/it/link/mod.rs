@@ -3,7 +3,10 @@
 //! | file | what happens to the link |
 //! |---|---|
 //! | `half_open` | it stands, and nothing passes: both ways, or one |
+//! | `cuts` | it is cut again and again |
 
+mod changes;
+mod cuts;
 mod half_open;
 
 use std::collections::BTreeMap;
