@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `half_open` | it stands, and nothing passes: both ways, or one |
 //! | `cuts` | it is cut again and again |
+//! | `kills` | cloud and edge are killed in turn |
 
 mod changes;
 mod cuts;
 mod half_open;
+mod kills;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
