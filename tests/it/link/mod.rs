@@ -5,11 +5,13 @@
 //! | `half_open` | it stands, and nothing passes: both ways, or one |
 //! | `cuts` | it is cut again and again |
 //! | `kills` | cloud and edge are killed in turn |
+//! | `offline` | the cloud is away for long |
 
 mod changes;
 mod cuts;
 mod half_open;
 mod kills;
+mod offline;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
