@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `half_open` | it stands, and nothing passes: both ways, or one |
 //! | `cuts` | it is cut again and again |
+//! | `slow_reader` | one node takes a thousand bytes in a second |
 //! | `kills` | cloud and edge are killed in turn |
 //! | `offline` | the cloud is away for long |
 
@@ -12,6 +13,7 @@ mod cuts;
 mod half_open;
 mod kills;
 mod offline;
+mod slow_reader;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
