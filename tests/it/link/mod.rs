@@ -7,6 +7,7 @@
 //! | `slow_reader` | one node takes a thousand bytes in a second |
 //! | `kills` | cloud and edge are killed in turn |
 //! | `offline` | the cloud is away for long |
+//! | `two_clouds` | another cloud answers |
 
 mod changes;
 mod cuts;
@@ -14,6 +15,7 @@ mod half_open;
 mod kills;
 mod offline;
 mod slow_reader;
+mod two_clouds;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
