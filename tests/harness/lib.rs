@@ -8,6 +8,7 @@
 //! | [`RawClient`] | an MQTT client without manners, for what mosquitto's clients refuse to send |
 //! | [`Browser`] | headless Chromium: what a visitor of a page gets; [`artefacts`] keeps its screenshots |
 //! | [`Line`] | a forwarder between two parties that can be cut, refused, half-open, slow or far, and mended |
+//! | [`placement`] | the HTTPS server that tells an edge where its cloud is, right or wrong |
 //! | [`eventually!`] | waits for what must become true, with a deadline and the last thing seen |
 //!
 //! Invariant: names are random per test and ports are its own, so tests run side by side, also of two clones.
@@ -25,6 +26,7 @@ pub mod kubectl;
 pub mod line;
 pub mod mqtt;
 pub mod names;
+pub mod placement;
 pub mod raw_mqtt;
 pub mod sources;
 pub mod sqlite;

@@ -8,12 +8,14 @@
 //! | `kills` | cloud and edge are killed in turn |
 //! | `offline` | the cloud is away for long |
 //! | `two_clouds` | another cloud answers |
+//! | `placement` | who knows where the cloud is cannot be asked |
 
 mod changes;
 mod cuts;
 mod half_open;
 mod kills;
 mod offline;
+mod placement;
 mod slow_reader;
 mod two_clouds;
 
