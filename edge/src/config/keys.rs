@@ -163,7 +163,7 @@ pub struct WebSocket {
     pub handshake_timeout: u64,
     /// Seconds for writing one frame.
     pub write_deadline: u64,
-    /// Seconds without a frame after which the connection is given up; at least two heartbeats are waited.
+    /// Seconds without a byte after which the connection is given up; at least two heartbeats are waited.
     pub read_deadline: u64,
 }
 

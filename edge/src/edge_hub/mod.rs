@@ -82,7 +82,7 @@ pub struct Config {
     pub write_within: Duration,
     /// Between two keepalives; the first goes out at once.
     pub heartbeat: Duration,
-    /// Without a frame or pong the connection is given up after this, or after two heartbeats if that is longer.
+    /// Without a byte from the cloud the connection is given up after this, or after two heartbeats if that is longer.
     pub silence_max: Duration,
     /// Stamps frames.
     pub clock: Arc<dyn Clock>,

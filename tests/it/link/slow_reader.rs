@@ -6,7 +6,7 @@ use harness::api::CORE;
 use harness::{Api, CloudUnderTest, EdgeOptions, Fault, Line, Way, eventually, http, names, sqlite};
 use serde_json::json;
 
-use super::{Node, config_map, pod, resident};
+use super::{Linked, Node, config_map, pod, resident};
 
 /// What the slow node has to be told: 2 MiB, which take more than half an hour at a thousand bytes in a second.
 const OBJECTS: usize = 256;
@@ -83,4 +83,22 @@ fn a_node_that_reads_a_thousand_bytes_in_a_second_delays_no_other_and_takes_no_m
     assert!(beside <= (2 * alone).max(FLOOR), "alone {alone:?}, beside a slow node {beside:?}");
     assert!(grown < GROWN_KIB_MAX, "the cloud took {grown} KiB more");
     quick.is_in_step(&api).unwrap();
+}
+
+#[test]
+fn an_object_that_is_longer_on_its_way_than_the_edge_waits_for_a_word_arrives() {
+    let linked = Linked::start();
+    // Ten seconds, of which the edge hears nothing whole for two already.
+    linked.line.set(Fault { down: Way { bytes_per_second: 20 << 10, ..Way::default() }, ..Fault::default() });
+    let made = linked.line.made();
+    let value = "x".repeat(200 << 10);
+    linked.api.patch(&format!("{CORE}/configmaps/{}", linked.node.map(0)), &json!({"data": {"value": value}})).unwrap();
+    eventually!(25, "the object is at the edge", {
+        let row = format!("SELECT length(value) FROM meta WHERE key = 'default/configmap/{}'", linked.node.map(0));
+        match sqlite::query(&linked.node.edge.database(), &row)?.parse::<usize>() {
+            Ok(bytes) if bytes > value.len() => Ok(()),
+            other => Err(format!("{other:?}, after {} further connections", linked.line.made() - made)),
+        }
+    });
+    assert_eq!(linked.line.made(), made, "in the session that stood");
 }

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use wire::link::{Capabilities, HEADER};
 
+use super::ear::{Ear, Heard};
 use super::{Config, Destination, FRAME_BYTES_MAX};
 
 /// The library's default of 128 KiB would be a sixth of this daemon's memory.
@@ -116,17 +117,19 @@ impl From<tungstenite::Error> for SocketError {
 }
 
 /// A connection that was upgraded.
-pub(super) type WebSocket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
+pub(super) type WebSocket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<Heard<TcpStream>>>;
 
-/// TCP, TLS, upgrade.
+/// TCP, TLS, upgrade; and what hears the cloud on this connection.
 ///
 /// Says what this edge can do beyond KubeEdge's protocol, and returns what both sides can.
-pub(super) async fn connect<D: Destination>(config: &Config, destination: &D) -> Result<(WebSocket, Capabilities), SocketError> {
+pub(super) async fn connect<D: Destination>(config: &Config, destination: &D) -> Result<(WebSocket, Ear, Capabilities), SocketError> {
     let (url, tls) = destination.resolve().await.map_err(SocketError::Destination)?;
     let (request, host, port) = upgrade_request(&url, &config.headers)?;
     let name = ServerName::try_from(host.clone()).map_err(|_| bad_url(&url, "its host is neither a DNS name nor an IP address"))?;
     let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|source| SocketError::Connect { host: host.clone(), port, source })?;
     let _ = stream.set_nodelay(true);
+    let ear = Ear::new();
+    let stream = Heard::new(stream, ear.clone());
     let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|source| tls_error(&host, source))?;
     let limits = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -137,7 +140,7 @@ pub(super) async fn connect<D: Destination>(config: &Config, destination: &D) ->
     match tokio_tungstenite::client_async_with_config(request, stream, Some(limits)).await {
         Ok((stream, answer)) => {
             let of_cloud = answer.headers().get(HEADER).and_then(|value| value.to_str().ok()).map(Capabilities::read);
-            Ok((stream, of_cloud.unwrap_or_default().and(Capabilities::OURS)))
+            Ok((stream, ear, of_cloud.unwrap_or_default().and(Capabilities::OURS)))
         }
         // In TLS 1.3 the server judges our certificate after the handshake has ended for us.
         Err(tungstenite::Error::Io(error)) => Err(tls_error(&host, error)),

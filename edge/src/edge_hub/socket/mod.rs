@@ -5,10 +5,12 @@
 //! writes what it finds in a bounded queue. Reading and writing are independent: two peers that both
 //! write large frames would otherwise wait for each other.
 //!
-//! A peer that says nothing for two heartbeats is taken for dead; because each heartbeat also sends a
-//! WebSocket ping, a living but silent cloud (KubeEdge's never answers a keepalive) is not cut.
+//! A peer that says nothing for two heartbeats, not even a part of a frame, is taken for dead; because each
+//! heartbeat also sends a WebSocket ping, a living but silent cloud (KubeEdge's never answers a keepalive) is not
+//! cut.
 
 mod dial;
+mod ear;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,6 +31,7 @@ pub use dial::SocketError;
 use dial::connect;
 #[cfg(test)]
 pub(super) use dial::try_once;
+use ear::Ear;
 
 /// Largest frame that is read or written.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -188,7 +191,7 @@ impl Socket {
                 () = told_to_stop(&mut stop) => return,
             };
             match attempt {
-                Ok((stream, capabilities)) => {
+                Ok((stream, ear, capabilities)) => {
                     last_complaint.clear();
                     let number = self.0.sessions.fetch_add(1, Ordering::Relaxed) + 1;
                     let (queue, frames) = mpsc::channel(WAITING_MAX);
@@ -197,7 +200,7 @@ impl Socket {
                     info!(session = number, announces = capabilities.digest; "connected to the cloud");
                     events.connected(number, capabilities).await;
                     let began = Instant::now();
-                    let ended = self.serve(config, events, number, stream, frames, &mut stop).await;
+                    let ended = self.serve(config, events, number, (stream, ear), frames, &mut stop).await;
                     *self.session() = None;
                     match &ended {
                         None => info!(session = number; "disconnected from the cloud: the daemon stops"),
@@ -237,7 +240,7 @@ impl Socket {
         config: &Config,
         events: &E,
         number: u64,
-        stream: S,
+        (stream, ear): (S, Ear),
         frames: mpsc::Receiver<String>,
         stop: &mut watch::Receiver<bool>,
     ) -> Option<SocketError>
@@ -246,24 +249,33 @@ impl Socket {
     {
         let (sink, stream) = stream.split();
         tokio::select! {
-            why = self.read(config, events, number, stream) => Some(why),
+            why = self.read(config, events, number, stream, &ear) => Some(why),
             why = self.write(config, events, sink, frames, stop.clone()) => why,
         }
     }
 
-    async fn read<E: Events, S>(&self, config: &Config, events: &E, number: u64, mut stream: S) -> SocketError
+    async fn read<E: Events, S>(&self, config: &Config, events: &E, number: u64, mut stream: S, ear: &Ear) -> SocketError
     where
         S: Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
     {
         let silence_max = config.silence_max.max(config.heartbeat * 2);
+        ear.heard();
         loop {
-            match timeout(silence_max, stream.next()).await {
-                Err(_) => return SocketError::Silent(silence_max),
-                Ok(None | Some(Ok(Message::Close(_)))) => return SocketError::Closed,
-                Ok(Some(Err(error))) => return SocketError::from(error),
-                Ok(Some(Ok(Message::Text(text)))) => events.received(number, text.as_str().to_owned()).await,
+            let next = tokio::select! {
+                // First, because nothing is read while a module's mailbox is full: what waited meanwhile was said in time.
+                biased;
+                next = stream.next() => next,
+                () = ear.silence(silence_max) => return SocketError::Silent(silence_max),
+            };
+            match next {
+                None | Some(Ok(Message::Close(_))) => return SocketError::Closed,
+                Some(Err(error)) => return SocketError::from(error),
+                Some(Ok(Message::Text(text))) => {
+                    events.received(number, text.as_str().to_owned()).await;
+                    ear.heard();
+                }
                 // KubeEdge frames are text; pings are answered by the library.
-                Ok(Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => {}
+                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             }
         }
     }
