@@ -282,6 +282,16 @@ fn metrics(totals: &Totals) -> Vec<Metric> {
         Metric::counter("frames_sent_total", "Frames sent to nodes.", totals.frames_out),
         Metric::counter("frames_acknowledged_total", "Frames that nodes acknowledged.", totals.acknowledged),
         Metric::counter("frames_refused_total", "Frames that nodes refused.", totals.refusals),
+        Metric::counter("answers_unmatched_total", "Acknowledgements and refusals of nothing that was on its way.", totals.unmatched),
+        Metric::counter("frames_garbage_total", "Frames of nodes that were no message.", totals.garbage),
+        Metric::counter("outbox_full_total", "Messages that found the outbox of their node full.", totals.outbox_full),
+        Metric::counter("digests_total", "Times that a node said what it holds.", totals.digests),
+        Metric::counter("digests_refused_total", "Digests, or parts of one, that were not taken.", totals.digests_refused),
+        Metric::counter(
+            "sessions_refused_total",
+            "Connections refused for the limit, a certificate, path or header.",
+            totals.refused_full + totals.refused_identity,
+        ),
         Metric::counter("answers_dropped_total", "Answers dropped because too many waited.", totals.answers_dropped),
     ]
 }

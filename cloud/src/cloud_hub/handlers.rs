@@ -7,7 +7,7 @@ use actix::{Actor, AsyncContext as _, Context, Handler};
 use actor::{EventKind, Handle, Lease, Mail, Meta};
 use model::NodeName;
 use wire::hub::{Downstream, Frame, OutboxKey};
-use wire::link::Answer;
+use wire::link::{Answer, Pushed};
 
 use super::nodes::{Change, Controller};
 use super::{CloudHubMessage, Hub};
@@ -35,9 +35,15 @@ impl CloudHub {
             counters.not_connected.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        if !node.push(key.clone(), frame.clone()) {
-            counters.outbox_full.fetch_add(1, Ordering::Relaxed);
-            log::warn!(node:% = name; "outbox full, the node will be sent everything anew");
+        match node.push(key.clone(), frame.clone()) {
+            Pushed::Taken => {}
+            Pushed::RunsOver => {
+                counters.outbox_full.fetch_add(1, Ordering::Relaxed);
+                log::warn!(node:% = name; "outbox full, the node will be brought into step when it has taken half of it");
+            }
+            Pushed::RanOver => {
+                counters.outbox_full.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 

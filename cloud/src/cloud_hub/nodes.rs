@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use model::{Clock as _, NodeName, SystemClock};
 use serde::Serialize;
 use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Upstream};
-use wire::link::{Answer, Capabilities, CloudLink, Heard, Held, SessionId, Ticked};
+use wire::link::{Answer, Capabilities, CloudLink, Heard, Held, Pushed, SessionId, Ticked};
 
 use super::link::Link;
 use super::page::Backlog;
@@ -444,15 +444,15 @@ impl Node {
         lock(&self.desk).link.clone()
     }
 
-    /// Keeps a frame until the node has acknowledged it. `false` if the outbox is full: it is brought into step later.
-    pub fn push(&self, key: OutboxKey, frame: Frame<Downstream>) -> bool {
+    /// Keeps a frame until the node has acknowledged it, if there is room.
+    pub fn push(&self, key: OutboxKey, frame: Frame<Downstream>) -> Pushed {
         let mut desk = lock(&self.desk);
         let now_ms = desk.link.now_ms();
-        let taken = desk.rules.push(key, frame, now_ms);
+        let pushed = desk.rules.push(key, frame, now_ms);
         let link = desk.link.clone();
         drop(desk);
         link.wake();
-        taken
+        pushed
     }
 
     /// Puts an answer into the lane. `false` if too many wait there.

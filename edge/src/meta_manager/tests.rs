@@ -459,7 +459,8 @@ fn each_operation_does_the_same_to_the_store_with_and_without_a_cloud_and_tells_
         fixture.store.write(&actor::Fence::unfenced(), |tx| meta::delete(tx, &"default/pod/web".parse().unwrap())).unwrap();
         fixture.handle(vec![MetaManagerMessage::SyncDue]);
         assert!(fixture.row("default/podstatus/web").is_none());
-        fixture.handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "3")), cloud(Delete, "default/pod/web", object("web", "u-1", "3"))]);
+        fixture
+            .handle(vec![cloud(Insert, "default/pod/web", object("web", "u-1", "3")), cloud(Delete, "default/pod/web", object("web", "u-1", "3"))]);
         assert!(fixture.row("default/pod/web").is_none());
         assert_eq!((kinds(&fixture), fixture.hints().len()), (vec!["ack", "ack"], 2));
     }

@@ -45,7 +45,6 @@ fn after_the_last_of_many_cuts_edge_and_cloud_have_what_was_accepted_last() {
 }
 
 #[test]
-#[ignore = "needs the digest at connect"]
 fn after_the_last_of_many_cuts_what_was_deleted_is_gone_on_both_sides() {
     cut_at_random(true);
 }
@@ -62,7 +61,6 @@ fn a_pod_that_is_deleted_while_the_link_is_cut_goes_when_it_is_mended() {
 }
 
 #[test]
-#[ignore = "needs the digest at connect"]
 fn what_is_deleted_at_once_while_the_link_is_cut_leaves_the_edge_when_it_is_mended() {
     let linked = Linked::start();
     let other = names::unique("other");

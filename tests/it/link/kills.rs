@@ -70,7 +70,6 @@ fn after_many_kills_edge_and_cloud_have_what_was_accepted_last_and_a_container_r
 }
 
 #[test]
-#[ignore = "needs the digest at connect"]
 fn after_many_kills_what_was_deleted_is_gone_on_both_sides() {
     kill_at_random(true);
 }

@@ -18,7 +18,6 @@ fn after_long_without_the_cloud_both_are_in_step_and_each_property_was_reported_
 }
 
 #[test]
-#[ignore = "needs the digest at connect"]
 fn after_long_without_the_cloud_what_was_deleted_at_once_is_gone_at_the_edge() {
     long_without_the_cloud(true);
 }

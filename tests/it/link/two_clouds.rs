@@ -88,7 +88,6 @@ fn what_both_clouds_want_under_one_name_is_what_the_connected_one_wants() {
 }
 
 #[test]
-#[ignore = "needs the digest at connect"]
 fn the_edge_holds_exactly_what_the_connected_cloud_has_for_it() {
     let mut clouds = Clouds::start();
     let api = &clouds.apis[1];

@@ -5,7 +5,7 @@ use model::Timestamp;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use wire::hub::outbox::RESEND_MS_FIRST;
 use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Resource, Upstream};
-use wire::link::{ANSWERS_MAX, Answer, Capabilities, Heard};
+use wire::link::{ANSWERS_MAX, Answer, Capabilities, Heard, Pushed};
 
 use super::fixture::*;
 use crate::cloud_hub::nodes::Nodes;
@@ -51,7 +51,7 @@ fn an_acknowledgement_from_an_older_session_changes_nothing() {
     let (node, older) = nodes.attach(&node("edge-1"), None, 1, Capabilities::default()).unwrap();
     let (key, frame) = object_frame("a", "1");
     let id = frame.id.clone();
-    assert!(node.push(OutboxKey::Object(key), frame));
+    assert_eq!(node.push(OutboxKey::Object(key), frame), Pushed::Taken);
     assert!(node.next(older.session, 0).is_some());
     let (same, newer) = nodes.attach(&super::fixture::node("edge-1"), None, 1, Capabilities::default()).unwrap();
     assert!(same.next(newer.session, 1).is_some(), "what was on its way is sent again");
@@ -106,7 +106,7 @@ fn answers_go_before_the_outbox_are_bounded_and_end_with_their_session() {
     let nodes = Nodes::default();
     let (desk, link) = nodes.attach(&node("edge-1"), None, 1, Capabilities::default()).unwrap();
     let (key, frame) = object_frame("a", "1");
-    assert!(desk.push(OutboxKey::Object(key), frame));
+    assert_eq!(desk.push(OutboxKey::Object(key), frame), Pushed::Taken);
     let answer = || Answer::Frame(object_frame("b", "2").1);
     for _ in 0..ANSWERS_MAX {
         assert!(desk.answer(answer()));

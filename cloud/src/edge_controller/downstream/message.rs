@@ -81,7 +81,7 @@ impl Mail for DownstreamMessage {
     fn bytes(&self) -> usize {
         match self {
             Self::Watch { change: Change::Listed(object) | Change::Applied(object) | Change::Deleted(object), .. } => 512 + object.object.len(),
-            Self::NodeLacks { held, .. } => 256 + 192 * held.len(),
+            Self::NodeLacks { held, .. } => 256 + 512 * held.len(),
             Self::Watch { .. } | Self::NodeHas { .. } | Self::NodeDisconnected { .. } | Self::MayRead { .. } => 256,
         }
     }

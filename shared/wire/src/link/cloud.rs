@@ -70,6 +70,17 @@ pub enum Heard {
     Bad(HeldError),
 }
 
+/// Whether the outbox had room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It had.
+    Taken,
+    /// It had not, for the first time since the node was in step.
+    RunsOver,
+    /// It has not had for a while.
+    RanOver,
+}
+
 /// What the passing of time did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ticked {
@@ -164,14 +175,16 @@ impl CloudLink {
         self.session
     }
 
-    /// Keeps a frame until the node has answered it. `false` if the outbox is full: the node is out of step until
-    /// [`Ticked::again`].
-    pub fn push(&mut self, key: OutboxKey, frame: Frame<Downstream>, now: u64) -> bool {
-        let taken = self.outbox.push(key, frame).is_ok();
-        if !taken && self.lagging_since.is_none() {
-            self.lagging_since = Some(now);
+    /// Keeps a frame until the node has answered it. If the outbox is full the node is out of step until [`Ticked::again`].
+    pub fn push(&mut self, key: OutboxKey, frame: Frame<Downstream>, now: u64) -> Pushed {
+        if self.outbox.push(key, frame).is_ok() {
+            return Pushed::Taken;
         }
-        taken
+        if self.lagging_since.is_some() {
+            return Pushed::RanOver;
+        }
+        self.lagging_since = Some(now);
+        Pushed::RunsOver
     }
 
     /// Puts an answer behind the others. `false` if too many wait.

@@ -95,7 +95,7 @@ fn parts_of_two_sessions_are_never_put_together() {
 fn an_older_session_takes_and_settles_nothing_and_what_it_had_is_sent_again() {
     let mut link = CloudLink::new(1, ANNOUNCES, 0);
     let (outbox_key, first) = frame("1", "a", "x");
-    assert!(link.push(outbox_key.clone(), first, 0));
+    assert_eq!(link.push(outbox_key.clone(), first, 0), Pushed::Taken);
     assert_eq!(drained(&mut link, 1, 0), ["1"]);
     assert!(link.answer(Answer::Frame(frame("answer", "q", "x").1)));
     link.up(2, ANNOUNCES, 10);
@@ -143,8 +143,10 @@ fn a_node_whose_outbox_ran_over_is_brought_into_step_when_there_is_room() {
         let most = Limits::default().keys_max;
         for n in 0..=most {
             let (outbox_key, object) = frame(&n.to_string(), &format!("c{n}"), "x");
-            assert_eq!(link.push(outbox_key, object, 1), n < most);
+            assert_eq!(link.push(outbox_key, object, 1), if n < most { Pushed::Taken } else { Pushed::RunsOver });
         }
+        let (outbox_key, object) = frame("more", "more", "x");
+        assert_eq!(link.push(outbox_key, object, 1), Pushed::RanOver, "said once");
         assert!(link.backlog().lagging);
         assert!(!link.tick(RESYNC_EVERY_MS + 1).again, "no room yet");
         for n in 0..most {

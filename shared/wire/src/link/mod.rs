@@ -20,7 +20,9 @@ mod statuses;
 mod window;
 
 pub use capabilities::{Capabilities, HEADER};
-pub use cloud::{ANSWERS_BYTES_MAX, ANSWERS_MAX, Answer, Backlog, CloudLink, DIGEST_EVERY_MS, DIGEST_WITHIN_MS, Heard, RESYNC_EVERY_MS, Ticked};
+pub use cloud::{
+    ANSWERS_BYTES_MAX, ANSWERS_MAX, Answer, Backlog, CloudLink, DIGEST_EVERY_MS, DIGEST_WITHIN_MS, Heard, Pushed, RESYNC_EVERY_MS, Ticked,
+};
 pub use held::{Assembly, HELD_KINDS, HELD_MAX, HELD_PART_MAX, Held, HeldError, HeldObject, HeldPart, parts_of};
 pub use questions::Questions;
 pub use statuses::{IN_FLIGHT_MAX, Statuses};
