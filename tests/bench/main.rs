@@ -11,6 +11,8 @@
 
 mod actors;
 mod figures;
+mod hollow;
+mod link;
 mod machine;
 mod page;
 mod twin;
@@ -40,10 +42,10 @@ const SCENARIOS: &[Scenario] = &[
         run: Some(|figures| twin::run(figures, &twin::Options::default())),
     },
     Scenario { name: "page", about: "the admin page while actors are blocked and flooded", run: Some(page::run) },
-    Scenario { name: "link", about: "frames between edge and cloud, reconnect, idle traffic", run: None },
+    Scenario { name: "link", about: "bursts and changes to a node over a slow line, idle traffic of an edge", run: Some(link::run) },
     Scenario { name: "storm", about: "many nodes that come back at once", run: None },
     Scenario { name: "pods", about: "apply to started and Running", run: None },
-    Scenario { name: "api", about: "the embedded Kubernetes API", run: None },
+    Scenario { name: "api", about: "the API server is away for a while", run: None },
     Scenario { name: "memory", about: "resident memory of both daemons", run: None },
 ];
 
