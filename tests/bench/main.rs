@@ -15,6 +15,7 @@ mod hollow;
 mod link;
 mod machine;
 mod page;
+mod storm;
 mod twin;
 
 use std::process::{Command, ExitCode};
@@ -43,7 +44,11 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "page", about: "the admin page while actors are blocked and flooded", run: Some(page::run) },
     Scenario { name: "link", about: "bursts and changes to a node over a slow line, idle traffic of an edge", run: Some(link::run) },
-    Scenario { name: "storm", about: "many nodes that come back at once", run: None },
+    Scenario {
+        name: "storm",
+        about: "memory of connected nodes, and all of them coming back at once; --nodes N",
+        run: Some(|figures| storm::run(figures, &storm::Options::default())),
+    },
     Scenario { name: "pods", about: "apply to started and Running", run: None },
     Scenario { name: "api", about: "the API server is away for a while", run: None },
     Scenario { name: "memory", about: "resident memory of both daemons", run: None },
@@ -58,6 +63,10 @@ fn main() -> ExitCode {
         ["twin", options @ ..] if !options.is_empty() => match twin::Options::parse(options) {
             // A file of its own: figures of ours are not overwritten with those of another endpoint.
             Ok(options) => report(measure("twin-endpoint", |figures| twin::run(figures, &options))),
+            Err(why) => usage(&why),
+        },
+        ["storm", options @ ..] if !options.is_empty() => match storm::Options::parse(options) {
+            Ok(options) => report(measure("storm", |figures| storm::run(figures, &options))),
             Err(why) => usage(&why),
         },
         [name] => match SCENARIOS.iter().find(|s| s.name == *name) {

@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Descriptors of the cloud for everything that is no node.
-const OTHERS: u64 = 512;
+/// Descriptors of the cloud for everything that is no node: its connections to its own API take two each, and nodes whose
+/// handshake is broken off in a storm hold theirs for a while.
+const OTHERS: u64 = 2048;
 
 /// Raises the limit of open files as far as the system lets this process, for `nodes` nodes, and says how many of them it
 /// is enough for.
