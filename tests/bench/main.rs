@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints tables")]
 
 mod actors;
+mod api;
 mod figures;
 mod hollow;
 mod link;
@@ -49,8 +50,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "memory of connected nodes, and all of them coming back at once; --nodes N",
         run: Some(|figures| storm::run(figures, &storm::Options::default())),
     },
+    Scenario {
+        name: "api",
+        about: "the API server is away for a while; --seconds N",
+        run: Some(|figures| api::run(figures, &api::Options::default())),
+    },
     Scenario { name: "pods", about: "apply to started and Running", run: None },
-    Scenario { name: "api", about: "the API server is away for a while", run: None },
     Scenario { name: "memory", about: "resident memory of both daemons", run: None },
 ];
 
@@ -67,6 +72,10 @@ fn main() -> ExitCode {
         },
         ["storm", options @ ..] if !options.is_empty() => match storm::Options::parse(options) {
             Ok(options) => report(measure("storm", |figures| storm::run(figures, &options))),
+            Err(why) => usage(&why),
+        },
+        ["api", options @ ..] if !options.is_empty() => match api::Options::parse(options) {
+            Ok(options) => report(measure("api", |figures| api::run(figures, &options))),
             Err(why) => usage(&why),
         },
         [name] => match SCENARIOS.iter().find(|s| s.name == *name) {

@@ -16,9 +16,9 @@ use crate::Outcome;
 use crate::figures::{Figures, Goal, quantile, ratios};
 use crate::machine::{self, Memory};
 
+pub use client::Client;
 pub use options::Options;
 
-use client::Client;
 use daemon::Edge;
 use disk::Disk;
 use load::{Kind, Load, Measured};
