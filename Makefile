@@ -13,9 +13,13 @@
 #                                 and API; checks that nothing acknowledged is lost and that both sides agree in the end
 #   make lint                     format, clippy, dependency policy, shell scripts
 #   make dist                     the two programs as they are shipped, in target/dist; prints their sizes
-#   make bench [SCENARIO=name]    measurements into target/bench: actors, twin, page; a missed goal is shown, a wrong result fails
+#   make bench [SCENARIO=name]    measurements into target/bench: actors, twin, page, link, storm, api; a missed goal is shown, a
+#                                 wrong result fails
 #     SCENARIO=twin ENDPOINT=tcp://HOST:PORT [DEVICES=a,b,c or PREFIX/COUNT]
 #                                 the same client against another MQTT endpoint that speaks KubeEdge's topics for these devices
+#     SCENARIO=storm [NODES=10000]
+#                                 so many nodes come back at once, if the limit of open files is more than twice that
+#     SCENARIO=api [SECONDS=25]   so long the API server is away
 #   make clean-demo               stop what a demo left and remove .skep/demo
 #
 # SKEP_SETUP=no forbids every installation.
@@ -34,6 +38,7 @@ DIST_BYTES_MAX := 15728640
 # functions that are the same (lld, the linker that Rust brings for x86-64). Elsewhere the programs are larger than the limit.
 DIST_LINK = $(if $(shell [ "$$(uname -m)" = x86_64 ] && printf '2.36\n%s\n' "$$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)" | sort -CV && echo yes),-C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs -C link-arg=-Wl$(comma)--icf=all)
 DIST_EDGE = cargo rustc --profile dist --locked -p skep-edge --bin skep-edge -- $(DIST_LINK)
+DIST_CLOUD = cargo rustc --profile dist --locked -p skep-cloud --bin skep-cloud -- $(DIST_LINK)
 comma := ,
 
 # The shell has a variable of this name, too.
@@ -87,20 +92,25 @@ lint:
 dist:
 	@deploy/setup.sh --for build
 	$(DIST_EDGE)
-	cargo rustc --profile dist --locked -p skep-cloud --bin skep-cloud -- $(DIST_LINK)
+	$(DIST_CLOUD)
 	@for program in skep-edge skep-cloud; do \
 	    bytes=$$(stat -c %s "$(TARGET)/dist/$$program"); \
 	    printf '%-12s %9d bytes (%d.%d MB, limit 15 MB)\n' "$$program" "$$bytes" $$((bytes / 1048576)) $$((bytes % 1048576 * 10 / 1048576)); \
 	    [ "$$bytes" -le $(DIST_BYTES_MAX) ] || { echo "$$program is larger than its limit of $(DIST_BYTES_MAX) bytes" >&2; exit 1; }; \
 	done
 
+BENCH_OPTIONS = $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(DEVICES),--devices "$(DEVICES)") \
+    $(if $(filter storm,$(SCENARIO)),$(if $(NODES),--nodes "$(NODES)")) \
+    $(if $(filter api,$(SCENARIO)),$(if $(call seconds_or,),--seconds "$(call seconds_or,)"))
+
 # In the profile that is shipped: code of another one would be measured for nobody, and its libraries are built for `make
 # dist` anyway.
 bench:
 	@deploy/setup.sh --for bench
 	cargo build --profile dist --locked -p skep-tests --bin bench
-	$(if $(ENDPOINT),,$(if $(filter-out twin,$(SCENARIO)),,$(DIST_EDGE)))
-	@"$(TARGET)/dist/bench" $(SCENARIO) $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(DEVICES),--devices "$(DEVICES)")
+	$(if $(ENDPOINT),,$(if $(filter-out twin link storm api,$(SCENARIO)),,$(DIST_EDGE)))
+	$(if $(filter-out link storm api,$(SCENARIO)),,$(DIST_CLOUD))
+	@"$(TARGET)/dist/bench" $(SCENARIO) $(BENCH_OPTIONS)
 
 clean-demo:
 	@deploy/with-docker deploy/demo.sh --clean
