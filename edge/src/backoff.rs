@@ -30,7 +30,11 @@ impl Backoff {
     /// Returns the wait before the next attempt and counts that attempt as made.
     pub fn next_wait(&mut self, random: &mut impl Rng) -> Duration {
         let ceiling = self.ceiling();
-        self.failures = self.failures.saturating_add(1);
+        // Not beyond the longest wait: where that becomes longer, the waits go on growing from here. (Machines that lost a
+        // cloud for a while find it busy with all of them when it is back; one refusal must not cost half a minute then.)
+        if ceiling < self.longest {
+            self.failures = self.failures.saturating_add(1);
+        }
         if ceiling.is_zero() {
             return Duration::ZERO;
         }
@@ -106,6 +110,21 @@ mod tests {
         assert_eq!(backoff.ceiling(), Duration::from_secs(2));
         backoff.set_longest(LONGEST_WAIT);
         assert_eq!(backoff.ceiling(), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_longest_wait_that_grows_is_reached_by_doubling_as_well() {
+        let mut backoff = Backoff::default();
+        backoff.set_longest(Duration::from_secs(2));
+        for _ in 0..1_000 {
+            backoff.next_wait(&mut rand::rng());
+        }
+        backoff.set_longest(LONGEST_WAIT);
+        let ceilings = std::iter::repeat_with(|| {
+            backoff.next_wait(&mut rand::rng());
+            backoff.ceiling().as_millis()
+        });
+        assert_eq!(ceilings.take(5).collect::<Vec<_>>(), [6_400, 12_800, 25_600, 30_000, 30_000]);
     }
 
     #[test]

@@ -135,7 +135,9 @@ impl Node {
             0 => Duration::ZERO,
             failures => FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(longest),
         };
-        self.failures = self.failures.saturating_add(1);
+        if ceiling < longest {
+            self.failures = self.failures.saturating_add(1);
+        }
         ceiling.mul_f64(rand::rng().random_range(0.0..=1.0))
     }
 
