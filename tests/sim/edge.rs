@@ -19,7 +19,7 @@ use crate::net::Connection;
 use crate::world::{Broken, Ids};
 
 /// `resend_every` of Communication, and the shortest `meta.sync.podstatus.interval`, in ms.
-const RESEND_EVERY: u64 = 30_000;
+const RESEND_EVERY: u64 = 10_000;
 const SYNC_EVERY: u64 = 60_000;
 /// Window of Communication.
 const WINDOW: usize = 64;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::{Cut, sqlite};
+use harness::{Line, sqlite};
 use model::NodeName;
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ pub struct World {
     stop: tokio::sync::watch::Sender<bool>,
     seen: Arc<Seen>,
     cloud: Cloud,
-    wire: Cut,
+    wire: Line,
     cluster: Cloud,
 }
 
@@ -50,7 +50,7 @@ impl World {
     /// A daemon does not start or ends; the first round of objects does not arrive.
     pub fn make() -> Result<Self, String> {
         let cluster = Cloud::start_with(&Options::default())?;
-        let wire = Cut::tcp(cluster.api_port());
+        let wire = Line::tcp(cluster.api_port());
         let path = cluster.dir().join("kubeconfig-through-the-wire");
         let read = std::fs::read_to_string(cluster.kubeconfig()).map_err(|error| error.to_string())?;
         let through = read.replace(&format!(":{}", cluster.api_port()), &format!(":{}", wire.port()));

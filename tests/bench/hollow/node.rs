@@ -1,4 +1,6 @@
 //! One hollow edge: connects by the rule of `skep-edge`, says what that says, acknowledges what it is sent.
+//!
+//! It does not announce what it holds, so that it is sent everything at each connection: the dearest case.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use super::now;
 /// `edge/src/backoff.rs` and `edge/src/edge_hub/socket`: the first pause, the longest one while nobody listens, the longest
 /// one otherwise.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_WITHOUT_LISTENER: Duration = Duration::from_secs(2);
+const LONGEST_WITHOUT_LISTENER: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// `edgehub.websocket.handshake-timeout`.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(30);
@@ -291,7 +293,7 @@ impl<'a, S: Sight> Session<'a, S> {
                     self.sight.greeted(index);
                 }
             }
-            Downstream::Publish { .. } | Downstream::Subscribe { .. } | Downstream::Unsubscribe { .. } => {}
+            Downstream::Publish { .. } | Downstream::Subscribe { .. } | Downstream::Unsubscribe { .. } | Downstream::HeldGet => {}
         }
     }
 }
