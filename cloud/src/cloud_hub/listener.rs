@@ -70,6 +70,9 @@ impl Listener {
     }
 }
 
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 16_384;
+
 /// Opens the port. `tls` requires client certificates of our authority ([`pki::ClientCertificates::Required`]).
 ///
 /// # Errors
@@ -88,6 +91,9 @@ pub fn start(hub: Arc<Hub>, tls: rustls::ServerConfig) -> Result<Listener, Cloud
     let server = HttpServer::new(move || App::new().app_data(hub.clone()).default_service(web::to(admit)))
         .on_connect(remember)
         .max_connections(connections_max)
+        // All nodes come back at once; what finds no place here is tried again after 1, 3, 7 s by their kernels. (The system
+        // takes no more than `net.core.somaxconn`.)
+        .backlog(BACKLOG)
         .tcp_nodelay(true)
         .client_request_timeout(Duration::from_secs(10))
         .client_disconnect_timeout(Duration::from_secs(2))

@@ -155,6 +155,8 @@ pub struct Outbox<K, F> {
     /// Frames on their way.
     flying: HashMap<MsgId, K>,
     flying_bytes: usize,
+    /// Of those on their way, the ones that are to be sent again.
+    overdue: usize,
     bytes: usize,
     counters: Counters,
     sequence: u64,
@@ -223,6 +225,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
             ready: VecDeque::new(),
             flying: HashMap::new(),
             flying_bytes: 0,
+            overdue: 0,
             bytes: 0,
             counters: Counters::default(),
             sequence: 0,
@@ -257,6 +260,9 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
     pub fn next(&mut self, now: u64) -> Option<&F> {
         // Frames that are sent again are in the window already; the others wait for room.
         let room = self.flying.len() < self.limits.window && self.flying_bytes < self.limits.window_bytes;
+        if !room && self.overdue == 0 {
+            return None;
+        }
         let may_go = |key: &K| (room || self.slots.get(key).is_some_and(|slot| slot.flight.is_some())) && !self.must_wait(key);
         let position = self.ready.iter().position(may_go)?;
         let key = self.ready.remove(position)?;
@@ -264,6 +270,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
         slot.queued = false;
         if let Some(flight) = &mut slot.flight {
             self.counters.resent += 1;
+            self.overdue -= usize::from(flight.overdue);
             flight.overdue = false;
             flight.wait = (flight.wait * 2).min(RESEND_MS_MAX);
             flight.due = now.saturating_add(flight.wait);
@@ -332,6 +339,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
                 self.counters.coalesced += 1;
             } else {
                 flight.overdue = true;
+                self.overdue += 1;
             }
             self.enqueue(&key);
         }
@@ -347,7 +355,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
     /// What was parked stays parked.
     pub fn reset(&mut self) {
         let mut flights: Vec<(u64, K)> = Vec::with_capacity(self.flying.len());
-        self.flying_bytes = 0;
+        (self.flying_bytes, self.overdue) = (0, 0);
         for (_, key) in self.flying.drain() {
             let Some(slot) = self.slots.get_mut(&key) else {
                 continue;
@@ -383,6 +391,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
         self.bytes -= slot.bytes();
         if let Some(flight) = slot.flight {
             self.flying_bytes -= flight.frame.bytes();
+            self.overdue -= usize::from(flight.overdue);
             self.flying.remove(flight.frame.id());
         }
         self.ready.retain(|other| other != key);
@@ -446,6 +455,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
         let flight = slot.flight.take()?;
         self.bytes -= flight.frame.bytes();
         self.flying_bytes -= flight.frame.bytes();
+        self.overdue -= usize::from(flight.overdue);
         if slot.queued && slot.waiting.is_empty() {
             slot.queued = false;
             self.ready.retain(|other| *other != key);
