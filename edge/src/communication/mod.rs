@@ -78,12 +78,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings of that node: window 64, resend every 30 s, publish within 5 s, 5 asks, the machine's clock.
+    /// The settings of that node: window 64, resend every 10 s, publish within 5 s, 5 asks, the machine's clock.
     pub fn new(node: NodeName) -> Self {
         Self {
             node,
             window: 64,
-            resend_every: Duration::from_secs(30),
+            resend_every: Duration::from_secs(10),
             publish_within: Duration::from_secs(5),
             membership_asks: 5,
             clock: Arc::new(SystemClock),

@@ -42,7 +42,7 @@ pub const WAITING_BYTES_MAX: usize = 32 << 20;
 /// The longest pause while the cloud's machine answers that nobody listens there: so soon after its return a cloud that
 /// was away for hours has this edge again. A machine that does not answer at all, or a cloud that refuses, is spared
 /// with the full back-off.
-const LONGEST_WAIT_FOR_LISTENER: Duration = Duration::from_secs(2);
+const LONGEST_WAIT_FOR_LISTENER: Duration = Duration::from_secs(1);
 
 /// What the socket needs to know. All durations are wall-clock.
 #[derive(Clone)]
