@@ -37,6 +37,7 @@ mod session;
 mod state;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,8 +49,9 @@ pub use entry::attach;
 pub use handlers::CloudHub;
 pub use listener::{CloudHubError, Listener};
 pub use message::{CloudHubMessage, SessionId};
-pub use nodes::{Nodes, Totals};
+pub use nodes::Nodes;
 pub use page::{Backlog, Snapshot};
+pub use totals::Totals;
 
 use crate::device_controller::DeviceControllerMessage;
 use crate::edge_controller::downstream::DownstreamMessage;

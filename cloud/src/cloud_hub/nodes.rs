@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{Clock as _, NodeName, SystemClock};
-use serde::Serialize;
 use wire::hub::{Downstream, Frame, MsgId, OutboxKey, Upstream};
 use wire::link::{Answer, Capabilities, CloudLink, Heard, Held, Pushed, SessionId, Ticked};
 
 use super::link::Link;
 use super::page::Backlog;
 use super::state::{End, verdict};
+use super::totals::Counters;
 
 /// A session that was told to end has so long before its socket is closed under it.
 const GRACE: Duration = Duration::from_secs(2);
@@ -66,78 +66,6 @@ struct Gaps {
 pub enum Change {
     Connected(SessionId),
     Disconnected,
-}
-
-/// Only grow.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) sessions: AtomicU64,
-    pub(super) replaced: AtomicU64,
-    pub(super) silent: AtomicU64,
-    pub(super) stuck: AtomicU64,
-    pub(super) refused_full: AtomicU64,
-    pub(super) refused_identity: AtomicU64,
-    pub(super) frames_in: AtomicU64,
-    pub(super) frames_out: AtomicU64,
-    pub(super) garbage: AtomicU64,
-    pub(super) acknowledged: AtomicU64,
-    pub(super) refusals: AtomicU64,
-    pub(super) not_connected: AtomicU64,
-    pub(super) outbox_full: AtomicU64,
-    pub(super) answers_dropped: AtomicU64,
-    pub(super) uploads_dropped: AtomicU64,
-    pub(super) digests: AtomicU64,
-    pub(super) digests_refused: AtomicU64,
-    pub(super) unmatched: AtomicU64,
-}
-
-/// Figures over all nodes; `_total` of a metric where nothing else is said.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Totals {
-    /// Nodes connected now.
-    pub connected: u64,
-    /// Frames in outboxes now, unsent or unacknowledged.
-    pub waiting: u64,
-    /// Bytes of them now.
-    pub waiting_bytes: u64,
-    /// Keys now whose last frame a node refused.
-    pub parked: u64,
-    /// Sessions that began.
-    pub sessions: u64,
-    /// Sessions that a newer one of the same node replaced.
-    pub replaced: u64,
-    /// Sessions cut because nothing came.
-    pub silent: u64,
-    /// Sessions cut because nothing could be written.
-    pub stuck: u64,
-    /// Connections refused because of the node limit.
-    pub refused_full: u64,
-    /// Connections refused because of their certificate, path or header.
-    pub refused_identity: u64,
-    /// Text frames received.
-    pub frames_in: u64,
-    /// Text frames handed to sockets.
-    pub frames_out: u64,
-    /// Text frames that were no message.
-    pub garbage: u64,
-    /// Frames that nodes acknowledged.
-    pub acknowledged: u64,
-    /// Frames that nodes refused.
-    pub refusals: u64,
-    /// Messages dropped because their node was not connected.
-    pub not_connected: u64,
-    /// Messages that found the node's outbox full; the node is sent everything anew.
-    pub outbox_full: u64,
-    /// Answers dropped because too many waited.
-    pub answers_dropped: u64,
-    /// Uploads of devices, which nothing takes yet.
-    pub uploads_dropped: u64,
-    /// Digests of what nodes hold that were taken.
-    pub digests: u64,
-    /// Digests, or parts of one, that were not taken.
-    pub digests_refused: u64,
-    /// Acknowledgements and refusals of nothing that was on its way: late, given twice, or made up.
-    pub unmatched: u64,
 }
 
 /// One connected node.
@@ -367,6 +295,22 @@ impl Nodes {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// How many nodes are connected, and what they all have to take.
+    pub(super) fn backlogs(&self) -> (usize, wire::link::Backlog) {
+        let nodes: Vec<Arc<Node>> = lock(&self.map).values().cloned().collect();
+        let sum = nodes.iter().fold(wire::link::Backlog::default(), |sum, node| {
+            let backlog = lock(&node.desk).rules.backlog();
+            wire::link::Backlog {
+                waiting: sum.waiting + backlog.waiting,
+                parked: sum.parked + backlog.parked,
+                bytes: sum.bytes + backlog.bytes,
+                answers: sum.answers + backlog.answers,
+                lagging: sum.lagging || backlog.lagging,
+            }
+        });
+        (nodes.len(), sum)
+    }
+
     /// The `most` nodes that have most to take, worst first; only those that have anything.
     pub fn worst(&self, most: usize) -> Vec<Backlog> {
         let nodes: Vec<(NodeName, Arc<Node>)> = lock(&self.map).iter().map(|(name, node)| (name.clone(), node.clone())).collect();
@@ -375,44 +319,6 @@ impl Nodes {
         worst.sort_by_key(|backlog| std::cmp::Reverse((backlog.bytes, backlog.waiting, backlog.parked)));
         worst.truncate(most);
         worst
-    }
-
-    /// Figures over all nodes.
-    pub fn totals(&self) -> Totals {
-        let nodes: Vec<Arc<Node>> = lock(&self.map).values().cloned().collect();
-        let (mut waiting, mut bytes, mut parked) = (0, 0, 0);
-        for node in &nodes {
-            let backlog = lock(&node.desk).rules.backlog();
-            waiting += backlog.waiting;
-            bytes += backlog.bytes;
-            parked += backlog.parked;
-        }
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let c = &self.counters;
-        Totals {
-            connected: nodes.len() as u64,
-            waiting: waiting as u64,
-            waiting_bytes: bytes as u64,
-            parked: parked as u64,
-            sessions: read(&c.sessions),
-            replaced: read(&c.replaced),
-            silent: read(&c.silent),
-            stuck: read(&c.stuck),
-            refused_full: read(&c.refused_full),
-            refused_identity: read(&c.refused_identity),
-            frames_in: read(&c.frames_in),
-            frames_out: read(&c.frames_out),
-            garbage: read(&c.garbage),
-            acknowledged: read(&c.acknowledged),
-            refusals: read(&c.refusals),
-            not_connected: read(&c.not_connected),
-            outbox_full: read(&c.outbox_full),
-            answers_dropped: read(&c.answers_dropped),
-            uploads_dropped: read(&c.uploads_dropped),
-            digests: read(&c.digests),
-            digests_refused: read(&c.digests_refused),
-            unmatched: read(&c.unmatched),
-        }
     }
 }
 

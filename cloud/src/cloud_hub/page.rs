@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Hub;
 use super::message::SessionId;
-use super::nodes::Totals;
+use super::totals::Totals;
 
 /// Nodes with most to take that are shown.
 const WORST_MAX: usize = 10;
