@@ -292,6 +292,7 @@ fn metrics(totals: &Totals) -> Vec<Metric> {
             "Connections refused for the limit, a certificate, path or header.",
             totals.refused_full + totals.refused_identity,
         ),
+        Metric::counter("uploads_dropped_total", "Uploads of devices, which nothing takes yet.", totals.uploads_dropped),
         Metric::counter("answers_dropped_total", "Answers dropped because too many waited.", totals.answers_dropped),
     ]
 }

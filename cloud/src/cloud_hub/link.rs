@@ -10,6 +10,7 @@ use std::time::Instant;
 use actix_web::Error;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use bytes::Bytes;
+use futures_util::Stream;
 use futures_util::task::AtomicWaker;
 use model::NodeName;
 
@@ -132,6 +133,39 @@ impl Link {
         if let Some(socket) = &self.socket {
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+}
+
+/// What a node must say within its keepalive interval to count as one that says something, if it is in the midst of a frame.
+/// Fewer are those of one that only wants to hold its place.
+const WORD_BYTES: usize = 4 * 1024;
+
+/// What a node says, noted as it comes: a large frame on a slow line is whole only after long.
+pub struct Overheard<S> {
+    inner: S,
+    link: Arc<Link>,
+    bytes: usize,
+}
+
+impl<S> Overheard<S> {
+    pub fn new(inner: S, link: Arc<Link>) -> Self {
+        Self { inner, link, bytes: 0 }
+    }
+}
+
+impl<S: Stream<Item = Result<Bytes, E>> + Unpin, E> Stream for Overheard<S> {
+    type Item = Result<Bytes, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = Pin::new(&mut self.inner).poll_next(task);
+        if let Poll::Ready(Some(Ok(bytes))) = &polled {
+            self.bytes += bytes.len();
+            if self.bytes >= WORD_BYTES {
+                self.bytes = 0;
+                self.link.heard();
+            }
+        }
+        polled
     }
 }
 

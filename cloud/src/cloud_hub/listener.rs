@@ -29,7 +29,7 @@ use wire::hub::codec::FRAME_BYTES_MAX;
 use wire::link::Capabilities;
 
 use super::Hub;
-use super::link::Metered;
+use super::link::{Metered, Overheard};
 use super::nodes::TooMany;
 use super::session::Session;
 use crate::pki::{self, Identity};
@@ -159,6 +159,7 @@ async fn admit(request: HttpRequest, payload: web::Payload, hub: web::Data<Hub>)
         Refused::TooMany
     })?;
     let link = session.link();
+    let payload = Overheard::new(payload, link.clone());
     let (_, mut response) = WsResponseBuilder::new(session, &request, payload).frame_size(FRAME_BYTES_MAX).start_with_addr()?;
     if let Some(value) = capabilities.header() {
         response.headers_mut().insert(HeaderName::from_static(wire::link::HEADER), HeaderValue::from_static(value));

@@ -78,7 +78,7 @@ pub struct Config {
     pub headers: Vec<(String, String)>,
     /// For the TLS and WebSocket handshake, from the TCP connect on.
     pub handshake_within: Duration,
-    /// For writing one frame.
+    /// So long the cloud may take nothing of a frame.
     pub write_within: Duration,
     /// Between two keepalives; the first goes out at once.
     pub heartbeat: Duration,

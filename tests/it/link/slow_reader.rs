@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use harness::api::CORE;
-use harness::{Api, CloudUnderTest, EdgeOptions, Fault, Line, Way, eventually, http, names, sqlite};
+use harness::{Api, CloudUnderTest, EdgeOptions, Fault, Line, Way, eventually, http, mqtt, names, sqlite};
 use serde_json::json;
 
 use super::{Linked, Node, config_map, pod, resident};
@@ -98,6 +98,25 @@ fn an_object_that_is_longer_on_its_way_than_the_edge_waits_for_a_word_arrives() 
         match sqlite::query(&linked.node.edge.database(), &row)?.parse::<usize>() {
             Ok(bytes) if bytes > value.len() => Ok(()),
             other => Err(format!("{other:?}, after {} further connections", linked.line.made() - made)),
+        }
+    });
+    assert_eq!(linked.line.made(), made, "in the session that stood");
+}
+
+#[test]
+fn a_message_that_is_longer_on_its_way_than_the_cloud_waits_for_a_word_arrives() {
+    let linked = Linked::start();
+    // Six seconds, of which the cloud misses a node that says nothing after three, and the edge a cloud that takes nothing
+    // after two.
+    linked.line.set(Fault { up: Way { bytes_per_second: 20 << 10, ..Way::default() }, ..Fault::default() });
+    let made = linked.line.made();
+    let uploads = || http::metric(linked.cloud.admin_port, "skep_cloud_uploads_dropped_total");
+    let before = uploads().unwrap();
+    mqtt::publish(linked.node.edge.mqtt_port, "SYS/dis/upload_records", &"x".repeat(120 << 10)).unwrap();
+    eventually!(25, "the message is in the cloud", {
+        match uploads()? {
+            uploads if uploads > before => Ok(()),
+            _ => Err(format!("not there, after {} further connections", linked.line.made() - made)),
         }
     });
     assert_eq!(linked.line.made(), made, "in the session that stood");

@@ -1,5 +1,5 @@
-//! When the cloud was last heard: by bytes, because a large frame on a slow line is whole only after long, and no pong
-//! comes between its bytes.
+//! When the cloud was last heard, and when it last took something: by bytes, because a large frame on a slow line is whole
+//! only after long, and nothing else comes or goes between its bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -11,29 +11,47 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
-/// Notes when something came. Cheap to clone; all clones hear the same.
+/// Notes when something came and when something was taken. Cheap to clone; all clones know the same.
 #[derive(Clone, Debug)]
 pub struct Ear {
     began: Instant,
     heard_ms: Arc<AtomicU64>,
+    taken_ms: Arc<AtomicU64>,
 }
 
 impl Ear {
     /// As if something had come at this moment.
     pub fn new() -> Self {
-        Self { began: Instant::now(), heard_ms: Arc::default() }
+        Self { began: Instant::now(), heard_ms: Arc::default(), taken_ms: Arc::default() }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Something came, or may have come while nothing was read.
     pub fn heard(&self) {
-        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard_ms.store(ms, Ordering::Relaxed);
+        self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Bytes were taken, or there was nothing to take.
+    pub fn taken(&self) {
+        self.taken_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// Ends when nothing has come for so long.
     pub async fn silence(&self, longest: Duration) {
+        self.quiet(&self.heard_ms, longest).await;
+    }
+
+    /// Ends when nothing has been taken for so long.
+    pub async fn stuck(&self, longest: Duration) {
+        self.quiet(&self.taken_ms, longest).await;
+    }
+
+    async fn quiet(&self, last_ms: &AtomicU64, longest: Duration) {
         loop {
-            let until = self.began + Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)) + longest;
+            let until = self.began + Duration::from_millis(last_ms.load(Ordering::Relaxed)) + longest;
             if until <= Instant::now() {
                 return;
             }
@@ -69,11 +87,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if matches!(polled, Poll::Ready(Ok(written)) if written > 0) {
+            self.ear.taken();
+        }
+        polled
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        if matches!(polled, Poll::Ready(Ok(written)) if written > 0) {
+            self.ear.taken();
+        }
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

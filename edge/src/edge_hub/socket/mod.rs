@@ -51,7 +51,7 @@ pub struct Config {
     pub headers: Vec<(String, String)>,
     /// From TCP connect to the end of the upgrade.
     pub handshake_within: Duration,
-    /// A frame that is not written by then ends the connection.
+    /// A cloud that takes nothing of a frame for so long ends the connection.
     pub write_within: Duration,
     /// Interval of keepalives and pings.
     pub heartbeat: Duration,
@@ -250,7 +250,7 @@ impl Socket {
         let (sink, stream) = stream.split();
         tokio::select! {
             why = self.read(config, events, number, stream, &ear) => Some(why),
-            why = self.write(config, events, sink, frames, stop.clone()) => why,
+            why = self.write(config, events, sink, frames, stop.clone(), &ear) => why,
         }
     }
 
@@ -287,6 +287,7 @@ impl Socket {
         mut sink: S,
         mut frames: mpsc::Receiver<String>,
         mut stop: watch::Receiver<bool>,
+        ear: &Ear,
     ) -> Option<SocketError>
     where
         S: Sink<Message, Error = tungstenite::Error> + Unpin,
@@ -299,14 +300,14 @@ impl Socket {
                 frame = frames.recv() => {
                     let Some(frame) = frame else { return Some(SocketError::Closed) };
                     self.0.waiting_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
-                    timeout(config.write_within, sink.send(Message::text(frame))).await
+                    while_taken(ear, config.write_within, sink.send(Message::text(frame))).await
                 }
                 _ = heartbeat.tick() => {
                     let beat = async {
                         sink.feed(Message::text(events.keepalive())).await?;
                         sink.send(Message::Ping(Default::default())).await
                     };
-                    timeout(config.write_within, beat).await
+                    while_taken(ear, config.write_within, beat).await
                 }
                 () = told_to_stop(&mut stop) => {
                     let _ = timeout(config.write_within, sink.close()).await;
@@ -314,15 +315,25 @@ impl Socket {
                 }
             };
             match writing {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Some(SocketError::from(error)),
-                Err(_) => return Some(SocketError::Stuck(config.write_within)),
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Some(SocketError::from(error)),
+                None => return Some(SocketError::Stuck(config.write_within)),
             }
         }
     }
 
     fn session(&self) -> std::sync::MutexGuard<'_, Option<Living>> {
         self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs `writing` as long as the cloud takes something of it at least every `longest`; `None` when it does not.
+async fn while_taken<T>(ear: &Ear, longest: Duration, writing: impl Future<Output = T>) -> Option<T> {
+    ear.taken();
+    tokio::select! {
+        biased;
+        done = writing => Some(done),
+        () = ear.stuck(longest) => None,
     }
 }
 
