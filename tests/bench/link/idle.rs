@@ -14,8 +14,8 @@ use crate::hollow::{self, Cloud, Edge};
 
 /// What is said at the beginning is over after so long.
 const SETTLED_AFTER: Duration = Duration::from_secs(15);
-/// Long enough for the slowest thing that repeats (the status of pods: 60 s).
-const WATCHED_FOR: Duration = Duration::from_secs(120);
+/// Long enough for the slowest thing that repeats (the node's status: five minutes, looked at every ten seconds).
+const WATCHED_FOR: Duration = Duration::from_secs(320);
 const DAY: f64 = 86_400.0;
 const MB: f64 = 1e6;
 
@@ -65,7 +65,7 @@ impl Idle {
         if self.passed.connections.load(Ordering::Relaxed) != 1 {
             return Err(self.edge.with_log("the idle edge lost its connection"));
         }
-        #[allow(clippy::cast_precision_loss, reason = "bytes of two minutes")]
+        #[allow(clippy::cast_precision_loss, reason = "bytes of five minutes")]
         let [up, down] = [0, 1].map(|at| (after[at] - before[at]) as f64 / seconds * DAY / MB);
         figures.add("idle skep-edge: traffic a day", "MB", &[up + down]).goal(Goal::AtMost(5.0));
         figures.add("idle skep-edge: to the cloud", "MB", &[up]);
