@@ -1,10 +1,11 @@
 //! When the cloud was last heard, and when it last took something: by bytes, because a large frame on a slow line is whole
 //! only after long, and nothing else comes or goes between its bytes.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,12 +18,14 @@ pub struct Ear {
     began: Instant,
     heard_ms: Arc<AtomicU64>,
     taken_ms: Arc<AtomicU64>,
+    /// A frame is being written, and the cloud has to take of it before it goes on.
+    is_waiting: Arc<AtomicBool>,
 }
 
 impl Ear {
     /// As if something had come at this moment.
     pub fn new() -> Self {
-        Self { began: Instant::now(), heard_ms: Arc::default(), taken_ms: Arc::default() }
+        Self { began: Instant::now(), heard_ms: Arc::default(), taken_ms: Arc::default(), is_waiting: Arc::default() }
     }
 
     fn now_ms(&self) -> u64 {
@@ -34,24 +37,44 @@ impl Ear {
         self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// Bytes were taken, or there was nothing to take.
-    pub fn taken(&self) {
+    fn taken(&self) {
         self.taken_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// Ends when nothing has come for so long.
+    /// Ends when nothing has come for so long. While a large frame is being written no ping goes out, and nothing comes: that
+    /// the cloud takes of it is a sign of life, too.
     pub async fn silence(&self, longest: Duration) {
-        self.quiet(&self.heard_ms, longest).await;
+        let last = || {
+            let taken = if self.is_waiting.load(Ordering::Relaxed) { self.taken_ms.load(Ordering::Relaxed) } else { 0 };
+            taken.max(self.heard_ms.load(Ordering::Relaxed))
+        };
+        self.quiet(last, longest).await;
     }
 
-    /// Ends when nothing has been taken for so long.
-    pub async fn stuck(&self, longest: Duration) {
-        self.quiet(&self.taken_ms, longest).await;
+    /// Runs `writing` as long as the cloud takes something of it at least every `longest`; `None` when it does not.
+    pub async fn while_taken<T>(&self, longest: Duration, writing: impl Future<Output = T>) -> Option<T> {
+        let mut writing = pin!(writing);
+        // What the system has room for says nothing of the cloud.
+        if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await {
+            return Some(done);
+        }
+        self.taken();
+        self.is_waiting.store(true, Ordering::Relaxed);
+        let done = tokio::select! {
+            biased;
+            done = writing => Some(done),
+            () = self.quiet(|| self.taken_ms.load(Ordering::Relaxed), longest) => None,
+        };
+        self.is_waiting.store(false, Ordering::Relaxed);
+        if done.is_some() {
+            self.heard();
+        }
+        done
     }
 
-    async fn quiet(&self, last_ms: &AtomicU64, longest: Duration) {
+    async fn quiet(&self, last_ms: impl Fn() -> u64, longest: Duration) {
         loop {
-            let until = self.began + Duration::from_millis(last_ms.load(Ordering::Relaxed)) + longest;
+            let until = self.began + Duration::from_millis(last_ms()) + longest;
             if until <= Instant::now() {
                 return;
             }

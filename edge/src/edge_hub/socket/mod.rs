@@ -300,14 +300,14 @@ impl Socket {
                 frame = frames.recv() => {
                     let Some(frame) = frame else { return Some(SocketError::Closed) };
                     self.0.waiting_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
-                    while_taken(ear, config.write_within, sink.send(Message::text(frame))).await
+                    ear.while_taken(config.write_within, sink.send(Message::text(frame))).await
                 }
                 _ = heartbeat.tick() => {
                     let beat = async {
                         sink.feed(Message::text(events.keepalive())).await?;
                         sink.send(Message::Ping(Default::default())).await
                     };
-                    while_taken(ear, config.write_within, beat).await
+                    ear.while_taken(config.write_within, beat).await
                 }
                 () = told_to_stop(&mut stop) => {
                     let _ = timeout(config.write_within, sink.close()).await;
@@ -324,16 +324,6 @@ impl Socket {
 
     fn session(&self) -> std::sync::MutexGuard<'_, Option<Living>> {
         self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Runs `writing` as long as the cloud takes something of it at least every `longest`; `None` when it does not.
-async fn while_taken<T>(ear: &Ear, longest: Duration, writing: impl Future<Output = T>) -> Option<T> {
-    ear.taken();
-    tokio::select! {
-        biased;
-        done = writing => Some(done),
-        () = ear.stuck(longest) => None,
     }
 }
 
