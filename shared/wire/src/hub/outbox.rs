@@ -395,6 +395,7 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
             self.flying.remove(flight.frame.id());
         }
         self.ready.retain(|other| other != key);
+        self.rest();
     }
 
     /// All keys, parked ones included.
@@ -468,8 +469,19 @@ impl<K: Key, F: Outgoing> Outbox<K, F> {
         let done = self.slots.get(key).is_some_and(|slot| slot.waiting.is_empty() && slot.parked.is_none());
         if done {
             self.slots.remove(key);
+            self.rest();
         } else {
             self.enqueue(key);
+        }
+    }
+
+    /// Gives the heap back when nothing is left: an empty map or queue keeps what it once took, which is 4 KiB here for
+    /// each peer that has been told something.
+    fn rest(&mut self) {
+        if self.slots.is_empty() {
+            self.slots = BTreeMap::new();
+            self.ready.shrink_to_fit();
+            self.flying.shrink_to_fit();
         }
     }
 }

@@ -432,3 +432,19 @@ fn a_device_comes_before_what_is_wanted_of_it_and_the_full_list_before_both() {
     outbox.acknowledged(&id("all"));
     assert_eq!(all(&mut outbox), ["lamp", "attributes"]);
 }
+
+#[test]
+fn an_outbox_whose_frames_are_all_answered_keeps_no_heap() {
+    let mut outbox = Box::new(Limits::default());
+    for (key, frame) in [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "5")] {
+        outbox.push(key, Note { id: id(frame), bytes: 1, delete: false }).unwrap();
+        outbox.next(0).unwrap();
+    }
+    for frame in ["1", "2", "3", "4"] {
+        outbox.acknowledged(&id(frame)).unwrap();
+    }
+    outbox.refused(&id("5"), "no").unwrap();
+    assert!(outbox.flying.capacity() > 0, "a parked key is something");
+    outbox.forget(&"e");
+    assert_eq!((outbox.len(), outbox.flying.capacity(), outbox.ready.capacity()), (0, 0, 0));
+}

@@ -207,6 +207,10 @@ impl CloudLink {
         }
         if let Some(answer) = self.answers.pop_front() {
             self.answers_bytes -= answer.bytes();
+            if self.answers.is_empty() {
+                // Most links are idle most of the time: an empty queue keeps its heap otherwise.
+                self.answers = VecDeque::new();
+            }
             return Some(answer);
         }
         self.outbox.next(now).cloned().map(Answer::Frame)
