@@ -1,5 +1,6 @@
 //! The part of a session that others may touch: atomics, a waker, and the socket as a last resort.
 
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +9,6 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use actix_web::Error;
-use actix_web::body::{BodySize, BoxBody, MessageBody};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::task::AtomicWaker;
@@ -136,50 +136,17 @@ impl Link {
     }
 }
 
-/// What a node must say within its keepalive interval to count as one that says something, if it is in the midst of a frame.
-/// Fewer are those of one that only wants to hold its place.
-const WORD_BYTES: usize = 4 * 1024;
-
-/// What a node says, noted as it comes: a large frame on a slow line is whole only after long.
-pub struct Overheard<S> {
-    inner: S,
-    link: Arc<Link>,
-    bytes: usize,
-}
-
-impl<S> Overheard<S> {
-    pub fn new(inner: S, link: Arc<Link>) -> Self {
-        Self { inner, link, bytes: 0 }
-    }
-}
-
-impl<S: Stream<Item = Result<Bytes, E>> + Unpin, E> Stream for Overheard<S> {
-    type Item = Result<Bytes, E>;
-
-    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = Pin::new(&mut self.inner).poll_next(task);
-        if let Poll::Ready(Some(Ok(bytes))) = &polled {
-            self.bytes += bytes.len();
-            if self.bytes >= WORD_BYTES {
-                self.bytes = 0;
-                self.link.heard();
-            }
-        }
-        polled
-    }
-}
-
-/// The session's response body, with the socket's progress noted.
+/// What the session has to say, with the socket's progress noted.
 ///
-/// The server asks for the next piece when the socket has taken the last; that is the only sign of it.
-pub struct Metered {
-    inner: BoxBody,
+/// It is asked for the next piece when the socket has taken the last; that is the only sign of it.
+pub struct Metered<S> {
+    inner: S,
     link: Arc<Link>,
     rest: Bytes,
 }
 
-impl Metered {
-    pub fn new(inner: BoxBody, link: Arc<Link>) -> Self {
+impl<S> Metered<S> {
+    pub fn new(inner: S, link: Arc<Link>) -> Self {
         Self { inner, link, rest: Bytes::new() }
     }
 
@@ -190,25 +157,18 @@ impl Metered {
     }
 }
 
-impl MessageBody for Metered {
-    type Error = Error;
-
-    fn size(&self) -> BodySize {
-        BodySize::Stream
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+impl<S: Stream<Item = Result<Bytes, Error>> + Unpin> Metered<S> {
+    pub fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.slice())));
         }
         self.link.turn.store(true, Ordering::Relaxed);
-        let polled = Pin::new(&mut self.inner).poll_next(task);
-        match polled {
+        match Pin::new(&mut self.inner).poll_next(task) {
             Poll::Ready(Some(Ok(bytes))) => {
                 self.rest = bytes;
                 Poll::Ready(Some(Ok(self.slice())))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(actix_web::error::ErrorInternalServerError(error.to_string())))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(io::Error::other(error.to_string())))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 // After the session was polled, so that what came meanwhile has been heard.

@@ -34,6 +34,7 @@ mod message;
 mod nodes;
 mod page;
 mod session;
+mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
