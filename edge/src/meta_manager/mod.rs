@@ -5,7 +5,7 @@
 //! | EdgeHub | [`MetaManagerMessage::FromCloud`] | stored; then acknowledged to the cloud, hint to Edged |
 //! | Edged | [`MetaManagerMessage::PodStatus`] | stored; then `podstatus` to the cloud, if it says anything new |
 //! | Edged | [`MetaManagerMessage::Query`] | answer from the store; a ConfigMap or Secret that is not here is asked from the cloud |
-//! | Edged | [`MetaManagerMessage::NodeStatus`] | to the cloud, if it is there and has not confirmed the same within five minutes |
+//! | Edged | [`MetaManagerMessage::NodeStatus`] | to the cloud, if it is there and has not confirmed the same within a minute |
 //! | Edged | [`MetaManagerMessage::NodeRegister`] | to the cloud, if it is there |
 //! | EdgeHub | [`MetaManagerMessage::LateAnswer`] | an object is stored; an error is logged, of a registration told to Edged |
 //! | EdgeHub | [`MetaManagerMessage::Confirmed`], [`MetaManagerMessage::Refused`] | those statuses are not sent again before they change |

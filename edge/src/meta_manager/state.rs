@@ -74,7 +74,8 @@ impl MetaManager {
 }
 
 /// What the cloud has of this node's own status in this session: it is said when it changes, until it is confirmed, and
-/// otherwise every five minutes (Kubernetes: `nodeStatusReportFrequency`). That the node lives says its connection.
+/// otherwise every minute. That the node lives says its lease, which the cloud renews; but a node that was taken for gone while
+/// the API server was away is Ready again only when its status is written (Kubernetes reports every five minutes).
 #[derive(Debug, Default)]
 pub struct NodeStatus {
     on_its_way: Option<(MsgId, u64)>,
@@ -82,7 +83,7 @@ pub struct NodeStatus {
 }
 
 /// See [`NodeStatus`], in milliseconds.
-const NODE_STATUS_EVERY_MS: i64 = 300_000;
+const NODE_STATUS_EVERY_MS: i64 = 60_000;
 
 impl NodeStatus {
     /// Whether the cloud must hear this now.

@@ -268,14 +268,14 @@ fn the_status_of_the_node_is_said_when_it_changes_until_it_is_confirmed_and_othe
     fixture.handle(vec![MetaManagerMessage::Confirmed { parent: first.unwrap() }]);
     let third = say(&mut fixture, "True", 3).expect("the confirmation of an earlier one is none of the last");
     fixture.handle(vec![MetaManagerMessage::Confirmed { parent: third }]);
-    fixture.clock.advance(299_999);
+    fixture.clock.advance(59_999);
     assert_eq!(say(&mut fixture, "True", 4), None, "the time of a heartbeat is no change");
     let changed = say(&mut fixture, "False", 5).expect("a change is said at once");
     fixture.handle(vec![MetaManagerMessage::Refused { parent: changed, reason: "no".into() }]);
     let changed = say(&mut fixture, "False", 6).expect("what is refused is not confirmed");
     fixture.handle(vec![MetaManagerMessage::Confirmed { parent: changed }]);
     assert_eq!(say(&mut fixture, "False", 7), None);
-    fixture.clock.advance(300_000);
+    fixture.clock.advance(60_000);
     let rare = say(&mut fixture, "False", 8).expect("rarely, all the same");
     fixture.handle(vec![MetaManagerMessage::Confirmed { parent: rare }, MetaManagerMessage::NodeConnection { cloud: session(false) }]);
     assert!(say(&mut fixture, "False", 9).is_some(), "a new session has heard nothing");

@@ -14,7 +14,7 @@ use crate::hollow::{self, Cloud, Edge};
 
 /// What is said at the beginning is over after so long.
 const SETTLED_AFTER: Duration = Duration::from_secs(15);
-/// Long enough for the slowest thing that repeats (the node's status: five minutes, looked at every ten seconds).
+/// Long enough for the slowest thing that repeats (statuses: a minute), several times.
 const WATCHED_FOR: Duration = Duration::from_secs(320);
 const DAY: f64 = 86_400.0;
 const MB: f64 = 1e6;
