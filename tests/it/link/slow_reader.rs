@@ -6,7 +6,7 @@ use harness::api::CORE;
 use harness::{Api, CloudUnderTest, EdgeOptions, Fault, Line, Way, eventually, http, mqtt, names, sqlite};
 use serde_json::json;
 
-use super::{Linked, Node, config_map, pod, resident};
+use super::{Linked, Node, attentive_cloud, attentive_edge, config_map, pod, resident};
 
 /// What the slow node has to be told: 2 MiB, which take more than half an hour at a thousand bytes in a second.
 const OBJECTS: usize = 256;
@@ -105,19 +105,24 @@ fn an_object_that_is_longer_on_its_way_than_the_edge_waits_for_a_word_arrives() 
 
 #[test]
 fn a_message_that_is_longer_on_its_way_than_the_cloud_waits_for_a_word_arrives() {
-    let linked = Linked::start();
-    // Six seconds, of which the cloud misses a node that says nothing after three, and the edge a cloud that takes nothing
-    // after two.
-    linked.line.set(Fault { up: Way { bytes_per_second: 20 << 10, ..Way::default() }, ..Fault::default() });
-    let made = linked.line.made();
-    let uploads = || http::metric(linked.cloud.admin_port, "skep_cloud_uploads_dropped_total");
+    let cloud = CloudUnderTest::start_with(attentive_cloud());
+    let line = Line::tcp(cloud.hub_port);
+    let api = Api::start(&cloud.kubectl());
+    // An edge with patience: its pings stand behind the message, and so do the answers.
+    let mut options = attentive_edge(line.port());
+    options.environment.push(("SKEP_EDGEHUB__WEBSOCKET__READ_DEADLINE".into(), "60".into()));
+    let node = Node::start(&cloud, &api, options);
+    // Six seconds, of which the cloud misses a node that says nothing after three.
+    line.set(Fault { up: Way { bytes_per_second: 20 << 10, ..Way::default() }, ..Fault::default() });
+    let made = line.made();
+    let uploads = || http::metric(cloud.admin_port, "skep_cloud_uploads_dropped_total");
     let before = uploads().unwrap();
-    mqtt::publish(linked.node.edge.mqtt_port, "SYS/dis/upload_records", &"x".repeat(120 << 10)).unwrap();
+    mqtt::publish(node.edge.mqtt_port, "SYS/dis/upload_records", &"x".repeat(120 << 10)).unwrap();
     eventually!(25, "the message is in the cloud", {
         match uploads()? {
             uploads if uploads > before => Ok(()),
-            _ => Err(format!("not there, after {} further connections", linked.line.made() - made)),
+            _ => Err(format!("not there, after {} further connections", line.made() - made)),
         }
     });
-    assert_eq!(linked.line.made(), made, "in the session that stood");
+    assert_eq!(line.made(), made, "in the session that stood");
 }

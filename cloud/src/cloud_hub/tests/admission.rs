@@ -72,11 +72,21 @@ async fn a_request_that_is_no_upgrade_leaves_the_live_session_alone() {
     use tokio::io::AsyncReadExt as _;
     let cloud = start(patient());
     let mut edge = cloud.connect("edge-1").await;
-    let mut plain = cloud.dial(cloud.node_tls("edge-1")).await.unwrap();
-    plain.write_all(b"GET /p/edge-1/events HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = plain.read_to_end(&mut answer).await;
-    assert!(answer.starts_with(b"HTTP/1.0 400"), "{}", String::from_utf8_lossy(&answer));
+    let upgrade = "GET /p/edge-1/events HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+    for (request, status) in [
+        ("GET /p/edge-1/events HTTP/1.0\r\n\r\n".to_owned(), "HTTP/1.0 400"),
+        // Without a key, with a body, as something else than GET, as another version.
+        (format!("{upgrade}\r\n"), "HTTP/1.1 400"),
+        (format!("{upgrade}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nContent-Length: 5\r\n\r\nhello"), "HTTP/1.1 400"),
+        (format!("{}\r\n", upgrade.replacen("GET", "PUT", 1)), "HTTP/1.1 405"),
+        (format!("{}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", upgrade.replace("13", "8")), "HTTP/1.1 426"),
+    ] {
+        let mut plain = cloud.dial(cloud.node_tls("edge-1")).await.unwrap();
+        plain.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; status.len()];
+        plain.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), status, "{request}");
+    }
     edge.settled().await;
     assert_eq!(cloud.hub.totals().sessions, 1);
 }
