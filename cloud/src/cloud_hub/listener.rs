@@ -26,7 +26,7 @@ use actix_http::body::{BoxBody, MessageBody as _};
 use actix_http::{ConnectionType, Extensions, HttpService, Request, Response, ResponseBuilder, StatusCode, TlsAcceptorConfig, h1, ws};
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::{Server, ServerHandle, fn_service};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web_actors::ws::WebsocketContext;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -109,7 +109,7 @@ pub fn start(hub: Arc<Hub>, tls: rustls::ServerConfig) -> Result<Listener, Cloud
                 .client_disconnect_timeout(Duration::from_secs(2))
                 .upgrade(fn_service(move |(request, framed)| upgrade(request, framed, &for_upgrades)))
                 .finish(fn_service(move |request| {
-                    // An upgrade goes the other way, unless it has a body.
+                    // An upgrade goes the other way.
                     let answer = examine(&request, &hub).map_or_else(|refused| refused, |_| Response::bad_request());
                     ready(Ok::<_, actix_http::Error>(answer))
                 }))
@@ -180,6 +180,11 @@ fn examine(request: &Request, hub: &Hub) -> Result<(NodeName, ResponseBuilder), 
         hub.nodes.counters.refused_identity.fetch_add(1, Ordering::Relaxed);
         log::warn!(peer:? = request.peer_addr(), reason = refused.to_string().as_str(); "connection refused");
     })?;
+    // What stands where a body should would be taken for frames.
+    let headers = &request.head().headers;
+    if headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Response::bad_request());
+    }
     Ok((name, ws::handshake(request.head())?))
 }
 
