@@ -173,11 +173,13 @@ impl Edge {
             }
             Downstream::HeldGet => self.announce(session, Some(&frame.id), around),
             Downstream::MembershipDetail(detail) => {
-                self.memory.membership_wanted = false;
-                let entries = detail.devices.clone();
-                // Asked for, it is an answer, and not acknowledged.
-                if self.devices(&entries, around) && frame.parent.is_none() {
-                    self.acknowledge(&frame, around);
+                // What could not be stored is asked for again.
+                if self.devices(&detail.devices.clone(), around) {
+                    self.memory.membership_wanted = false;
+                    // Asked for, it is an answer, and not acknowledged.
+                    if frame.parent.is_none() {
+                        self.acknowledge(&frame, around);
+                    }
                 }
             }
             Downstream::MembershipUpdate(update) => {

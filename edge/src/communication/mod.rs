@@ -78,14 +78,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings of that node: window 64, resend every 10 s, publish within 5 s, 5 asks, the machine's clock.
+    /// The settings of that node: window 64, resend every 10 s, publish within 5 s, 15 asks, the machine's clock.
     pub fn new(node: NodeName) -> Self {
         Self {
             node,
             window: 64,
             resend_every: Duration::from_secs(10),
             publish_within: Duration::from_secs(5),
-            membership_asks: 5,
+            membership_asks: 15,
             clock: Arc::new(SystemClock),
         }
     }
