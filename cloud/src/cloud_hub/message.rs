@@ -11,7 +11,7 @@ pub use wire::link::SessionId;
 pub enum CloudHubMessage {
     /// A controller wants a node to know something: it goes into the node's outbox, where a newer frame of the same key
     /// replaces an older one, and is sent again until the node has acknowledged it. Dropped when the node is not
-    /// connected: at its next connection the controllers send everything.
+    /// connected: at its next connection the controllers send what it lacks.
     Send {
         /// Whereto.
         node: NodeName,

@@ -64,7 +64,7 @@ pub struct Totals {
     pub refusals: u64,
     /// Messages dropped because their node was not connected.
     pub not_connected: u64,
-    /// Messages that found the node's outbox full; the node is sent everything anew.
+    /// Messages that found the node's outbox full; the node is brought into step later.
     pub outbox_full: u64,
     /// Answers dropped because too many waited.
     pub answers_dropped: u64,

@@ -269,7 +269,8 @@ impl MetaManager {
     }
 
     /// Says what this node holds, in this session only: the message that led here stands in the mailbox behind all that came in
-    /// earlier sessions, so what those brought is stored by now, but not what a later one may follow. A part that finds no room is missed by the cloud, which asks again.
+    /// earlier sessions, so what those brought is stored by now; what comes in between this and a later one is not in it. A
+    /// part that finds no room is missed by the cloud, which asks again.
     fn announce(&self, session: u64, question: Option<&MsgId>, lease: &Lease<MetaManagerMessage>) {
         let held = match self.store.read(|read| meta::held(read, &HELD_KINDS)) {
             Ok(held) => held,

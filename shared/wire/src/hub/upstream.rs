@@ -9,7 +9,7 @@ use super::RawJson;
 use super::envelope::{Envelope, Operation};
 use super::frame::{Body, BodyError, Parts};
 use super::resource::Resource;
-use crate::link::{HELD_PART_MAX, HeldPart};
+use crate::link::HeldPart;
 use crate::mqtt::payload::{DeviceStateReport, Rejection, TwinReport};
 
 /// Most pods in one [`Upstream::PodStatus`]: each costs the cloud a request to the API. Several times what a node runs.
@@ -265,14 +265,7 @@ impl Body for Upstream {
                 let report = DeviceStateReport::parse(unquoted(content).as_bytes()).map_err(rejected)?;
                 Ok(Self::DeviceStateReport { device, report })
             }
-            (Operation::Update, Resource::Held) => {
-                let part = content.to::<HeldPart>().map_err(failed)?;
-                if part.objects.len() > HELD_PART_MAX {
-                    let resource = envelope.route.resource.clone();
-                    return Err(BodyError::TooMany { resource, count: part.objects.len(), max: HELD_PART_MAX });
-                }
-                Ok(Self::Held(part))
-            }
+            (Operation::Update, Resource::Held) => Ok(Self::Held(content.to::<HeldPart>().map_err(failed)?)),
             (Operation::Query, Resource::Object(key)) => Ok(Self::Query { key }),
             (Operation::Insert, Resource::Object(ResourceKey { namespace, kind: ResourceKind::Node, name: Some(name) })) => {
                 Ok(Self::NodeRegister { namespace, node: NodeName::new(name.as_str())?, object: content.clone() })

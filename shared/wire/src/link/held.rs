@@ -1,9 +1,11 @@
 //! What a node says that it holds: the digest that it announces after connecting, in parts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use model::{ResourceKey, ResourceKind};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Kinds of which a node says what it holds: those that the cloud's downstream half sends.
 pub const HELD_KINDS: [ResourceKind; 3] = [ResourceKind::Pod, ResourceKind::ConfigMap, ResourceKind::Secret];
@@ -35,8 +37,30 @@ pub struct HeldPart {
     /// Whether it is the last.
     pub last: bool,
     /// At most [`HELD_PART_MAX`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_objects")]
     pub objects: Vec<HeldObject>,
+}
+
+/// Reads a list up to its limit and no further: a frame has room for hundreds of thousands.
+fn some_objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeldObject>, D::Error> {
+    struct Objects;
+    impl<'de> Visitor<'de> for Objects {
+        type Value = Vec<HeldObject>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of objects")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut objects = Vec::new();
+            while let Some(object) = list.next_element()? {
+                objects.push(object);
+                if objects.len() > HELD_PART_MAX {
+                    return Err(Error::custom(format_args!("a part lists {}, at most {HELD_PART_MAX} are taken", objects.len())));
+                }
+            }
+            Ok(objects)
+        }
+    }
+    deserializer.deserialize_seq(Objects)
 }
 
 /// Why a part is not taken.
@@ -183,6 +207,19 @@ mod tests {
             let mut whole = parts.into_iter().filter_map(|part| assembly.take(part).unwrap());
             assert_eq!(whole.next(), Some(objects.into_iter().collect()));
         }
+    }
+
+    #[test]
+    fn a_list_above_the_limit_is_read_no_further() {
+        let text = |count: usize, rest: &str| {
+            let objects: Vec<String> = (0..count).map(|n| format!(r#"{{"resource":"default/pod/p{n}"}}"#)).collect();
+            format!(r#"{{"part":0,"last":true,"objects":[{}{rest}]}}"#, objects.join(","))
+        };
+        let read = |text: String| serde_json::from_str::<HeldPart>(&text).map_err(|error| error.to_string());
+        assert_eq!(read(text(HELD_PART_MAX, "")).unwrap().objects.len(), HELD_PART_MAX);
+        // What comes behind is not even JSON, and nobody finds out.
+        let refused = read(text(HELD_PART_MAX + 1, ",}{")).unwrap_err();
+        assert!(refused.contains("lists 1025, at most 1024 are taken"), "{refused}");
     }
 
     #[test]
