@@ -38,7 +38,11 @@ pub(super) fn recipient(node: &NodeName, body: &Upstream) -> Result<Recipient, S
         {
             Err(format!("this connection is for node `{node}`, not for `{other}`"))
         }
-        Upstream::NodeRegister { .. } | Upstream::NodeStatus { .. } | Upstream::PodStatus { .. } | Upstream::Query { .. } => Ok(Recipient::Upstream),
+        Upstream::NodeRegister { .. }
+        | Upstream::NodeStatus { .. }
+        | Upstream::PodStatus { .. }
+        | Upstream::Event { .. }
+        | Upstream::Query { .. } => Ok(Recipient::Upstream),
         Upstream::MembershipGet { .. } | Upstream::TwinReport { .. } | Upstream::DeviceStateReport { .. } => Ok(Recipient::Devices),
         Upstream::Keepalive | Upstream::Held(_) | Upstream::Ack { .. } | Upstream::Refusal { .. } | Upstream::Upload { .. } => {
             Ok(Recipient::CloudHub)

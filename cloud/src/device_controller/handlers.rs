@@ -193,6 +193,7 @@ impl DeviceController {
             | Upstream::NodeRegister { .. }
             | Upstream::NodeStatus { .. }
             | Upstream::PodStatus { .. }
+            | Upstream::Event { .. }
             | Upstream::Query { .. }
             | Upstream::Upload { .. }
             | Upstream::Held(_)

@@ -24,6 +24,8 @@ fixtures! {
     NODE_STATUS = "node_status",
     POD_STATUS = "pod_status",
     POD_STATUS_V0 = "pod_status_v0",
+    EVENT = "event",
+    EVENT_UPDATE = "event_update",
     QUERY = "query",
     MEMBERSHIP_GET = "membership_get",
     TWIN_REPORT = "twin_report",

@@ -11,7 +11,7 @@ use crate::edge_controller::upstream::UpstreamMessage;
 /// Who hears the golden message of this name.
 fn reader(name: &str) -> &'static str {
     match name.trim_end_matches("_v0") {
-        "node_register" | "node_status" | "pod_status" | "query" => "upstream",
+        "node_register" | "node_status" | "pod_status" | "event" | "event_update" | "query" => "upstream",
         "membership_get" | "twin_report" | "twin_report_namespaced" | "device_state_report" | "device_state_report_namespaced" => "devices",
         // CloudHub itself: the session, the outbox, the counter of uploads.
         "keepalive" | "held" | "upload" | "ack" | "ack_twin" | "refusal" => "hub",

@@ -102,6 +102,7 @@ impl Scribe {
             | Upstream::TwinReport { .. }
             | Upstream::DeviceStateReport { .. }
             | Upstream::Upload { .. }
+            | Upstream::Event { .. }
             | Upstream::Held(_)
             | Upstream::Ack { .. }
             | Upstream::Refusal { .. } => Verdict::Ignored,

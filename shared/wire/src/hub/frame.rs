@@ -157,6 +157,24 @@ pub enum BodyError {
         /// How many may be.
         max: usize,
     },
+    /// A content that is longer than any that an honest peer sends.
+    #[error("the content of `{resource}` has {bytes} bytes, at most {max} are taken")]
+    TooLarge {
+        /// The resource.
+        resource: String,
+        /// How many there are.
+        bytes: usize,
+        /// How many may be.
+        max: usize,
+    },
+    /// The content is another object than the resource says.
+    #[error("the content of `{resource}` names itself `{found}`")]
+    Misnamed {
+        /// The resource.
+        resource: String,
+        /// Namespace and name in the content, shortened.
+        found: String,
+    },
     /// A name in the resource is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -164,7 +182,6 @@ pub enum BodyError {
 
 impl BodyError {
     pub(super) fn unknown(envelope: &Envelope) -> Self {
-        let shown = |text: &str| text.chars().take(128).flat_map(char::escape_debug).collect();
         let route = &envelope.route;
         Self::UnknownKind {
             operation: shown(route.operation.as_str()),
@@ -173,6 +190,11 @@ impl BodyError {
             source_module: shown(&route.source),
         }
     }
+}
+
+/// A text from outside for an error: short, without control characters.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(128).flat_map(char::escape_debug).collect()
 }
 
 /// A direction of the link.

@@ -17,6 +17,6 @@ pub use frame::{Body, BodyError, Frame, Parts};
 pub use outbox::{Outbox, OutboxKey, Outgoing};
 
 pub use resource::{Resource, ResourceError};
-pub use upstream::{POD_STATUSES_MAX, PodStatusReport, Upstream};
+pub use upstream::{EVENT_BYTES_MAX, POD_STATUSES_MAX, PodStatusReport, Upstream};
 
 pub use crate::json::RawJson;

@@ -22,6 +22,7 @@ fn read<B: Body>(text: &str) -> Frame<B> {
 fn kind_of(name: &str) -> &str {
     match name.strip_suffix("_v0").unwrap_or(name) {
         "ack_twin" => "ack",
+        "event_update" => "event",
         "twin_report_namespaced" => "twin_report",
         "device_state_report_namespaced" => "device_state_report",
         "pod_insert" | "pod_delete" | "configmap_insert" | "secret_update" | "device_insert" => "object",
@@ -229,6 +230,39 @@ fn a_body_that_is_not_what_its_resource_says_is_refused() {
 }
 
 #[test]
+fn an_event_is_of_the_object_and_the_namespace_that_its_resource_says() {
+    let Upstream::Event { namespace, name, is_update, object } = read(fixtures::EVENT).body else { panic!() };
+    assert_eq!((namespace.as_str(), name.as_str(), is_update), ("shop", "web.17d3f0a1b2c3d4e5", false));
+    assert_eq!(object.to::<Value>().unwrap()["reason"], "Pulled");
+    for (from, to) in [
+        ("\"namespace\": \"shop\",\n      \"creation", "\"namespace\": \"kube-system\",\n      \"creation"),
+        ("shop/event/web", "kube-system/event/web"),
+        ("shop/event/web.17d3f0a1b2c3d4e5", "shop/event/db.17d3f0a1b2c3d4e5"),
+    ] {
+        let text = fixtures::EVENT.replacen(from, to, 1);
+        assert_ne!(text, fixtures::EVENT, "{from}");
+        assert!(matches!(decode::<Upstream>(&text), Err(DecodeError::Body { source: BodyError::Misnamed { .. }, .. })), "{to}");
+    }
+    let long = fixtures::EVENT.replace("Successfully", &"x".repeat(EVENT_BYTES_MAX));
+    assert!(matches!(decode::<Upstream>(&long), Err(DecodeError::Body { source: BodyError::TooLarge { .. }, .. })));
+    let list = fixtures::EVENT.replace("/web.17d3f0a1b2c3d4e5\"", "\"");
+    assert!(matches!(decode::<Upstream>(&list), Err(DecodeError::Body { source: BodyError::UnknownKind { .. }, .. })));
+    let mut envelope: Envelope = serde_json::from_str(fixtures::EVENT).unwrap();
+    let whole = envelope.content.clone();
+    for wrong in ["null", "[]", "7", "\"x\"", r#"{"metadata":[]}"#, r#"{"metadata":{"name":7}}"#] {
+        envelope.content = RawJson::from_text(wrong.into()).unwrap();
+        assert!(Frame::<Upstream>::from_envelope(&envelope).is_err(), "{wrong}");
+    }
+    // A patch of KubeEdge's has the Event as it is after the patch.
+    envelope.route.operation = Operation::Patch;
+    envelope.content = RawJson::from_text(format!(r#"{{"event":{},"patchData":"{{}}"}}"#, whole.as_str())).unwrap();
+    let Upstream::Event { is_update: true, object, .. } = Frame::from_envelope(&envelope).unwrap().body else { panic!() };
+    assert_eq!(object, whole);
+    envelope.content = whole;
+    assert!(Frame::<Upstream>::from_envelope(&envelope).is_err());
+}
+
+#[test]
 fn one_bad_device_does_not_cost_the_list() {
     let text = fixtures::MEMBERSHIP_DETAIL.replace("house/lamp", "a/b/c").replace("unknown", "asleep");
     let Downstream::MembershipDetail(detail) = read(&text).body else { panic!() };
@@ -277,7 +311,7 @@ fn no_message_of_an_edge_weighs_less_than_the_text_that_it_carries() {
 
 proptest! {
     #[test]
-    fn no_cut_or_changed_frame_panics_the_decoder(which in 0_usize..37, at in 0_usize..4000, byte in 0_u8..128, cut in any::<bool>()) {
+    fn no_cut_or_changed_frame_panics_the_decoder(which in 0_usize..41, at in 0_usize..4000, byte in 0_u8..128, cut in any::<bool>()) {
         let all: Vec<&str> = fixtures::UPSTREAM.iter().chain(fixtures::DOWNSTREAM).map(|(_, text)| *text).collect();
         let mut text = all[which % all.len()].as_bytes().to_vec();
         let at = at % text.len();

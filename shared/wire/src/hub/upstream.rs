@@ -7,13 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::RawJson;
 use super::envelope::{Envelope, Operation};
-use super::frame::{Body, BodyError, Parts};
+use super::frame::{Body, BodyError, Parts, shown};
 use super::resource::Resource;
+use crate::json::Object;
 use crate::link::HeldPart;
 use crate::mqtt::payload::{DeviceStateReport, Rejection, TwinReport};
 
 /// Most pods in one [`Upstream::PodStatus`]: each costs the cloud a request to the API. Several times what a node runs.
 pub const POD_STATUSES_MAX: usize = 512;
+
+/// Longest Event in [`Upstream::Event`], in bytes of JSON: a message has 1 KiB, the rest of it is names and times.
+pub const EVENT_BYTES_MAX: usize = 16 * 1024;
 
 /// Status of one pod, with the capitalised field names of Go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +62,17 @@ pub enum Upstream {
         namespace: Namespace,
         /// One entry a pod.
         reports: Vec<PodStatusReport>,
+    },
+    /// Something happened to a pod of this node, or to the node; confirmed when the cloud has stored it.
+    Event {
+        /// Namespace of the Event: the pod's, and `default` for the node.
+        namespace: Namespace,
+        /// Its name: the object's, and 16 hexadecimal digits.
+        name: ObjectName,
+        /// An earlier state of it was sent already. A cloud of KubeEdge's replaces such a one, and creates the others.
+        is_update: bool,
+        /// The Event, at most [`EVENT_BYTES_MAX`].
+        object: RawJson,
     },
     /// Asks for an object; answered with [`super::Downstream::QueryAnswer`].
     Query {
@@ -138,6 +153,7 @@ impl Upstream {
         256 + match self {
             Self::NodeRegister { object, .. } => object.len(),
             Self::NodeStatus { content, .. } => content.len(),
+            Self::Event { object, .. } => object.len(),
             Self::PodStatus { reports, .. } => reports.iter().map(|report| 256 + report.uid.len() + report.status.len()).sum(),
             Self::TwinReport { report, .. } => report.properties.values().map(bytes_of).sum(),
             Self::DeviceStateReport { report, .. } => report.event_id.len() + report.name.len() + report.last_online.len(),
@@ -156,6 +172,7 @@ impl Upstream {
             Self::NodeRegister { .. } => "node_register",
             Self::NodeStatus { .. } => "node_status",
             Self::PodStatus { .. } => "pod_status",
+            Self::Event { .. } => "event",
             Self::Query { .. } => "query",
             Self::MembershipGet { .. } => "membership_get",
             Self::TwinReport { .. } => "twin_report",
@@ -203,6 +220,10 @@ impl Body for Upstream {
             }
             Self::PodStatus { namespace, reports } => {
                 parts("metaManager", "resource", Operation::Update, object(namespace, ResourceKind::PodStatus, None), content(reports))
+            }
+            Self::Event { namespace, name, is_update, object: event } => {
+                let operation = if *is_update { Operation::Update } else { Operation::Insert };
+                parts("edged", "meta", operation, object(namespace, ResourceKind::Event, Some(name.clone())), event.clone())
             }
             Self::Query { key } => parts("edged", "meta", Operation::Query, Resource::Object(key.clone()), RawJson::null()),
             Self::MembershipGet { event_id, node } => {
@@ -285,9 +306,50 @@ impl Body for Upstream {
                 }
                 Ok(Self::PodStatus { namespace, reports })
             }
+            (operation @ (Operation::Insert | Operation::Update | Operation::Patch), Resource::Object(key)) if key.kind == ResourceKind::Event => {
+                event(envelope, operation, key)
+            }
             _ => Err(BodyError::unknown(envelope)),
         }
     }
+}
+
+/// A patch of KubeEdge's: with the whole Event as it is after it, which is all that is used.
+#[derive(Deserialize)]
+struct EventPatch {
+    event: RawJson,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct EventHead {
+    metadata: EventMetadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct EventMetadata {
+    name: String,
+    namespace: String,
+}
+
+fn event(envelope: &Envelope, operation: &Operation, key: ResourceKey) -> Result<Upstream, BodyError> {
+    let resource = || envelope.route.resource.clone();
+    let ResourceKey { namespace, name: Some(name), .. } = key else { return Err(BodyError::unknown(envelope)) };
+    let bytes = envelope.content.len();
+    if bytes > EVENT_BYTES_MAX {
+        return Err(BodyError::TooLarge { resource: resource(), bytes, max: EVENT_BYTES_MAX });
+    }
+    let failed = |source| BodyError::Content { resource: resource(), source };
+    let object = match operation {
+        Operation::Patch => envelope.content.to::<Object<EventPatch>>().map_err(failed)?.0.event,
+        _ => envelope.content.clone(),
+    };
+    let EventMetadata { name: own, namespace: of } = object.to::<Object<EventHead>>().map_err(failed)?.0.metadata;
+    if own != name.as_str() || of != namespace.as_str() {
+        return Err(BodyError::Misnamed { resource: resource(), found: shown(&format!("{of}/{own}")) });
+    }
+    Ok(Upstream::Event { namespace, name, is_update: *operation != Operation::Insert, object })
 }
 
 /// A node's name has the same rule as an object's.

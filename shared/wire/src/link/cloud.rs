@@ -244,6 +244,7 @@ impl CloudLink {
                 | Upstream::NodeRegister { .. }
                 | Upstream::NodeStatus { .. }
                 | Upstream::PodStatus { .. }
+                | Upstream::Event { .. }
                 | Upstream::Query { .. }
                 | Upstream::MembershipGet { .. }
                 | Upstream::TwinReport { .. }
