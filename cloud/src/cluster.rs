@@ -38,6 +38,7 @@ kind!(POD, "", "v1", "Pod", "pods");
 kind!(CONFIG_MAP, "", "v1", "ConfigMap", "configmaps");
 kind!(SECRET, "", "v1", "Secret", "secrets");
 kind!(NODE, "", "v1", "Node", "nodes");
+kind!(EVENT, "", "v1", "Event", "events");
 kind!(NAMESPACE, "", "v1", "Namespace", "namespaces");
 kind!(LEASE, "coordination.k8s.io", "v1", "Lease", "leases");
 kind!(DEVICE, "devices.kubeedge.io", "v1beta1", "Device", "devices");

@@ -29,6 +29,22 @@ fn pod_status(name: &str, uid: &str, status: Value) -> Frame<Said> {
     said(Said::PodStatus { namespace: Namespace::default(), reports: vec![report] })
 }
 
+/// What a node says of a pod of `default`, or of a node when there is no uid.
+fn event(name: &str, about: (&str, &str), count: i64) -> Frame<Said> {
+    let (named, uid) = about;
+    let involved = if uid.is_empty() {
+        json!({"kind": "Node", "name": named, "uid": named})
+    } else {
+        json!({"kind": "Pod", "namespace": "default", "name": named, "uid": uid})
+    };
+    let object = raw(json!({
+        "metadata": {"name": name, "namespace": "default"}, "involvedObject": involved, "reason": "BackOff", "type": "Warning",
+        "message": format!("for the {count}. time"), "source": {"component": "skep-edge", "host": "n1"}, "reportingComponent": "skep-edge",
+        "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": format!("2026-01-01T00:0{count}:00Z"), "count": count,
+    }));
+    said(Said::Event { namespace: Namespace::default(), name: ObjectName::new(name).unwrap(), is_update: count > 1, object })
+}
+
 fn key(text: &str) -> ResourceKey {
     text.parse().unwrap()
 }
@@ -196,6 +212,61 @@ async fn a_node_writes_its_own_node_and_pods_only() {
 }
 
 #[actix_rt::test]
+async fn an_event_is_created_counts_up_and_is_found_as_kubectl_describe_looks_for_it() {
+    let world = World::start().await;
+    world.ask("n1", &register("n1")).await;
+    let created = world.create(&cluster::POD, pod("web", "n1")).await;
+    let uid = created["metadata"]["uid"].as_str().unwrap();
+    for count in [1, 2, 2, 1, 4] {
+        let answer = world.ask("n1", &event("web.17", ("web", uid), count)).await;
+        assert!(matches!(answer, Body::Confirm { .. }), "{answer:?}");
+    }
+    // One that begins as an update: the cloud never heard of the first, or has forgotten it after an hour.
+    assert!(matches!(world.ask("n1", &event("n1.17", ("n1", ""), 7)).await, Body::Confirm { .. }));
+    let api: kube::Api<kube::api::DynamicObject> = kube::Api::namespaced_with(world.cluster.client(), "default", &cluster::EVENT.resource());
+    for (fields, name, count) in [
+        (format!("involvedObject.name=web,involvedObject.namespace=default,involvedObject.uid={uid},involvedObject.kind=Pod"), "web.17", 4),
+        ("involvedObject.kind=Node,involvedObject.name=n1,involvedObject.uid=n1".to_owned(), "n1.17", 7),
+    ] {
+        let found = api.list(&kube::api::ListParams::default().fields(&fields)).await.unwrap().items;
+        let [one] = found.as_slice() else { panic!("{fields}: {found:?}") };
+        assert_eq!((one.metadata.name.as_deref(), &one.data["count"], &one.data["source"]["host"]), (Some(name), &json!(count), &json!("n1")));
+        assert_eq!(one.data["lastTimestamp"], format!("2026-01-01T00:0{count}:00Z"));
+    }
+    world.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_node_writes_events_of_its_own_things_only_and_over_its_own_events_only() {
+    let world = World::start().await;
+    for name in ["n1", "n2"] {
+        world.ask(name, &register(name)).await;
+    }
+    let (web, db) = (world.create(&cluster::POD, pod("web", "n1")).await, world.create(&cluster::POD, pod("db", "n2")).await);
+    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    let (web, db) = (uid(&web), uid(&db));
+    assert!(matches!(world.ask("n1", &event("web.17", ("web", &web), 1)).await, Body::Confirm { .. }));
+    for (frame, why) in [
+        (event("web.18", ("web", &web), 1), "not bound to node `n2`"),
+        (event("n1.17", ("n1", ""), 1), "may not report Events of node `n1`"),
+        // In the name of its own pod over the Event of another's.
+        (event("web.17", ("db", &db), 9), "is not this one"),
+    ] {
+        let answer = world.ask("n2", &frame).await;
+        assert!(matches!(&answer, Body::Refusal { reason, .. } if reason.contains(why)), "{answer:?}");
+    }
+    // Of a pod that is gone: settled, and not written.
+    for frame in [event("ghost.1", ("ghost", "u-1"), 1), event("web.19", ("web", "an-older-uid"), 1)] {
+        assert!(matches!(world.ask("n1", &frame).await, Body::Confirm { .. }));
+    }
+    for name in ["web.18", "web.19", "n1.17", "ghost.1"] {
+        assert!(world.cluster.get(&cluster::EVENT, Some("default"), name).await.is_err(), "{name}");
+    }
+    assert_eq!(world.cluster.get(&cluster::EVENT, Some("default"), "web.17").await.unwrap()["count"], 1);
+    world.stop().await;
+}
+
+#[actix_rt::test]
 async fn a_node_reads_what_its_pods_name_and_hears_why_it_gets_nothing() {
     let world = World::start().await;
     world.config().await;
@@ -275,6 +346,8 @@ async fn while_the_api_is_away_nothing_is_confirmed_and_after_it_everything_goes
     world.stop_api().await;
     let report = pod_status("web", &uid, json!({"phase": "Running"}));
     world.says("n1", &report);
+    let happened = event("web.17", ("web", &uid), 1);
+    world.says("n1", &happened);
     // The next message is looked at after the first, so its refusal shows that the first stayed unanswered.
     let refused = said(Said::Query { key: key("default/secret") });
     world.says("n1", &refused);
@@ -283,6 +356,7 @@ async fn while_the_api_is_away_nothing_is_confirmed_and_after_it_everything_goes
 
     world.restart_api().await;
     assert!(matches!(world.ask("n1", &report).await, Body::Confirm { .. }), "the edge repeats it");
+    assert!(matches!(world.ask("n1", &happened).await, Body::Confirm { .. }), "the edge repeats it");
     world.cluster.patch(&cluster::CONFIG_MAP, Some("default"), "cfg", Part::Main, &json!({"data": {"k": "2"}})).await.unwrap();
     world.told("n1", |frame| matches!(&frame.body, Body::Object { key, object, .. } if key.to_string() == "default/configmap/cfg" && object.as_str().contains("\"2\""))).await;
     world.stop().await;

@@ -1,6 +1,7 @@
 //! One file per kind of object: what of it the edge gets, and how the edge's reports change it. All pure.
 
 pub mod conditions;
+pub mod event;
 pub mod node;
 pub mod observed;
 pub mod pod;

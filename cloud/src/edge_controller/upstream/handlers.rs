@@ -1,7 +1,6 @@
 //! One exhaustive match; then the nodes of a batch are served side by side.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
@@ -52,7 +51,7 @@ impl Handler<Lease<UpstreamMessage>> for Upstream {
                 }
             }
         }
-        self.known.0.store(self.leases.len() as u64, Ordering::Relaxed);
+        self.scribe.known.set_nodes(self.leases.len());
         if by_node.is_empty() {
             lease.done();
             return Work::done();

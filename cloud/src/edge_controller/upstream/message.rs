@@ -11,7 +11,7 @@ use crate::cloud_hub::Credit;
 #[expect(clippy::large_enum_variant, reason = "nearly all are `FromEdge`; a box for each would cost more than the room of the others")]
 pub enum UpstreamMessage {
     /// CloudHub: a node said something that concerns its Node, its pods, or an object it wants to read
-    /// ([`Upstream::NodeRegister`], [`Upstream::NodeStatus`], [`Upstream::PodStatus`], [`Upstream::Query`]). The API is
+    /// ([`Upstream::NodeRegister`], [`Upstream::NodeStatus`], [`Upstream::PodStatus`], [`Upstream::Event`], [`Upstream::Query`]). The API is
     /// changed, then the node is answered.
     FromEdge {
         /// Who said it, proved by its certificate.

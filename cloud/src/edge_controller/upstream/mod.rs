@@ -2,16 +2,17 @@
 //!
 //! | from | message | to |
 //! |---|---|---|
-//! | CloudHub | [`FromEdge`](UpstreamMessage::FromEdge) `NodeRegister`, `NodeStatus`, `PodStatus` | API server, then CloudHub: confirmation or refusal |
+//! | CloudHub | [`FromEdge`](UpstreamMessage::FromEdge) `NodeRegister`, `NodeStatus`, `PodStatus`, `Event` | API server, then CloudHub: confirmation or refusal |
 //! | CloudHub | [`FromEdge`](UpstreamMessage::FromEdge) `Query` | API server, then CloudHub: the object |
 //! | CloudHub | [`NodeConnected`](UpstreamMessage::NodeConnected), [`NodeDisconnected`](UpstreamMessage::NodeDisconnected) | own task: leases |
 //! | own timer, own task | [`RenewDue`](UpstreamMessage::RenewDue), [`Renewed`](UpstreamMessage::Renewed) | API server: leases |
 //!
 //! Invariant: nothing is confirmed that the API server has not stored; what it cannot store now is not answered, and the
 //! edge repeats it.
-//! Invariant: a node writes its own Node and the pods bound to it, and reads what its pods name. Everything else is refused
+//! Invariant: a node writes its own Node, the pods bound to it and Events of both, and reads what its pods name. Everything else is refused
 //! and logged.
 
+mod events;
 mod handlers;
 mod message;
 mod scribe;
@@ -55,27 +56,20 @@ pub struct Upstream {
     leases: state::Leases,
     began: tokio::time::Instant,
     unavailable: bool,
-    known: state::Shared,
 }
 
 impl Upstream {
     /// An incarnation that knows no connected node; each makes itself known by its next message.
     pub fn new(peers: Peers, cluster: Cluster, clock: Arc<dyn Clock>) -> Self {
-        let scribe = Scribe { cluster, clock, downstream: peers.downstream.clone(), cloud_hub: peers.cloud_hub.clone() };
-        Self {
-            peers,
-            scribe,
-            leases: state::Leases::default(),
-            began: tokio::time::Instant::now(),
-            unavailable: false,
-            known: state::Shared::default(),
-        }
+        let (downstream, cloud_hub) = (peers.downstream.clone(), peers.cloud_hub.clone());
+        let scribe = Scribe { cluster, clock, downstream, cloud_hub, known: state::Shared::default() };
+        Self { peers, scribe, leases: state::Leases::default(), began: tokio::time::Instant::now(), unavailable: false }
     }
 
     /// The same, seen on the page.
     #[must_use]
     pub fn publishing(mut self, known: state::Shared) -> Self {
-        self.known = known;
+        self.scribe.known = known;
         self
     }
 }

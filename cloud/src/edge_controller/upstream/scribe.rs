@@ -9,6 +9,7 @@ use serde_json::Value;
 use wire::RawJson;
 use wire::hub::{Downstream, Frame, MsgId, PodStatusReport, Upstream};
 
+use super::state::Shared;
 use crate::cloud_hub::CloudHubMessage;
 use crate::cluster::{self, Cluster, ClusterError, Part};
 use crate::edge_controller::downstream::{DownstreamMessage, Permission, watch};
@@ -58,14 +59,17 @@ pub struct Scribe {
     pub downstream: Handle<DownstreamMessage>,
     /// Takes the answers.
     pub cloud_hub: Handle<CloudHubMessage>,
+    /// Counts Events.
+    pub known: Shared,
 }
 
 impl Scribe {
     /// Serves the messages of one node in their order. Returns why one of them had to stay unanswered.
     ///
-    /// Of several node statuses only the last is written, because it replaces the others; all are answered alike.
+    /// Of several node statuses only the last is written, because it replaces the others; all are answered alike. Behind a
+    /// message that the API did not take no Event is tried: it would only keep the statuses behind it waiting.
     pub async fn serve(&self, node: &NodeName, frames: Vec<Frame<Upstream>>) -> Option<String> {
-        let mut unanswered = None;
+        let mut unanswered: Option<String> = None;
         let last_status = frames.iter().rposition(|frame| matches!(frame.body, Upstream::NodeStatus { .. }));
         let mut replaced = Vec::new();
         for (index, frame) in frames.into_iter().enumerate() {
@@ -73,7 +77,13 @@ impl Scribe {
                 replaced.push(frame);
                 continue;
             }
-            let verdict = self.judge(node, &frame.body).await;
+            let verdict = match (&frame.body, &unanswered) {
+                (Upstream::Event { .. }, Some(why)) => {
+                    self.known.event_dropped();
+                    Verdict::Unanswered(why.clone())
+                }
+                (body, _) => self.judge(node, body).await,
+            };
             if let Verdict::Unanswered(why) = &verdict {
                 unanswered.get_or_insert_with(|| why.clone());
             }
@@ -96,13 +106,13 @@ impl Scribe {
                 Err(refused) => refused,
             },
             Upstream::PodStatus { namespace, reports } => self.pod_statuses(node, namespace, reports).await,
+            Upstream::Event { namespace, name, object, .. } => self.event(node, namespace, name, object).await,
             Upstream::Query { key } => self.query(node, key).await,
             Upstream::Keepalive
             | Upstream::MembershipGet { .. }
             | Upstream::TwinReport { .. }
             | Upstream::DeviceStateReport { .. }
             | Upstream::Upload { .. }
-            | Upstream::Event { .. }
             | Upstream::Held(_)
             | Upstream::Ack { .. }
             | Upstream::Refusal { .. } => Verdict::Ignored,

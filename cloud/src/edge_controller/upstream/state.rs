@@ -26,13 +26,41 @@ pub struct Leases {
 
 /// What outlives an incarnation: what the page shows. Made once, cloned into each.
 #[derive(Clone, Debug, Default)]
-pub struct Shared(pub(super) Arc<AtomicU64>);
+pub struct Shared(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    nodes: AtomicU64,
+    events_written: AtomicU64,
+    events_dropped: AtomicU64,
+}
+
+impl Shared {
+    /// So many nodes are connected.
+    pub(super) fn set_nodes(&self, nodes: usize) {
+        self.0.nodes.store(nodes as u64, Ordering::Relaxed);
+    }
+
+    /// An Event of a node was settled.
+    pub(super) fn event_written(&self) {
+        self.0.events_written.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An Event of a node was refused, or found the API without room.
+    pub(super) fn event_dropped(&self) {
+        self.0.events_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// What Upstream knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     /// Nodes whose lease is renewed.
     pub nodes: u64,
+    /// Events of nodes that were settled.
+    pub events_written: u64,
+    /// Those that were refused, or that the API had no room for; of the latter their node repeats what it still has.
+    pub events_dropped: u64,
     /// The API.
     pub api: ApiSnapshot,
 }
@@ -40,7 +68,9 @@ pub struct Snapshot {
 impl Snapshot {
     /// As it is now.
     pub fn of(shared: &Shared, api: &Standing) -> Self {
-        Self { nodes: shared.0.load(Ordering::Relaxed), api: api.snapshot() }
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { nodes, events_written, events_dropped } = &*shared.0;
+        Self { nodes: read(nodes), events_written: read(events_written), events_dropped: read(events_dropped), api: api.snapshot() }
     }
 }
 
