@@ -21,16 +21,20 @@
 //! | [`import`] | takes over what a database of KubeEdge, or a damaged one, has |
 //! | [`config`] | the settings, checked before anything is opened |
 //! | [`join`], [`tls`] | how the node gets its certificate, and reads it |
+//! | [`console`] | `pods`, `logs` and `exec` for the person at the machine |
 //! | [`mqtt_user`] | the users of the embedded broker, for the command line |
 //! | `reload` | what a SIGHUP changes |
 //! | [`figures`] | what `/metrics` and systemd are told |
 //! | `ids`, `quarantine` | identities of messages and frames; how one that was set aside enters again |
+//! | `anybody` | TLS to whoever answers |
 //! | `backoff` | when to connect again |
 //! | [`last_batch`] | what the pages of the device actors show of their last batch |
 
+mod anybody;
 mod backoff;
 pub mod communication;
 pub mod config;
+pub mod console;
 pub mod daemon;
 pub mod device;
 pub mod edge_hub;

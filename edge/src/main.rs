@@ -1,5 +1,6 @@
 //! `skep-edge`: reads the arguments and carries out the command; each ends with a stated exit code.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use admin::exit::{self, Exit};
 use admin::status::{Call, Options, Output};
 use clap::{Parser, Subcommand};
 use skep_edge::config::{DEFAULT_YAML, EdgeConfig};
+use skep_edge::console::{self, ConsoleError, ExecArgs, LogsArgs, Place, PodsArgs};
 use skep_edge::daemon::{self, end, log_at};
 use skep_edge::import::{self, Existing};
 use skep_edge::join::{JoinArgs, join};
@@ -79,6 +81,12 @@ enum Command {
         #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = ["text", "json"])]
         output: String,
     },
+    /// Print the pods of this node; asks the running daemon, not the cloud.
+    Pods(PodsArgs),
+    /// Print what a container of this node wrote; asks the running daemon, not the cloud.
+    Logs(LogsArgs),
+    /// Run a program in a container of this node: skep-edge exec POD -- COMMAND. Needs the right to use Docker's socket.
+    Exec(ExecArgs),
     /// Users of the embedded MQTT broker (`mqtt.internal-users-file`).
     MqttUser(MqttUserArgs),
     /// Print the version.
@@ -110,6 +118,9 @@ fn main() -> ExitCode {
             let call = Call { admin, token_file, certificate, options };
             status(&call, config.as_deref())
         }
+        Command::Pods(args) => at_console(&args.place, async |config| console::pods(&args, config, &mut io::stdout()).await.map(|()| 0)),
+        Command::Logs(args) => at_console(&args.place, async |config| console::logs(&args, config, &mut io::stdout()).await.map(|()| 0)),
+        Command::Exec(args) => at_console(&args.place, async |config| console::exec(&args, config).await),
         Command::MqttUser(arguments) => mqtt_user(arguments),
         Command::Version => print(&format!("skep-edge {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Config => print(DEFAULT_YAML),
@@ -147,6 +158,20 @@ fn status(call: &Call, file: Option<&Path>) -> ExitCode {
     match admin::status::call(call, config.as_ref().map(|config| &config.admin)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => end(&exit),
+    }
+}
+
+/// A command of [`console`], which gives the process's exit code.
+fn at_console(place: &Place, command: impl AsyncFnOnce(&EdgeConfig) -> Result<u8, ConsoleError>) -> ExitCode {
+    log_at("warn");
+    let config = match EdgeConfig::load(place.config.as_deref(), None, std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => return end(&Exit::Configuration(chain(&error))),
+    };
+    match actix_rt::System::new().block_on(command(&config)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.is_closed_output() => ExitCode::SUCCESS,
+        Err(error) => end(&error.exit()),
     }
 }
 

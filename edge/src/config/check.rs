@@ -47,6 +47,10 @@ impl EdgeConfig {
                 return invalid(key, &seconds, "write seconds between 1 and 86400");
             }
         }
+        let statics = &self.edged.static_pod_path;
+        if !statics.as_os_str().is_empty() && !statics.is_absolute() {
+            return invalid("edged.static-pod-path", &statics.display(), "write an absolute path, or leave it empty");
+        }
         if !self.edged.docker_address.starts_with("unix:///") {
             return invalid("edged.docker-address", &self.edged.docker_address, "write unix:///path/of/the.sock");
         }
@@ -67,6 +71,7 @@ impl EdgeConfig {
             let advice = "this endpoint has no authentication; write a loopback address such as 127.0.0.1";
             return invalid("edged.read-only-address", &self.edged.read_only_address, advice);
         }
+        self.edged.check_node()?;
         for (key, value, (least, most)) in
             [("mailbox.messages", self.mailbox.messages, (16, 65_536)), ("mailbox.bytes", self.mailbox.bytes, (1, 1024))]
         {

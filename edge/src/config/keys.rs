@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use admin::keys::{Admin, Daemon, Log, Supervision};
 use serde::{Deserialize, Serialize};
 
+use super::node::{EvictionHard, Labels, SystemReserved};
+
 /// The edge daemon's settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -199,24 +201,57 @@ pub struct Edged {
     pub interface_name: String,
     /// Seconds between two reports of the node's status that did not change.
     pub node_status_update_frequency: u64,
+    /// What runs the containers.
+    pub container_runtime: RuntimeKind,
     /// The engine's socket.
     pub docker_address: String,
+    /// Directory of pods as files, absolute; empty: none.
+    pub static_pod_path: PathBuf,
     /// Address of the read-only pods endpoint, a loopback address.
     pub read_only_address: IpAddr,
     /// Its port; 0: none.
     pub read_only_port: u16,
     /// Reported as the node's version; the program's own if empty.
     pub version: String,
-    /// Of KubeEdge; images are not collected yet.
+    /// Further labels of the node.
+    pub node_labels: Labels,
+    /// Taints with which the node registers, `key=value:Effect`.
+    pub node_taints: Vec<String>,
+    /// Pods that the node takes.
+    pub max_pods: u32,
+    /// Images in the node's status, the largest first; 0: none.
+    pub node_status_max_images: u32,
+    /// What pods do not get.
+    pub system_reserved: SystemReserved,
+    /// What must stay free; below it pods are ended.
+    pub eviction_hard: EvictionHard,
+    /// Seconds for which a pressure is still shown after it has gone.
+    pub eviction_pressure_transition_period: u64,
+    /// Percent of the engine's disk in use from which on images are removed; 100: never.
     pub image_gc_high_threshold: u8,
-    /// Of KubeEdge; images are not collected yet.
+    /// Percent down to which they are.
     pub image_gc_low_threshold: u8,
+    /// Seconds for which an image stays that nobody uses.
+    pub image_minimum_gc_age: u64,
     /// Dead containers kept per container.
     pub maximum_dead_containers_per_container: u32,
+    /// Processes and threads that one container may have; 0: as many as the machine lets it.
+    pub pod_pids_limit: u64,
     /// Of KubeEdge; only `false` is possible.
     pub device_plugin_enabled: bool,
     /// Of KubeEdge; only `false` is possible.
     pub gpu_plugin_enabled: bool,
+}
+
+/// What runs the containers of the pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// Docker, or an engine that speaks its API (Podman).
+    #[default]
+    Docker,
+    /// Nothing runs: for measuring and tests of scale.
+    Hollow,
 }
 
 /// MetaManager's settings (manual ch. 8.8).
@@ -375,13 +410,24 @@ impl Default for Edged {
             hostname_override: String::new(),
             interface_name: String::new(),
             node_status_update_frequency: 10,
+            container_runtime: RuntimeKind::Docker,
+            static_pod_path: PathBuf::new(),
             docker_address: "unix:///var/run/docker.sock".into(),
             read_only_address: Ipv4Addr::LOCALHOST.into(),
             read_only_port: 10255,
             version: String::new(),
+            node_labels: Labels::new(),
+            node_taints: Vec::new(),
+            max_pods: 110,
+            node_status_max_images: 50,
+            system_reserved: SystemReserved::default(),
+            eviction_hard: EvictionHard::default(),
+            eviction_pressure_transition_period: 300,
             image_gc_high_threshold: 80,
             image_gc_low_threshold: 40,
+            image_minimum_gc_age: 120,
             maximum_dead_containers_per_container: 1,
+            pod_pids_limit: 0,
             device_plugin_enabled: false,
             gpu_plugin_enabled: false,
         }

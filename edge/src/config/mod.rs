@@ -6,6 +6,7 @@
 
 mod check;
 mod keys;
+mod node;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +21,10 @@ pub use admin::keys::{Admin, Invalid, Log, Supervision};
 pub use admin::settings::LoadError;
 pub use keys::{
     Controller, Database, DeviceTopics, EdgeConfig, EdgeHub, Edged, InternalTls, Mailbox, Meta, Module, Modules, Mqtt, MqttRule, MqttTls, Page,
-    PodStatusSync, Sync, WebSocket,
+    PodStatusSync, RuntimeKind, Sync, WebSocket,
 };
+
+pub use node::{EvictionHard, Labels, SystemReserved, Taint};
 
 /// The commented default file, as `skep-edge config` prints it.
 pub const DEFAULT_YAML: &str = include_str!("default.yaml");

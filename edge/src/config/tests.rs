@@ -58,6 +58,33 @@ fn values_that_cannot_work_are_refused_with_key_and_advice() {
         ("edgehub:\n  controller:\n    node-id: a\nedged:\n  hostname-override: b\n", "edged.hostname-override"),
         ("edgehub:\n  controller:\n    heartbeat: 0\n", "edgehub.controller.heartbeat"),
         ("edged:\n  docker-address: tcp://1.2.3.4:2375\n", "edged.docker-address"),
+        ("edged:\n  max-pods: 0\n", "edged.max-pods"),
+        ("edged:\n  pod-pids-limit: 4194305\n", "edged.pod-pids-limit"),
+        ("edged:\n  node-labels: {\"a b\": x}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {\"-a\": x}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {\"a/b/c\": x}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {\"Site/a\": x}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {\"\": x}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {a: \"x y\"}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {kubernetes.io/arch: amd64}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {node-role.kubernetes.io/control-plane: \"\"}\n", "edged.node-labels"),
+        ("edged:\n  node-labels: {evil.k8s.io/x: \"\"}\n", "edged.node-labels"),
+        ("edged:\n  node-taints: [\"a=b\"]\n", "edged.node-taints"),
+        ("edged:\n  node-taints: [\"a=b:Never\"]\n", "edged.node-taints"),
+        ("edged:\n  node-taints: [\"=b:NoSchedule\"]\n", "edged.node-taints"),
+        ("edged:\n  node-taints: [\"a=b=c:NoSchedule\"]\n", "edged.node-taints"),
+        ("edged:\n  node-taints: [\"a=b:NoSchedule\", \"a=c:NoSchedule\"]\n", "edged.node-taints"),
+        ("edged:\n  system-reserved:\n    cpu: much\n", "edged.system-reserved.cpu"),
+        ("edged:\n  system-reserved:\n    memory: -1\n", "edged.system-reserved.memory"),
+        ("edged:\n  eviction-hard:\n    memory-available: 100MB\n", "edged.eviction-hard.memory-available"),
+        ("edged:\n  eviction-hard:\n    nodefs-available: 100%\n", "edged.eviction-hard.nodefs-available"),
+        ("edged:\n  eviction-hard:\n    nodefs-inodes-free: -5%\n", "edged.eviction-hard.nodefs-inodes-free"),
+        ("edged:\n  eviction-hard:\n    imagefs-available: \"%\"\n", "edged.eviction-hard.imagefs-available"),
+        ("edged:\n  eviction-hard:\n    pid-available: few\n", "edged.eviction-hard.pid-available"),
+        ("edged:\n  eviction-pressure-transition-period: 2678401\n", "edged.eviction-pressure-transition-period"),
+        ("edged:\n  image-minimum-gc-age: 18446744073709551615\n", "edged.image-minimum-gc-age"),
+        ("edged:\n  image-gc-high-threshold: 101\n", "edged.image-gc-high-threshold"),
+        ("edged:\n  image-gc-low-threshold: 80\n", "edged.image-gc-low-threshold"),
         ("admin:\n  address: 0.0.0.0\n", "admin.address"),
         ("database:\n  driver: mysql\n", "database.driver"),
         ("database:\n  max-size: 15\n", "database.max-size"),
@@ -73,4 +100,24 @@ fn values_that_cannot_work_are_refused_with_key_and_advice() {
     }
     assert!(matches!(load("mqtt:\n  device-topics: middle\n", &[]), Err(ConfigError::Load(_))));
     assert!(matches!(load("modules:\n  enabled: [twin, kube-proxy]\n", &[]), Err(ConfigError::Load(_))));
+}
+
+#[test]
+fn what_a_node_declares_and_protects_can_be_set() {
+    let edged = load(
+        "edged:\n  node-labels: {site: hall-3, example.com/line: \"\", topology.kubernetes.io/zone: berlin, x.node.kubernetes.io/y: z}\n  \
+         node-taints: [\"dedicated=press:NoSchedule\", \"dedicated=press:NoExecute\", \"example.com/x:PreferNoSchedule\"]\n  \
+         eviction-hard: {memory-available: 5%, pid-available: 200, nodefs-available: \"\"}\n  system-reserved: {cpu: 250m}\n",
+        &[("SKEP_EDGED__SYSTEM_RESERVED__MEMORY", "1Gi")],
+    )
+    .unwrap()
+    .edged;
+    assert_eq!((edged.node_labels.len(), edged.node_taints.len(), edged.eviction_hard.pid_available.as_str()), (4, 3, "200"));
+    assert_eq!((edged.system_reserved.cpu.as_str(), edged.system_reserved.memory.as_str()), ("250m", "1Gi"));
+    assert_eq!(edged.eviction_hard.imagefs_available, "15%", "what is not named keeps its default");
+    let taint = Taint::parse(&edged.node_taints[2]).unwrap();
+    assert_eq!((taint.key.as_str(), taint.value.as_str(), taint.effect.as_str()), ("example.com/x", "", "PreferNoSchedule"));
+    let from_environment = load("", &[("SKEP_EDGED__NODE_TAINTS", "a=b:NoSchedule,c:NoExecute")]).unwrap().edged;
+    assert_eq!(from_environment.node_taints, ["a=b:NoSchedule", "c:NoExecute"]);
+    assert!(matches!(load("edged:\n  eviction-hard: {memory-free: 1}\n", &[]), Err(ConfigError::Load(_))));
 }

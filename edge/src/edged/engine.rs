@@ -1,17 +1,20 @@
 //! What stands beside the actor for as long as the daemon runs: the engine, its event stream, the machine's facts.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actor::Handle;
+use futures_util::future::OptionFuture;
 use model::NodeName;
 
 use super::node::Machine;
+use super::read_only::Source;
 use super::runtime::docker::DockerRuntime;
+use super::runtime::hollow::HollowRuntime;
 use super::runtime::{ContainerRuntime, RuntimeError};
-use super::{Config, Edged, EdgedMessage, Peers, Shared, Snapshot, watch};
-use crate::config::EdgeConfig;
+use super::{Config, Edged, EdgedMessage, Peers, Shared, Snapshot, Surroundings, housekeeping, settings, static_pods, watch, watch_files};
+use crate::config::{EdgeConfig, RuntimeKind};
 use crate::store::Store;
 
 /// Why Edged cannot start.
@@ -48,6 +51,7 @@ pub struct Engine {
     config: Config,
     node: NodeName,
     own: Handle<EdgedMessage>,
+    static_pods: Option<PathBuf>,
 }
 
 /// How long the engine may take to answer at the first start.
@@ -60,7 +64,7 @@ impl Engine {
     /// `Address` and `NoAnswer`.
     pub async fn answers(config: &EdgeConfig) -> Result<(), EngineError> {
         let address = &config.edged.docker_address;
-        let runtime = DockerRuntime::new(address).map_err(EngineError::Address)?;
+        let runtime = runtime(config)?;
         let reason = match tokio::time::timeout(ANSWERS_WITHIN, runtime.version()).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
@@ -74,15 +78,23 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub fn open(config: &EdgeConfig, own: Handle<EdgedMessage>) -> Result<Self, EngineError> {
-        let (node, settings) = (config.node(), &config.edged);
-        let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(&settings.docker_address).map_err(EngineError::Address)?);
-        let machine = Machine::probe(Some(settings.interface_name.as_str()).filter(|name| !name.is_empty()));
+        let (node, keys) = (config.node(), &config.edged);
+        let runtime = runtime(config)?;
+        let machine = Machine::probe(Some(keys.interface_name.as_str()).filter(|name| !name.is_empty()), &config.data_dir);
+        let node_settings = settings::node(keys);
         let shared = Shared::open(runtime, own.clone(), &node, &machine.address, &config.data_dir)
-            .map_err(|source| EngineError::Directory { data_dir: config.data_dir.clone(), source })?;
-        let version = if settings.version.is_empty() { concat!("v", env!("CARGO_PKG_VERSION")).to_owned() } else { settings.version.clone() };
-        let status_interval = Duration::from_secs(settings.node_status_update_frequency.max(1));
+            .map_err(|source| EngineError::Directory { data_dir: config.data_dir.clone(), source })?
+            .on(surroundings(&machine, keys.pod_pids_limit), node_settings.allocatable(&machine))
+            .with(node_settings, settings::housekeeping(keys));
+        let version = if keys.version.is_empty() { concat!("v", env!("CARGO_PKG_VERSION")).to_owned() } else { keys.version.clone() };
+        let status_interval = Duration::from_secs(keys.node_status_update_frequency.max(1));
+        let static_pods = (!keys.static_pod_path.as_os_str().is_empty()).then(|| keys.static_pod_path.clone());
+        if let Some(directory) = &static_pods {
+            // Before the first comparison, which would take their containers for nobody's.
+            *shared.statics.lock().unwrap_or_else(PoisonError::into_inner) = static_pods::read(directory, node.as_str());
+        }
         let config = Config { node: node.clone(), version, status_interval };
-        Ok(Self { shared: Arc::new(shared), machine, config, node, own })
+        Ok(Self { shared: Arc::new(shared), machine, config, node, own, static_pods })
     }
 
     /// Makes the actor, as often as it is needed.
@@ -97,8 +109,38 @@ impl Engine {
         move || shared.page().clone()
     }
 
-    /// Follows the engine's events until the mailbox is closed.
-    pub fn watch(&self) -> impl Future<Output = ()> + 'static {
-        watch(self.shared.runtime.clone(), self.node.clone(), self.own.clone())
+    /// What the read-only endpoint asks.
+    pub fn reading(&self) -> Source {
+        Source {
+            runtime: self.shared.runtime.clone(),
+            node: self.shared.node.clone(),
+            pods: self.shared.pods.clone(),
+            local: self.shared.local.clone(),
+        }
     }
+
+    /// Follows the engine's events and the files of static pods, and looks after the machine, until the mailbox is closed.
+    pub fn watch(&self) -> impl Future<Output = ()> + 'static {
+        let engine = watch(self.shared.runtime.clone(), self.node.clone(), self.own.clone());
+        let files = self.static_pods.clone().map(|directory| watch_files(directory, self.node.clone(), self.own.clone()));
+        let housekeeping = housekeeping::keep(self.shared.clone());
+        async move {
+            tokio::join!(engine, OptionFuture::from(files), housekeeping);
+        }
+    }
+}
+
+/// The engine that the configuration names.
+fn runtime(config: &EdgeConfig) -> Result<Arc<dyn ContainerRuntime>, EngineError> {
+    Ok(match config.edged.container_runtime {
+        RuntimeKind::Docker => Arc::new(DockerRuntime::new(&config.edged.docker_address).map_err(EngineError::Address)?),
+        RuntimeKind::Hollow => {
+            log::warn!("edged.container-runtime is hollow: pods are entries in a map, and nothing runs");
+            Arc::new(HollowRuntime::default())
+        }
+    })
+}
+
+fn surroundings(machine: &Machine, pids_limit: u64) -> Surroundings {
+    Surroundings { memory: machine.memory_mib << 20, pids: Some(pids_limit).filter(|limit| *limit > 0) }
 }

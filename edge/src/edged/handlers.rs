@@ -1,18 +1,22 @@
 //! What Edged does with each message.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actor::{Lease, Meta, MsgId};
 use model::{ObjectName, ResourceKey, ResourceKind};
+use serde_json::Value;
 use wire::hub::{PodStatusReport, RawJson};
 
+use super::events::Severity;
 use super::message::EdgedMessage;
 use super::node::Readiness;
+use super::pod::Refusal;
 use super::runtime::{RuntimeError, RuntimeEvent, Summary, label};
 use super::state::Edged;
-use super::worker::{Pass, Passed};
+use super::worker::{Note, Pass, Passed, Pull};
 use super::{RELIST_FIRST, RELIST_MAX, volume};
 use crate::meta_manager::MetaManagerMessage;
 
@@ -93,13 +97,17 @@ impl Edged {
                 self.post_node_status();
                 self.report_again();
             }
+            EdgedMessage::StaticPods(found) => self.take_static_pods(found),
             EdgedMessage::PodDue { uid } => {
                 if self.pods.contains_key(uid) {
                     self.pass(uid);
                 }
             }
             EdgedMessage::Passed(passed) => self.passed(passed, ctx),
-            EdgedMessage::Pulled { image, result } => self.pulled(image, result),
+            EdgedMessage::Probed(probed) => self.probed(probed),
+            EdgedMessage::Pulled { pull, result } => self.pulled(pull, result),
+            EdgedMessage::Housekept(signals) => self.housekept(signals),
+            EdgedMessage::Tidied(tidied) => self.tidied(tidied),
         }
     }
 
@@ -148,7 +156,7 @@ impl Edged {
     }
 
     /// The store has the pod no more: everything of it goes.
-    fn forget_key(&mut self, uid: &str) {
+    pub(super) fn forget_key(&mut self, uid: &str) {
         if let Some(entry) = self.pods.get_mut(uid)
             && let Some(key) = entry.key.take()
         {
@@ -160,7 +168,7 @@ impl Edged {
     fn pass_readers(&mut self, key: &ResourceKey, by: Option<MsgId>) {
         let Some(name) = &key.name else { return };
         let object = (key.kind == ResourceKind::Secret, name.to_string());
-        let reads = |entry: &super::state::Entry| {
+        let reads = |entry: &super::entry::Entry| {
             entry.key.as_ref().is_some_and(|pod| pod.namespace == key.namespace)
                 && entry.desired.as_ref().is_some_and(|d| d.pod.references().contains(&object))
         };
@@ -178,11 +186,23 @@ impl Edged {
     }
 
     fn passed(&mut self, passed: &Passed, ctx: &mut Context<Self>) {
-        let Passed { uid, seen, troubles, end } = passed;
+        let Passed { uid, seen, troubles, notes, end } = passed;
+        self.happened(uid, notes);
+        if let (Some(entry), Some(seen)) = (self.pods.get_mut(uid), seen) {
+            entry.seen = Some(seen.clone());
+        }
+        // Before the status is made: a container that has a readiness probe is not ready until it was asked.
+        self.watch_health(uid);
         if let Some((key, report)) = self.take_in(uid, seen.clone(), troubles.clone(), end.as_ref()) {
             self.report(uid, key, report);
         }
         let Some(end) = end else { return };
+        if let Some(entry) = self.pods.get(uid)
+            && entry.deadline().is_some_and(|at| at <= self.shared.now())
+        {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            self.fail_pod(uid, Refusal { reason: "DeadlineExceeded".into(), message }, None);
+        }
         if let Some(failure) = &end.failure {
             self.engine_failed(failure);
         }
@@ -191,7 +211,7 @@ impl Edged {
         if let Some(earlier) = entry.timer.take() {
             ctx.cancel_future(earlier);
         }
-        let pulls: Vec<String> = end.images.values().filter(|image| !entry.pulled.iter().any(|(pulled, _)| pulled == *image)).cloned().collect();
+        let pulls: Vec<Pull> = end.images.values().filter(|pull| !entry.pulled.iter().any(|(pulled, _)| pulled == *pull)).cloned().collect();
         let missing = entry.due_questions(&end.objects, now);
         let namespace = entry.key.as_ref().map(|key| key.namespace.clone());
         if entry.is_dirty || !entry.pulled.is_empty() {
@@ -199,7 +219,7 @@ impl Edged {
         } else if end.is_gone && entry.key.is_none() {
             log::info!(uid = uid.as_str(); "pod is gone");
             self.pods.remove(uid);
-        } else if let Some(at) = end.wake_at {
+        } else if let Some(at) = end.wake_at.into_iter().chain(entry.deadline()).min() {
             let after = Duration::try_from(at.duration_since(now)).unwrap_or_default().min(WAKE_MAX);
             let due = uid.clone();
             let timer = self.remind(ctx, after, move || EdgedMessage::PodDue { uid: due.clone() });
@@ -207,13 +227,28 @@ impl Edged {
                 entry.timer = Some(timer);
             }
         }
-        pulls.iter().for_each(|image| self.pull(image));
+        pulls.iter().for_each(|pull| self.pull(pull));
         if let Some(namespace) = namespace {
             missing.into_iter().for_each(|(is_secret, name)| self.ask(&namespace, is_secret, &name));
         }
     }
 
+    /// What a person may want to know of a pod.
+    fn happened(&mut self, uid: &str, notes: &[Note]) {
+        for note in notes {
+            let severity = if note.is_warning { Severity::Warning } else { Severity::Normal };
+            self.event(uid, note.container.as_deref(), severity, note.reason, &note.message);
+        }
+    }
+
     fn report(&mut self, uid: &str, key: ResourceKey, report: PodStatusReport) {
+        // The API has no object whose status this would be.
+        if let Some(pod) = self.statics.pods.get(uid) {
+            let (mut object, status) = (serde_json::from_str::<Value>(&pod.json).unwrap_or_default(), report.status.to().unwrap_or_default());
+            object["status"] = status;
+            self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), object);
+            return;
+        }
         // Full: reported with the next tick. Nothing waits here, so that MetaManager can always tell this actor something.
         let is_sent = self.peers.meta_manager.try_send(MetaManagerMessage::PodStatus { key, report }).is_ok();
         if let Some(entry) = self.pods.get_mut(uid) {
@@ -223,11 +258,14 @@ impl Edged {
 
     fn report_again(&mut self) {
         let open: Vec<String> = self.pods.iter().filter(|(_, entry)| entry.is_unreported && !entry.is_busy).map(|(uid, _)| uid.clone()).collect();
-        for uid in open {
-            let troubles = self.pods.get(&uid).map(|entry| entry.troubles.clone()).unwrap_or_default();
-            if let Some((key, report)) = self.take_in(&uid, None, troubles, None) {
-                self.report(&uid, key, report);
-            }
+        open.iter().for_each(|uid| self.report_now(uid));
+    }
+
+    /// Tells how a pod is, as far as that is not known.
+    pub(super) fn report_now(&mut self, uid: &str) {
+        let troubles = self.pods.get(uid).map(|entry| entry.troubles.clone()).unwrap_or_default();
+        if let Some((key, report)) = self.take_in(uid, None, troubles, None) {
+            self.report(uid, key, report);
         }
     }
 
@@ -245,34 +283,6 @@ impl Edged {
         });
     }
 
-    fn pull(&mut self, image: &str) {
-        if !self.pulling.insert(image.to_owned()) {
-            return;
-        }
-        let (shared, image) = (self.shared.clone(), image.to_owned());
-        actix_rt::spawn(async move {
-            log::info!(image = image.as_str(); "pulling image");
-            let result = {
-                let _permit = shared.pulls.acquire().await;
-                shared.runtime.pull(&image).await
-            };
-            let _ = shared.edged.send(EdgedMessage::Pulled { image, result }).await;
-        });
-    }
-
-    fn pulled(&mut self, image: &str, result: &Result<(), RuntimeError>) {
-        self.pulling.remove(image);
-        let outcome = result.clone().map_err(|error| error.to_string());
-        let mut waiting = Vec::new();
-        for (uid, entry) in &mut self.pods {
-            if entry.images.values().any(|wanted| wanted == image) {
-                entry.pulled.push((image.to_owned(), outcome.clone()));
-                waiting.push(uid.clone());
-            }
-        }
-        waiting.iter().for_each(|uid| self.pass(uid));
-    }
-
     fn runtime(&mut self, event: &RuntimeEvent, ctx: &mut Context<Self>) {
         match event {
             RuntimeEvent::Container { pod_uid, .. } => {
@@ -280,6 +290,7 @@ impl Edged {
                 self.pass(pod_uid);
             }
             RuntimeEvent::Image => {
+                self.shared.house().images_changed();
                 // Somebody may wait for just this one: the pause after a failed pull is over.
                 let now = self.shared.now();
                 let mut waiting = Vec::new();
@@ -314,7 +325,12 @@ impl Edged {
 
     fn set_readiness(&mut self, readiness: Readiness) {
         self.note_engine(&readiness);
+        let (severity, reason) = match &readiness {
+            Readiness::Ready(_) => (Severity::Normal, "NodeReady"),
+            Readiness::NotReady(_) => (Severity::Warning, "NodeNotReady"),
+        };
         if self.node.set(readiness, self.shared.now()) {
+            self.node_event(severity, reason, &format!("Node {} status is now: {reason}", self.config.node));
             self.post_node_status();
         }
     }
@@ -324,7 +340,7 @@ impl Edged {
         let _ = self.peers.meta_manager.try_send(MetaManagerMessage::NodeRegister { object });
     }
 
-    fn post_node_status(&self) {
+    pub(super) fn post_node_status(&self) {
         let content = RawJson::from_value(&self.node.content(self.shared.now())).expect("JSON values always serialise");
         // Full: the next tick says it.
         let _ = self.peers.meta_manager.try_send(MetaManagerMessage::NodeStatus { content });

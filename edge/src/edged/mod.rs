@@ -7,6 +7,7 @@
 //! | own timers | [`EdgedMessage::ReconcileDue`], [`EdgedMessage::PodDue`] | comparison of everything; a pass |
 //! | own timers | [`EdgedMessage::StatusDue`], [`EdgedMessage::RegisterDue`] | status, registration of the node to MetaManager |
 //! | own workers | [`EdgedMessage::Passed`], [`EdgedMessage::Pulled`], [`EdgedMessage::Listed`] | status to MetaManager, the next step |
+//! | own tasks | [`EdgedMessage::Housekept`], [`EdgedMessage::Tidied`] | the node's conditions and images; a pod is ended |
 //! | EdgeHub | [`EdgedMessage::CloudConnected`] | registration and status of the node to MetaManager |
 //! | EdgeHub | [`EdgedMessage::CloudDisconnected`] | – |
 //! | MetaManager | [`EdgedMessage::RegistrationRefused`] | registration again after a pause |
@@ -16,34 +17,53 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `pod`, `check`, `quantity`, `env`, `objects` | reading what is wanted, and refusing what cannot be |
+//! | `pod`, `check`, `quantity`, `env`, `downward`, `objects`, `pull_secret` | reading what is wanted, and refusing what cannot be |
 //! | `container` | what the engine is told to make (pure) |
 //! | `observed`, `plan`, `status` | what is there → what to do, what to say (pure) |
 //! | `volume` | files of a pod on the machine |
 //! | `runtime` | the engine behind a trait |
+//! | `entry`, `pulls` | what is known of one pod; images on their way |
 //! | `worker`, `watch` | tasks beside the actor: one pass over one pod; the event stream |
+//! | `probe`, `probes` | asking containers whether they are well; hooks; what follows from it |
 //! | `page` | what the page shows, and the next incarnation takes over |
-//! | `node`, `read_only` | the node's status; `GET /pods` |
+//! | `events` | what `kubectl describe` shows as Events (pure), to MetaManager |
+//! | `node`, `read_only` | the node's status; what this machine may read: `GET /pods`, `/stats/summary`, `/containerLogs` |
+//! | `pressure` | what is short, and who has to go (pure) |
+//! | `housekeeping` | looking after the machine: conditions, images, ended containers, evictions |
+//! | `settings` | from the configuration to what is worked with |
 //!
 //! Invariant: no call to the engine runs inside a handler.
 //! Invariant: at most one pass over a pod at a time; containers of another node or of nobody are never touched.
 
 mod check;
 mod container;
+pub mod downward;
 mod engine;
+mod entry;
 pub mod env;
+pub mod events;
 mod handlers;
+pub mod housekeeping;
 mod message;
 pub mod node;
 pub mod objects;
 pub mod observed;
 mod page;
+pub mod pause;
 pub mod plan;
 pub mod pod;
+pub mod pressure;
+pub mod probe;
+mod probes;
+pub mod pull_secret;
+mod pulls;
 pub mod quantity;
 pub mod read_only;
 pub mod runtime;
+mod settings;
+mod shared;
 mod state;
+pub mod static_pods;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -51,32 +71,26 @@ pub mod volume;
 mod watch;
 pub mod worker;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actor::Handle;
-use model::{Clock, NodeName, SystemClock};
-use tokio::sync::Semaphore;
+use model::NodeName;
 
 use crate::meta_manager::MetaManagerMessage;
-use runtime::ContainerRuntime;
 
+pub(crate) use check::is_subdomain;
+pub use container::Surroundings;
 pub use engine::{Engine, EngineError};
 pub use message::EdgedMessage;
 pub use page::Snapshot;
+pub use shared::Shared;
 pub use state::Edged;
-pub use watch::watch;
-pub use worker::Shared;
+pub use watch::{watch, watch_files};
 
 /// Pause before the first comparison after something happened; doubles while nothing does.
 pub const RELIST_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause between two comparisons.
 pub const RELIST_MAX: Duration = Duration::from_secs(60);
-/// Short calls to the engine at once.
-const CALLS_MAX: usize = 8;
-/// Pulls at once.
-const PULLS_MAX: usize = 3;
 
 /// Settings of Edged.
 #[derive(Clone)]
@@ -96,48 +110,4 @@ pub struct Peers {
     pub meta_manager: Handle<MetaManagerMessage>,
     /// Its own, for timers and workers.
     pub own: Handle<EdgedMessage>,
-}
-
-impl Shared {
-    /// What the passes of all incarnations share. `data_dir` is the daemon's; the pods are in `pods` below it.
-    ///
-    /// # Errors
-    /// The directory cannot be made.
-    pub fn open(
-        runtime: Arc<dyn ContainerRuntime>,
-        edged: Handle<EdgedMessage>,
-        node: &NodeName,
-        host_ip: &str,
-        data_dir: &Path,
-    ) -> std::io::Result<Self> {
-        Self::with_clock(runtime, edged, node, host_ip, data_dir, Arc::new(SystemClock))
-    }
-
-    /// As [`Shared::open`], with a clock.
-    ///
-    /// # Errors
-    /// The directory cannot be made.
-    pub fn with_clock(
-        runtime: Arc<dyn ContainerRuntime>,
-        edged: Handle<EdgedMessage>,
-        node: &NodeName,
-        host_ip: &str,
-        data_dir: &Path,
-        clock: Arc<dyn Clock>,
-    ) -> std::io::Result<Self> {
-        // Docker wants absolute paths to mount.
-        let pods: PathBuf = std::path::absolute(data_dir)?.join("pods");
-        node::prepare_dir(&pods)?;
-        Ok(Self {
-            runtime,
-            edged,
-            node: node.to_string(),
-            host_ip: host_ip.to_owned(),
-            pods,
-            clock,
-            calls: Semaphore::new(CALLS_MAX),
-            pulls: Semaphore::new(PULLS_MAX),
-            page: Mutex::default(),
-        })
-    }
 }

@@ -33,6 +33,8 @@ pub struct Seen {
     pub attempt: u32,
     /// How often it has fallen in a row before.
     pub level: u32,
+    /// Its last words, if it has ended and left any.
+    pub words: String,
 }
 
 impl Seen {
@@ -41,7 +43,7 @@ impl Seen {
         let number = |name: &str| container.labels.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         let (attempt, level) = (number(label::RESTARTS), number(label::LEVEL));
         let name = container.labels.get(label::CONTAINER)?.clone();
-        Some(Self { container, name, attempt, level })
+        Some(Self { container, name, attempt, level, words: String::new() })
     }
 
     /// Whether its process runs.
@@ -49,9 +51,9 @@ impl Seen {
         matches!(self.container.state, ContainerState::Running { .. })
     }
 
-    /// The container whose network namespace it has joined.
-    pub fn joined(&self) -> Option<&str> {
-        self.container.labels.get(label::NETWORK).map(String::as_str).filter(|id| !id.is_empty())
+    /// The sandbox that it belongs to; `None` in a pod without one.
+    pub fn sandbox(&self) -> Option<&str> {
+        self.container.labels.get(label::SANDBOX).map(String::as_str).filter(|id| !id.is_empty())
     }
 
     /// How deep in back-off the next one would be, and when it may start. `None` while it runs.
@@ -69,19 +71,47 @@ impl Seen {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     seen: Vec<Seen>,
+    sandboxes: Vec<Seen>,
 }
 
 impl Observed {
     /// Sorts what the engine listed.
     pub fn new(containers: impl IntoIterator<Item = Container>) -> Self {
-        let mut seen: Vec<Seen> = containers.into_iter().filter_map(Seen::new).collect();
-        seen.sort_by(|a, b| (&a.name, a.attempt, &a.container.id).cmp(&(&b.name, b.attempt, &b.container.id)));
-        Self { seen }
+        Self::sorted(containers.into_iter().filter_map(Seen::new).collect())
     }
 
-    /// All of them.
+    fn sorted(mut all: Vec<Seen>) -> Self {
+        all.sort_by(|a, b| (&a.name, a.attempt, &a.container.id).cmp(&(&b.name, b.attempt, &b.container.id)));
+        let (sandboxes, seen) = all.into_iter().partition(|one| one.name == label::SANDBOX_NAME);
+        Self { seen, sandboxes }
+    }
+
+    /// The same with one that was made since.
+    #[must_use]
+    pub fn with(&self, container: Container) -> Self {
+        let mut all: Vec<Seen> = self.everything().filter(|one| one.container.id != container.id).cloned().collect();
+        all.extend(Seen::new(container));
+        Self::sorted(all)
+    }
+
+    /// All containers; sandboxes are none of them.
     pub fn all(&self) -> &[Seen] {
         &self.seen
+    }
+
+    /// The same, to add what else is known of them.
+    pub fn all_mut(&mut self) -> &mut [Seen] {
+        &mut self.seen
+    }
+
+    /// All sandboxes, the newest last.
+    pub fn sandboxes(&self) -> &[Seen] {
+        &self.sandboxes
+    }
+
+    /// Everything that the engine has of the pod.
+    pub fn everything(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().chain(&self.sandboxes)
     }
 
     /// The newest container of that name.
@@ -94,19 +124,19 @@ impl Observed {
         self.seen.iter().rev().filter(|seen| seen.name == name).nth(1)
     }
 
-    /// Whether anything runs.
+    /// Whether any container runs.
     pub fn any_running(&self) -> bool {
         self.seen.iter().any(Seen::is_running)
     }
 
-    /// The running container whose network the pod's further containers join.
-    pub fn network_owner(&self) -> Option<&Seen> {
-        self.seen.iter().find(|seen| seen.is_running() && seen.joined().is_none())
+    /// The sandbox that holds what the containers share, if it runs.
+    pub fn sandbox(&self) -> Option<&Seen> {
+        self.sandboxes.last().filter(|seen| seen.is_running())
     }
 
     /// The pod's address on the bridge.
     pub fn ip(&self) -> Option<&str> {
-        self.network_owner().and_then(|seen| seen.container.ip.as_deref())
+        self.sandbox().and_then(|seen| seen.container.ip.as_deref())
     }
 }
 
@@ -140,5 +170,24 @@ impl Trouble {
     }
 }
 
-/// What went wrong lately, by container name. Lost at a restart of the module, which only means one try more.
+/// What went wrong lately, by container name ([`label::SANDBOX_NAME`]: what concerns the pod as a whole). Lost at a restart of the module, which only means one try more.
 pub type Troubles = BTreeMap<String, Trouble>;
+
+/// What the probes of a running container said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Whether its startup probe has succeeded; `None` without one.
+    pub started: Option<bool>,
+    /// What its readiness probe says; `None` without one.
+    pub ready: Option<bool>,
+    /// Why it is to be replaced, and with which grace in seconds if not the pod's.
+    pub failed: Option<(String, Option<u64>)>,
+}
+
+/// What the probes said, by the engine's id of the container.
+pub type Healths = BTreeMap<String, Health>;
+
+/// Whether a running container has started up, as far as its probe says.
+pub fn is_started(healths: &Healths, has_probe: bool, id: &str) -> bool {
+    !has_probe || healths.get(id).and_then(|health| health.started) == Some(true)
+}

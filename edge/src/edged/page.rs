@@ -7,8 +7,8 @@ use actor::EventKind;
 use serde::Serialize;
 
 use super::node::Readiness;
+use super::shared::Shared;
 use super::state::Edged;
-use super::worker::Shared;
 
 /// What Edged knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

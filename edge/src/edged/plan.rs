@@ -3,39 +3,44 @@
 //! One call plans for the moment. Whoever carries the actions out looks again afterwards and asks again, until nothing is
 //! left to do; so a crash at any point is repaired by the next look.
 //!
-//! Rules (Kubernetes' unless said otherwise):
-//! - A container is started in the order of the spec; one that ended is followed by another with the next number as the
-//!   restart policy says, after a pause that doubles with each fall ([`super::observed::backoff`]). The depth of the
-//!   back-off is a label of the container, so that a restart of this program forgets nothing.
+//! Rules (the kubelet's):
+//! - What the containers share is held by a sandbox. One that has ended takes its containers with it: they are stopped, and
+//!   the pod begins anew in another one, init containers first; unless nothing of the pod would be started again anyway.
+//! - Init containers run one after the other, each to its good end; those with `restartPolicy: Always` (sidecars) only until
+//!   they have started up, and stay. Then the others start, in the order of the spec.
+//! - One that ended is followed by another with the next number as the restart policy says, after a pause that doubles with
+//!   each fall ([`super::observed::backoff`]). The depth of the back-off is a label of the container, so that a restart of
+//!   this program forgets nothing.
 //! - Of the ended ones the newest before the current is kept (`lastState`), older ones are removed.
-//! - Ours: the first container that comes up without another to join owns the pod's network namespace, the others join it.
-//!   When the owner has ended, those that joined have lost their network and are replaced, one of them as the new owner.
+//! - When all containers have ended for good, the sidecars are stopped in reverse order, and the sandbox goes.
 //! - A pod that is over (all ended for good, or final in the API) is never started again.
 
 use jiff::Timestamp;
 
-use super::observed::{Observed, Seen, Troubles};
+use super::observed::{Healths, Observed, Seen, Troubles, backoff, is_started};
 use super::pod::{Container, Pod, RestartPolicy};
 use super::runtime::{ContainerState, label};
 use super::status::PodStatus;
 
 /// Containers whose object is gone and that carry no grace of their own are stopped with this.
 const ORPHAN_GRACE_SECS: u64 = super::pod::GRACE_SECS_DEFAULT;
+/// A sandbox that ended within this time is followed by another only after a pause.
+const SANDBOX_SHORT: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Stop these, all at once, and kill what still runs after the grace.
-    Stop {
-        /// Engine's ids.
-        ids: Vec<String>,
-        /// Seconds.
-        grace_secs: u64,
-    },
-    /// Remove one that runs no more.
+    /// Stop these.
+    Stop(Stop),
+    /// Remove one, running or not.
     Remove {
         /// Engine's id.
         id: String,
+    },
+    /// Make and start a sandbox.
+    StartSandbox {
+        /// Its number.
+        attempt: u32,
     },
     /// Make and start a container.
     Start {
@@ -45,11 +50,24 @@ pub enum Action {
         attempt: u32,
         /// Depth of its back-off, kept as a label.
         level: u32,
-        /// Id of the container whose network it joins; `None` is a network of its own.
-        join: Option<String>,
+        /// Id of its sandbox; `None` in a pod that needs none.
+        sandbox: Option<String>,
     },
-    /// Remove the pod's directory: nothing of it runs and its object is gone.
+    /// Remove the pod's directory and volumes: nothing of it runs and its object is gone.
     RemoveDirectory,
+}
+
+/// Containers that are to end, each with its hook, its signal, and the kill after the grace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stop {
+    /// Engine's ids and names; all at once.
+    pub together: Vec<(String, String)>,
+    /// Then these, one after the other, within the same grace.
+    pub afterwards: Vec<(String, String)>,
+    /// Seconds for all of them, hooks included.
+    pub grace_secs: u64,
+    /// Why, where it is not the end of the pod: for its event.
+    pub reason: Option<String>,
 }
 
 /// What to do now, and when to look again at the latest.
@@ -65,6 +83,10 @@ impl Plan {
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
+
+    fn of(action: Action) -> Self {
+        Self { actions: vec![action], wake_at: None }
+    }
 }
 
 /// What the planner knows of a pod that shall exist.
@@ -72,111 +94,300 @@ impl Plan {
 pub struct Desired<'a> {
     /// The object.
     pub pod: &'a Pod,
-    /// It must not be started (any more): refused, or over.
+    /// It must not be started (any more): refused, ended by the node, or over.
     pub is_over: bool,
     /// What was reported last: its restart counts go on when the machine was rebooted or somebody removed the containers.
     pub previous: Option<&'a PodStatus>,
+    /// The grace of a pod that the node ends, in seconds; `None` is the pod's own.
+    pub grace_secs: Option<u64>,
+}
+
+/// What the plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// What is there.
+    pub seen: &'a Observed,
+    /// What went wrong.
+    pub troubles: &'a Troubles,
+    /// What the probes said.
+    pub healths: &'a Healths,
+    /// The present.
+    pub now: Timestamp,
 }
 
 /// Plans the next steps. `desired` is `None` when the store has no such pod.
-pub fn plan(desired: Option<Desired<'_>>, seen: &Observed, troubles: &Troubles, now: Timestamp) -> Plan {
+pub fn plan(desired: Option<Desired<'_>>, situation: &Situation<'_>) -> Plan {
     match desired {
-        None => remove_all(seen),
-        Some(desired) if desired.pod.is_deleting() || desired.is_over => {
-            let ids: Vec<String> = seen.all().iter().filter(|one| one.is_running()).map(|one| one.container.id.clone()).collect();
-            let actions = if ids.is_empty() { Vec::new() } else { vec![Action::Stop { ids, grace_secs: desired.pod.grace_secs() }] };
-            Plan { actions, wake_at: None }
-        }
-        Some(desired) => run(&desired, seen, troubles, now),
+        None => remove_all(situation.seen),
+        Some(desired) if desired.pod.is_deleting() || desired.is_over => end(&desired, situation.seen),
+        Some(desired) => run(&desired, situation),
     }
 }
 
+fn named(one: &Seen) -> (String, String) {
+    (one.container.id.clone(), one.name.clone())
+}
+
+/// Everything of a pod whose object is gone.
 fn remove_all(seen: &Observed) -> Plan {
     let running: Vec<&Seen> = seen.all().iter().filter(|one| one.is_running()).collect();
     if running.is_empty() {
-        let removals = seen.all().iter().map(|one| Action::Remove { id: one.container.id.clone() });
+        let removals = seen.everything().map(|one| Action::Remove { id: one.container.id.clone() });
         return Plan { actions: removals.chain([Action::RemoveDirectory]).collect(), wake_at: None };
     }
     let grace = |one: &&Seen| one.container.labels.get(label::GRACE).and_then(|text| text.parse().ok()).unwrap_or(ORPHAN_GRACE_SECS);
     let grace_secs = running.iter().map(grace).max().unwrap_or(ORPHAN_GRACE_SECS);
-    let ids = running.iter().map(|one| one.container.id.clone()).collect();
-    Plan { actions: vec![Action::Stop { ids, grace_secs }], wake_at: None }
+    Plan::of(Action::Stop(Stop { together: running.into_iter().map(named).collect(), grace_secs, ..Stop::default() }))
 }
 
-fn run(desired: &Desired<'_>, seen: &Observed, troubles: &Troubles, now: Timestamp) -> Plan {
-    let pod = desired.pod;
+/// Stops what runs of a pod; its ended containers stay for their logs until the object goes.
+fn end(desired: &Desired<'_>, seen: &Observed) -> Plan {
+    if seen.any_running() {
+        let stop = stop_all(desired.pod, seen, None);
+        return Plan::of(Action::Stop(Stop { grace_secs: desired.grace_secs.unwrap_or(stop.grace_secs), ..stop }));
+    }
+    Plan { actions: sandboxes_away(seen), wake_at: None }
+}
+
+fn sandboxes_away(seen: &Observed) -> Vec<Action> {
+    seen.sandboxes().iter().map(|one| Action::Remove { id: one.container.id.clone() }).collect()
+}
+
+/// All that run: first the containers, then the sidecars from the last to the first.
+fn stop_all(pod: &Pod, seen: &Observed, reason: Option<String>) -> Stop {
+    let running = || seen.all().iter().filter(|one| one.is_running());
+    let place = |one: &Seen| pod.spec.init_containers.iter().position(|init| init.name == one.name && init.is_sidecar());
+    let mut sidecars: Vec<(usize, &Seen)> = running().filter_map(|one| Some((place(one)?, one))).collect();
+    sidecars.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    Stop {
+        together: running().filter(|one| place(one).is_none()).map(named).collect(),
+        afterwards: sidecars.into_iter().map(|(_, one)| named(one)).collect(),
+        grace_secs: pod.grace_secs(),
+        reason,
+    }
+}
+
+fn stop_one(pod: &Pod, one: &Seen, grace_secs: Option<u64>, reason: impl Into<String>) -> Action {
+    let grace_secs = grace_secs.unwrap_or_else(|| pod.grace_secs());
+    Action::Stop(Stop { together: vec![named(one)], afterwards: Vec::new(), grace_secs, reason: Some(reason.into()) })
+}
+
+fn run(desired: &Desired<'_>, situation: &Situation<'_>) -> Plan {
+    let (pod, seen) = (desired.pod, situation.seen);
+    let away = superfluous(pod, seen);
+    if !away.is_empty() {
+        return Plan { actions: away, wake_at: None };
+    }
     let mut plan = Plan::default();
-    for one in seen.all() {
-        let keep = [seen.current(&one.name), seen.previous(&one.name)].into_iter().flatten().any(|kept| kept.container.id == one.container.id);
-        let known = pod.spec.containers.iter().any(|container| container.name == one.name);
-        if (!keep || !known) && !one.is_running() {
-            plan.actions.push(Action::Remove { id: one.container.id.clone() });
-        } else if !keep || !known {
-            plan.actions.push(Action::Stop { ids: vec![one.container.id.clone()], grace_secs: pod.grace_secs() });
-        }
-    }
-    if !plan.actions.is_empty() {
+    let needs_sandbox = pod.needs_sandbox();
+    let sandbox = seen.sandbox().filter(|_| needs_sandbox).map(|one| one.container.id.as_str());
+    let planner = Planner { desired, situation, sandbox };
+    if needs_sandbox && sandbox.is_none() {
+        planner.begin(&mut plan);
         return plan;
     }
-    let join = if pod.spec.host_network { None } else { seen.network_owner().map(|owner| owner.container.id.clone()) };
+    // What belongs to a sandbox that is gone has lost its network.
+    let lost = |one: &&Seen| one.is_running() && one.sandbox() != sandbox;
+    if seen.all().iter().any(|one| lost(&one)) {
+        return Plan::of(Action::Stop(stop_all(pod, seen, Some("Pod sandbox changed, it will be killed and re-created.".into()))));
+    }
+    if planner.is_done() {
+        plan.actions = if seen.any_running() { vec![Action::Stop(stop_all(pod, seen, None))] } else { sandboxes_away(seen) };
+        return plan;
+    }
+    let mains_began = pod.spec.containers.iter().any(|one| planner.current(one).is_some());
+    for init in &pod.spec.init_containers {
+        if !planner.init(init, mains_began, &mut plan) && !mains_began {
+            return plan;
+        }
+    }
     for container in &pod.spec.containers {
-        let Some(step) = next(desired, container, seen, now, &mut plan) else { continue };
-        if let (Next::Start { .. }, Some(trouble)) = (&step, troubles.get(&container.name))
-            && trouble.retry_at > now
-        {
-            plan.wake(trouble.retry_at);
-            continue;
-        }
-        match step {
-            Next::Discard(id) => plan.actions.push(Action::Remove { id }),
-            Next::Replace { id } => plan.actions.push(Action::Stop { ids: vec![id], grace_secs: pod.grace_secs() }),
-            Next::Start { attempt, level } => {
-                plan.actions.push(Action::Start { container: container.name.clone(), attempt, level, join: join.clone() });
-            }
-        }
-        // One at a time: the next one may join the network that this one brings.
-        return plan;
+        planner.container(container, pod.spec.restart_policy, &mut plan);
     }
     plan
 }
 
+/// Containers that have nothing to do in the pod any more: of no name of it, or too old.
+fn superfluous(pod: &Pod, seen: &Observed) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for one in seen.all() {
+        let kept = [seen.current(&one.name), seen.previous(&one.name)].into_iter().flatten().any(|kept| kept.container.id == one.container.id);
+        if kept && pod.container(&one.name).is_some() {
+            continue;
+        }
+        actions.push(match one.is_running() {
+            true => stop_one(pod, one, None, "no container of the pod any more"),
+            false => Action::Remove { id: one.container.id.clone() },
+        });
+    }
+    let older = seen.sandboxes().split_last().map(|(_, older)| older).unwrap_or_default();
+    actions.extend(older.iter().map(|one| Action::Remove { id: one.container.id.clone() }));
+    actions
+}
+
+struct Planner<'a> {
+    desired: &'a Desired<'a>,
+    situation: &'a Situation<'a>,
+    /// Id of the running sandbox; `None` in a pod that needs none.
+    sandbox: Option<&'a str>,
+}
+
 enum Next {
-    /// Never started: made by a run that was cut short, with a network that may be gone.
+    /// Never started: made by a run that was cut short.
     Discard(String),
     /// Runs and must not: the next look sees it ended.
     Replace {
-        id: String,
+        grace_secs: Option<u64>,
+        reason: String,
     },
     Start {
         attempt: u32,
         level: u32,
     },
+    /// Not before then.
+    Wait(Timestamp),
 }
 
-fn next(desired: &Desired<'_>, container: &Container, seen: &Observed, now: Timestamp, plan: &mut Plan) -> Option<Next> {
-    let Some(current) = seen.current(&container.name) else {
-        let attempt = desired.previous.and_then(|p| p.restarts(&container.name)).map_or(0, |before| before.saturating_add(1));
-        return Some(Next::Start { attempt, level: 0 });
-    };
-    let id = || current.container.id.clone();
-    let another = || Next::Start { attempt: current.attempt.saturating_add(1), level: 0 };
-    match &current.container.state {
-        ContainerState::Created | ContainerState::Dead => Some(Next::Discard(id())),
-        ContainerState::Running { .. } => {
-            (is_outdated(container, current) || lost_network(desired.pod, current, seen)).then(|| Next::Replace { id: id() })
+impl<'a> Planner<'a> {
+    /// The newest container of that name that belongs to the present sandbox.
+    fn current(&self, container: &Container) -> Option<&'a Seen> {
+        self.situation.seen.current(&container.name).filter(|one| one.sandbox() == self.sandbox)
+    }
+
+    /// Makes the pod's sandbox, unless nothing would run in it.
+    fn begin(&self, plan: &mut Plan) {
+        let (pod, seen) = (self.desired.pod, self.situation.seen);
+        if seen.any_running() {
+            let stop = stop_all(pod, seen, Some("Pod sandbox changed, it will be killed and re-created.".into()));
+            plan.actions.push(Action::Stop(stop));
+            return;
         }
-        ContainerState::Exited(_) if is_outdated(container, current) => Some(another()),
-        ContainerState::Exited(exit) => {
-            if !starts_again(desired.pod.spec.restart_policy, exit.code) {
-                return None;
+        let policy = pod.spec.restart_policy;
+        let stays = |container: &Container| match seen.current(&container.name).map(|one| &one.container.state) {
+            Some(ContainerState::Exited(exit)) => !starts_again(policy, exit.code),
+            // Somebody removed it: as the kubelet, what was started once is not started again by this policy.
+            None => policy == RestartPolicy::Never && self.desired.previous.and_then(|p| p.restarts(&container.name)).is_some(),
+            Some(_) => false,
+        };
+        let never_again = policy == RestartPolicy::Never && pod.spec.init_containers.iter().any(|init| self.has_failed(init));
+        if never_again || pod.spec.containers.iter().all(stays) {
+            plan.actions = sandboxes_away(seen);
+            return;
+        }
+        if let Some(trouble) = self.situation.troubles.get(label::SANDBOX_NAME).filter(|trouble| trouble.retry_at > self.situation.now) {
+            return plan.wake(trouble.retry_at);
+        }
+        let Some(last) = seen.sandboxes().last() else {
+            plan.actions.push(Action::StartSandbox { attempt: 0 });
+            return;
+        };
+        if let ContainerState::Exited(exit) = &last.container.state
+            && exit.finished_at.duration_since(exit.started_at) < SANDBOX_SHORT
+        {
+            let at = exit.finished_at.saturating_add(backoff(last.attempt)).unwrap_or(exit.finished_at);
+            if at > self.situation.now && exit.finished_at <= self.situation.now {
+                return plan.wake(at);
             }
-            let (level, at) = current.next_start()?;
-            // A clock that was set back would make the pause as long as the step: then it starts at once.
-            if at > now && exit.finished_at <= now {
-                plan.wake(at);
-                return None;
+        }
+        plan.actions.push(Action::Remove { id: last.container.id.clone() });
+        plan.actions.push(Action::StartSandbox { attempt: last.attempt.saturating_add(1) });
+    }
+
+    fn is_init(&self, container: &Container) -> bool {
+        self.desired.pod.spec.init_containers.iter().any(|init| init.name == container.name)
+    }
+
+    fn has_failed(&self, init: &Container) -> bool {
+        matches!(self.situation.seen.current(&init.name).map(|one| &one.container.state), Some(ContainerState::Exited(exit)) if exit.code != 0)
+            && !init.is_sidecar()
+    }
+
+    /// Whether all containers have ended and none comes back, or an init container has ended the pod.
+    fn is_done(&self) -> bool {
+        let policy = self.desired.pod.spec.restart_policy;
+        // One that ended for good in an earlier sandbox is not started again for a new one.
+        let ended = |container: &Container| match self.situation.seen.current(&container.name).map(|one| &one.container.state) {
+            Some(ContainerState::Exited(exit)) => !starts_again(policy, exit.code),
+            _ => false,
+        };
+        let init_failed = |init: &Container| policy == RestartPolicy::Never && self.current(init).is_some() && self.has_failed(init);
+        self.desired.pod.spec.init_containers.iter().any(init_failed) || self.desired.pod.spec.containers.iter().all(ended)
+    }
+
+    /// Whether the next container may begin as far as this init container is concerned; plans what it still needs.
+    fn init(&self, init: &Container, mains_began: bool, plan: &mut Plan) -> bool {
+        let current = self.current(init);
+        if init.is_sidecar() {
+            self.container(init, RestartPolicy::Always, plan);
+            let healths = self.situation.healths;
+            return current.is_some_and(|one| one.is_running() && is_started(healths, init.startup_probe.is_some(), &one.container.id));
+        }
+        match current.map(|one| &one.container.state) {
+            Some(ContainerState::Exited(exit)) if exit.code == 0 => true,
+            // What runs already was let in by an earlier look.
+            _ if mains_began => true,
+            Some(ContainerState::Running { .. }) => false,
+            _ => {
+                let policy = match self.desired.pod.spec.restart_policy {
+                    RestartPolicy::Never => RestartPolicy::Never,
+                    RestartPolicy::Always | RestartPolicy::OnFailure => RestartPolicy::OnFailure,
+                };
+                self.container(init, policy, plan);
+                false
             }
-            Some(Next::Start { attempt: current.attempt.saturating_add(1), level })
+        }
+    }
+
+    /// Plans the next step of one container.
+    fn container(&self, container: &Container, policy: RestartPolicy, plan: &mut Plan) {
+        let Some(step) = self.next(container, policy) else { return };
+        match step {
+            Next::Wait(at) => plan.wake(at),
+            Next::Discard(id) => plan.actions.push(Action::Remove { id }),
+            Next::Replace { grace_secs, reason } => {
+                let current = self.situation.seen.current(&container.name);
+                plan.actions.extend(current.map(|one| stop_one(self.desired.pod, one, grace_secs, reason)));
+            }
+            Next::Start { attempt, level } => {
+                match self.situation.troubles.get(&container.name).filter(|trouble| trouble.retry_at > self.situation.now) {
+                    Some(trouble) => plan.wake(trouble.retry_at),
+                    None => plan.actions.push(Action::Start {
+                        container: container.name.clone(),
+                        attempt,
+                        level,
+                        sandbox: self.sandbox.map(str::to_owned),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn next(&self, container: &Container, policy: RestartPolicy) -> Option<Next> {
+        let Some(current) = self.situation.seen.current(&container.name) else {
+            let attempt = self.desired.previous.and_then(|p| p.restarts(&container.name)).map_or(0, |before| before.saturating_add(1));
+            return Some(Next::Start { attempt, level: 0 });
+        };
+        let id = &current.container.id;
+        let another = |level| Some(Next::Start { attempt: current.attempt.saturating_add(1), level });
+        match &current.container.state {
+            ContainerState::Created | ContainerState::Dead => Some(Next::Discard(id.clone())),
+            ContainerState::Running { .. } if is_outdated(container, current) => {
+                Some(Next::Replace { grace_secs: None, reason: format!("Container {} definition changed", container.name) })
+            }
+            ContainerState::Running { .. } => {
+                let (why, grace_secs) = self.situation.healths.get(id)?.failed.clone()?;
+                Some(Next::Replace { grace_secs, reason: why })
+            }
+            ContainerState::Exited(_) if is_outdated(container, current) => another(0),
+            // In another sandbox the pod begins anew, and with it what prepares it.
+            ContainerState::Exited(_) if current.sandbox() != self.sandbox && self.is_init(container) => another(0),
+            ContainerState::Exited(exit) if !starts_again(policy, exit.code) => None,
+            ContainerState::Exited(_) if current.sandbox() != self.sandbox => another(0),
+            ContainerState::Exited(exit) => {
+                let (level, at) = current.next_start()?;
+                // A clock that was set back would make the pause as long as the step: then it starts at once.
+                if at > self.situation.now && exit.finished_at <= self.situation.now { Some(Next::Wait(at)) } else { another(level) }
+            }
         }
     }
 }
@@ -192,11 +403,4 @@ pub fn starts_again(policy: RestartPolicy, code: i64) -> bool {
 
 fn is_outdated(container: &Container, current: &Seen) -> bool {
     current.container.labels.get(label::HASH).is_some_and(|hash| *hash != container.hash())
-}
-
-fn lost_network(pod: &Pod, current: &Seen, seen: &Observed) -> bool {
-    let Some(owner) = current.joined() else { return false };
-    // A container that must not be started again is left without network rather than stopped.
-    let stays = pod.spec.restart_policy == RestartPolicy::Never;
-    !stays && !seen.all().iter().any(|one| one.is_running() && one.container.id == owner)
 }

@@ -34,6 +34,13 @@ pub fn units(value: &Value) -> Result<u64, QuantityError> {
     u64::try_from((nano + NANO - 1).div_euclid(NANO)).map_err(|_| QuantityError::Range(text))
 }
 
+/// Bytes as Kubernetes writes them: with the largest binary suffix that leaves nothing behind a point.
+pub fn binary(bytes: u64) -> String {
+    let suffixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let step = if bytes == 0 { 0 } else { (bytes.trailing_zeros() / 10).min(6) };
+    format!("{}{}", bytes >> (10 * step), suffixes[step as usize])
+}
+
 fn text(value: &Value) -> Result<String, QuantityError> {
     match value {
         Value::String(text) if text.len() <= 64 => Ok(text.trim().to_owned()),
@@ -113,6 +120,22 @@ mod tests {
             (json!("1m"), 1),
         ] {
             assert_eq!(units(&given), Ok(want), "{given}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_with_the_largest_suffix_that_is_exact() {
+        for (bytes, want) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1Ki"),
+            (1025, "1025"),
+            (80 << 20, "80Mi"),
+            ((80 << 20) + 1024, "81921Ki"),
+            (1_u64 << 60, "1Ei"),
+            (u64::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(binary(bytes), want);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actor::Fence;
@@ -11,19 +11,20 @@ use model::{ObjectName, ResourceKey, ResourceKind};
 use wire::hub::PodStatusReport;
 
 use super::check::is_uid;
+use super::entry::Entry;
+use super::events::{EventLog, Severity};
 use super::node::{Machine, NodeReport};
 use super::objects::{KeyedObject, Objects};
-use super::observed::{Observed, Trouble, Troubles};
-use super::pod::Pod;
-use super::runtime::Summary;
-use super::status::{Facts, PodStatus, pod_status};
-use super::worker::{CREATING, Desired, End, Pass, Shared};
+use super::observed::{Observed, Troubles};
+use super::pod::{Pod, Refusal};
+use super::pressure;
+use super::shared::Shared;
+use super::static_pods::StaticPods;
+use super::status::{Facts, News, PodStatus, news, pod_status};
+use super::worker::{Desired, End, Pass, Pull};
 use super::{Config, Peers};
 use crate::store::meta::{self, StoredObject};
 use crate::store::{Read, Store, StoreError};
-
-/// Pause before an object that is missing is asked from the cloud again.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The module.
 pub struct Edged {
@@ -33,83 +34,17 @@ pub struct Edged {
     pub(super) shared: Arc<Shared>,
     pub(super) pods: HashMap<String, Entry>,
     pub(super) uids: HashMap<ResourceKey, String>,
-    pub(super) pulling: BTreeSet<String>,
+    pub(super) pulling: BTreeSet<Pull>,
     pub(super) node: NodeReport,
+    /// Pods from files of this machine.
+    pub(super) statics: StaticPods,
+    pub(super) events: EventLog,
     pub(super) fence: Option<Fence>,
     /// Pause before the next comparison of everything.
     pub(super) relist: Duration,
     pub(super) relist_timer: Option<actix::SpawnHandle>,
-}
-
-/// What is known of one pod.
-#[derive(Default)]
-pub struct Entry {
-    /// Its key, while the store has it.
-    pub key: Option<ResourceKey>,
-    pub desired: Option<Desired>,
-    /// Of the stored object and of all that it reads: differs when any of them was stored anew.
-    pub version: u64,
-    pub is_busy: bool,
-    /// Something happened during the pass.
-    pub is_dirty: bool,
-    pub seen: Option<Observed>,
-    pub troubles: Troubles,
-    pub fresh: BTreeSet<String>,
-    /// Images that containers wait for.
-    pub images: BTreeMap<String, String>,
-    /// Pulls that ended: image, and the engine's words if it failed.
-    pub pulled: Vec<(String, Result<(), String>)>,
-    /// The cloud's message that changed the pod, or what it reads, last; only for the log.
-    pub cause: Option<actor::MsgId>,
-    /// What was told to MetaManager last; loaded from the store at first sight.
-    pub previous: Option<PodStatus>,
-    pub is_loaded: bool,
-    /// MetaManager had no room for the last status.
-    pub is_unreported: bool,
-    /// The last pass was cut short by the engine.
-    pub is_cut_short: bool,
-    pub timer: Option<actix::SpawnHandle>,
-    pub asked: BTreeMap<(bool, String), Timestamp>,
-}
-
-impl Entry {
-    /// Whether the engine's list shows something else than what was seen last.
-    pub fn differs_from(&self, listed: &[&Summary]) -> bool {
-        let Some(seen) = &self.seen else { return true };
-        // Paused is running: its process is there.
-        let runs = |state: &str| matches!(state, "running" | "paused" | "restarting");
-        let is_running = |id: &str| seen.all().iter().find(|one| one.container.id == id).map(super::observed::Seen::is_running);
-        listed.len() != seen.all().len() || listed.iter().any(|one| is_running(&one.id) != Some(runs(&one.state)))
-    }
-
-    /// Takes in the pulls that ended.
-    pub fn apply_pulls(&mut self, now: Timestamp) {
-        for (image, result) in std::mem::take(&mut self.pulled) {
-            let waiting: Vec<String> = self.images.iter().filter(|(_, wanted)| **wanted == image).map(|(name, _)| name.clone()).collect();
-            for container in waiting {
-                self.images.remove(&container);
-                let trouble = self.troubles.remove(&container);
-                match &result {
-                    Ok(()) => {
-                        self.fresh.insert(container);
-                    }
-                    Err(message) => {
-                        let earlier = trouble.filter(|trouble| trouble.reason != CREATING);
-                        let text = format!("failed to pull image \"{image}\": {message}");
-                        self.troubles.insert(container, Trouble::after(earlier.as_ref(), "ErrImagePull", text, now));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Objects of those missing that are to be asked from the cloud now.
-    pub fn due_questions(&mut self, missing: &BTreeSet<(bool, String)>, now: Timestamp) -> Vec<(bool, String)> {
-        self.asked.retain(|object, at| missing.contains(object) && now.duration_since(*at).unsigned_abs() < ASK_AGAIN);
-        let open: Vec<_> = missing.iter().filter(|object| !self.asked.contains_key(*object)).cloned().collect();
-        self.asked.extend(open.iter().map(|object| (object.clone(), now)));
-        open
-    }
+    /// The job of housekeeping that runs; one at a time.
+    pub(super) tidying: Option<actix_rt::task::JoinHandle<()>>,
 }
 
 /// A pod as it is read from the store.
@@ -122,23 +57,33 @@ struct Loaded {
 impl Edged {
     /// A module over this store and engine.
     pub fn new(store: Store, shared: Arc<Shared>, machine: Machine, config: Config, peers: Peers) -> Self {
-        let mut node = NodeReport::new(config.node.clone(), machine, config.version.clone(), shared.now());
+        let mut node = NodeReport::new(config.node.clone(), machine, config.version.clone(), shared.now()).with(shared.node_settings.clone());
+        {
+            let house = shared.house();
+            node.set_pressures(&house.pressures().held(), shared.now());
+            node.set_images(house.images());
+        }
         // The stream of events outlives an incarnation and says only once that the engine answers.
         if let Some(readiness) = shared.page().readiness() {
             node.set(readiness, shared.now());
         }
+        let statics = shared.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let events = EventLog::new(config.node.as_str());
         Self {
             store,
             config,
             peers,
             shared,
+            events,
             pods: HashMap::new(),
             uids: HashMap::new(),
             pulling: BTreeSet::new(),
             node,
+            statics,
             fence: None,
             relist: super::RELIST_FIRST,
             relist_timer: None,
+            tidying: None,
         }
     }
 
@@ -147,10 +92,36 @@ impl Edged {
         Ok(self.store.read(|read| meta::get(read, key))?.as_ref().and_then(uid_of))
     }
 
-    /// Which pods the store has, by uid.
+    /// Which pods shall exist, by uid: those of the store and those from files.
     pub(super) fn stored_pods(&self) -> Result<HashMap<String, ResourceKey>, StoreError> {
         let rows = self.store.read(|read| meta::list(read, ResourceKind::Pod, None))?;
-        Ok(rows.into_iter().filter_map(|row| Some((uid_of(&row)?, row.key))).collect())
+        let from_files = self.statics.pods.iter().map(|(uid, pod)| (uid.clone(), pod.key.clone()));
+        Ok(rows.into_iter().filter_map(|row| Some((uid_of(&row)?, row.key))).chain(from_files).collect())
+    }
+
+    /// Takes in what the files say now.
+    pub(super) fn take_static_pods(&mut self, found: &StaticPods) {
+        let found = found.clone().keeping(&self.statics);
+        if found == self.statics {
+            return;
+        }
+        for (file, error) in found.errors.iter().filter(|(file, error)| self.statics.errors.get(*file) != Some(*error)) {
+            log::warn!(file = file.as_str(), reason = error.as_str(); "a file of static pods cannot be used");
+        }
+        if let Some(reason) = found.unreadable.as_ref().filter(|reason| self.statics.unreadable.as_ref() != Some(*reason)) {
+            log::warn!(reason = reason.as_str(); "the directory of static pods cannot be read; its pods stay");
+        }
+        let before = std::mem::replace(&mut self.statics, found.clone());
+        // The next incarnation must not take its pods for nobody's.
+        *self.shared.statics.lock().unwrap_or_else(PoisonError::into_inner) = found.clone();
+        for uid in before.pods.keys().filter(|uid| !found.pods.contains_key(*uid)) {
+            self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+            self.forget_key(uid);
+        }
+        for (uid, pod) in found.pods.iter().filter(|(uid, _)| !before.pods.contains_key(*uid)) {
+            self.know(uid, &pod.key);
+            self.pass(uid);
+        }
     }
 
     pub(super) fn know(&mut self, uid: &str, key: &ResourceKey) {
@@ -178,7 +149,8 @@ impl Edged {
             entry.desired = None;
             return Ok(false);
         };
-        let loaded = self.store.read(|read| load(read, &key, uid, !entry.is_loaded))?;
+        let from_file = self.statics.pods.get(uid).map(|pod| pod.json.as_str());
+        let loaded = self.store.read(|read| load(read, &key, uid, from_file, !entry.is_loaded))?;
         let Some(Loaded { desired, version, previous }) = loaded else {
             (entry.key, entry.desired) = (None, None);
             self.uids.remove(&key);
@@ -189,7 +161,48 @@ impl Edged {
         }
         let is_new = entry.version != version || entry.desired.is_none();
         (entry.version, entry.desired) = (version, Some(desired));
+        if let (Some(desired), Some(failure)) = (&mut entry.desired, &entry.failure) {
+            desired.refusal.get_or_insert_with(|| failure.clone());
+        }
         Ok(is_new)
+    }
+
+    /// Ends a pod for good, whatever its object says: its containers are stopped, with this grace in seconds or their own,
+    /// and its status is `Failed` with this reason.
+    pub(super) fn fail_pod(&mut self, uid: &str, failure: Refusal, grace_secs: Option<u64>) {
+        if let Some(entry) = self.pods.get_mut(uid)
+            && entry.failure.is_none()
+            && !entry.previous.as_ref().is_some_and(PodStatus::is_over)
+        {
+            log::warn!(uid = uid, reason = failure.reason.as_str(), message = failure.message.as_str(); "a pod is ended");
+            (entry.failure, entry.grace_secs) = (Some(failure.clone()), grace_secs);
+            self.event(uid, None, Severity::Warning, &failure.reason, &failure.message);
+            self.pass(uid);
+        }
+    }
+
+    /// Turns a pod away that was not here before, if the node has no room for it.
+    fn admit(&mut self, uid: &str) {
+        let max = self.shared.node_settings.pods_max;
+        let active = self.pods.iter().filter(|(other, entry)| *other != uid && entry.is_active()).count();
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        if std::mem::replace(&mut entry.is_admitted, true) {
+            return;
+        }
+        let is_new = entry.previous.is_none() && entry.seen.is_none() && entry.failure.is_none();
+        let Some(desired) = entry.desired.as_mut().filter(|desired| is_new && desired.refusal.is_none() && !desired.pod.is_deleting()) else {
+            return;
+        };
+        let full = || {
+            let message = format!("Node didn't have enough resource: pods, requested: 1, used: {active}, capacity: {max}");
+            Err(Refusal { reason: "OutOfpods".into(), message })
+        };
+        let admitted = pressure::admit(&desired.pod, self.node.pressures());
+        let has_room = active < usize::try_from(max).unwrap_or(usize::MAX) || desired.pod.is_critical();
+        if let Err(refusal) = admitted.and_then(|()| if has_room { Ok(()) } else { full() }) {
+            desired.refusal = Some(refusal.clone());
+            entry.failure = Some(refusal);
+        }
     }
 
     /// A pass over the pod as the store has it now; `None` while one is under way (it is repeated then).
@@ -202,6 +215,7 @@ impl Edged {
             log::error!(uid = uid, error = error.to_string().as_str(); "a pod cannot be read from the store");
             return None;
         }
+        self.admit(uid);
         let now = self.shared.now();
         let entry = self.pods.get_mut(uid)?;
         entry.apply_pulls(now);
@@ -210,11 +224,16 @@ impl Edged {
             uid: uid.to_owned(),
             desired: entry.desired.clone(),
             troubles: entry.troubles.clone(),
+            healths: entry.healths.clone(),
             fresh: entry.fresh.clone(),
             previous: entry.previous.clone(),
             cause: entry.cause,
             shared: self.shared.clone(),
             fence: self.fence.clone(),
+            notes: Vec::new(),
+            pod_ip: String::new(),
+            images: BTreeMap::new(),
+            grace_secs: entry.grace_secs,
         })
     }
 
@@ -245,6 +264,7 @@ impl Edged {
             pod: &desired.pod,
             seen,
             troubles: &entry.troubles,
+            healths: &entry.healths,
             refusal: desired.refusal.as_ref(),
             previous: entry.previous.as_ref(),
             host_ip: &self.shared.host_ip,
@@ -255,7 +275,11 @@ impl Edged {
             return None;
         }
         let report = report(uid, key.name.clone()?, &status);
+        let news = news(&desired.pod, entry.previous.as_ref(), &status);
         entry.previous = Some(status);
+        for News { container, reason, message } in news {
+            self.event(uid, container.as_deref(), Severity::Warning, reason, &message);
+        }
         Some((key, report))
     }
 }
@@ -274,11 +298,18 @@ fn uid_of(row: &StoredObject) -> Option<String> {
     uid
 }
 
-fn load(read: &mut Read<'_>, key: &ResourceKey, uid: &str, with_status: bool) -> Result<Option<Loaded>, StoreError> {
-    let Some(row) = meta::get(read, key)?.filter(|row| row.uid.as_deref() == Some(uid)) else { return Ok(None) };
+fn load(read: &mut Read<'_>, key: &ResourceKey, uid: &str, from_file: Option<&str>, with_status: bool) -> Result<Option<Loaded>, StoreError> {
     let mut hasher = DefaultHasher::new();
-    (row.stored_at.millis(), &row.resource_version, row.value.len()).hash(&mut hasher);
-    let (pod, refusal) = match Pod::parse(&row.value) {
+    let json = match from_file {
+        // Another content is another uid.
+        Some(json) => json.to_owned(),
+        None => {
+            let Some(row) = meta::get(read, key)?.filter(|row| row.uid.as_deref() == Some(uid)) else { return Ok(None) };
+            (row.stored_at.millis(), &row.resource_version, row.value.len()).hash(&mut hasher);
+            row.value
+        }
+    };
+    let (pod, refusal) = match Pod::parse(&json) {
         Ok(pod) => {
             let refusal = pod.check().err();
             (pod, refusal)

@@ -1,5 +1,6 @@
-//! The engine's event stream: stands beside the actor and outlives it.
+//! What is watched beside the actor, and outlives it: the engine's event stream, and the files of static pods.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::message::EdgedMessage;
 use super::runtime::{ContainerRuntime, RuntimeEvent};
+use super::static_pods;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -52,5 +54,22 @@ pub async fn watch(runtime: Arc<dyn ContainerRuntime>, node: NodeName, edged: Ha
         }
         pause = if began.elapsed() >= STABLE { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Pause between two looks at the files of static pods.
+const FILES_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells Edged what the files of static pods say, when that changes. Ends only when Edged's mailbox is closed.
+pub async fn watch_files(directory: PathBuf, node: NodeName, edged: Handle<EdgedMessage>) {
+    loop {
+        let (place, name) = (directory.clone(), node.to_string());
+        // A look that panics is one that found nothing new.
+        if let Ok(found) = tokio::task::spawn_blocking(move || static_pods::read(&place, &name)).await
+            && edged.send(EdgedMessage::StaticPods(Box::new(found))).await.is_err()
+        {
+            return;
+        }
+        tokio::time::sleep(FILES_EVERY).await;
     }
 }

@@ -27,6 +27,7 @@ use wire::identity::{self, pem};
 pub use client::{ANSWER_BYTES_MAX, Endpoint};
 pub use error::JoinError;
 
+use crate::anybody::trusting_anybody;
 use crate::tls::{self, NodeTls};
 
 /// Arguments of `skep-edge join`.
@@ -59,7 +60,7 @@ pub async fn join(args: &JoinArgs) -> Result<NodeTls, JoinError> {
     let address = endpoint.address();
     let tls_failed = |source: rustls::Error| JoinError::Tls { address: address.clone(), source: io::Error::other(source) };
 
-    let ca = client::get(&endpoint, client::trusting_anybody().map_err(tls_failed)?, "/ca.crt", &[], &[]).await?;
+    let ca = client::get(&endpoint, trusting_anybody().map_err(tls_failed)?, "/ca.crt", &[], &[]).await?;
     let found = fingerprint(&ca);
     if found != expected {
         return Err(JoinError::OtherCloud { address, found, expected: expected.to_owned() });

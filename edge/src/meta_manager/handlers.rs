@@ -9,6 +9,7 @@ use wire::hub::{Downstream, Frame, MsgId, RawJson, Resource, Upstream};
 use wire::link::{HELD_KINDS, parts_of};
 
 use super::message::{Found, MetaManagerMessage, QueryError};
+use super::pending::PendingEvent;
 use super::state::{Caused, Effect, MetaManager, NodeStatus, ReportRow, StoredStatuses, apply, by_namespace, statuses};
 use crate::edge_hub::EdgeHubMessage;
 use crate::edged::EdgedMessage;
@@ -200,13 +201,22 @@ impl MetaManager {
             MetaManagerMessage::NodeRegister { object } => {
                 self.of_node(meta, object, |namespace, node, object| Upstream::NodeRegister { namespace, node, object });
             }
+            MetaManagerMessage::Event { key, is_update, object } => {
+                self.events.put(PendingEvent { key: key.clone(), is_update: *is_update, object: object.clone(), cause: meta.id });
+                self.send_events();
+            }
             MetaManagerMessage::Confirmed { parent } => {
-                if !self.reported.settled(parent) {
+                if self.events.settled(parent) {
+                    self.send_events();
+                } else if !self.reported.settled(parent) {
                     self.node_status.confirmed(parent, self.config.clock.now());
                 }
             }
             MetaManagerMessage::Refused { parent, reason } => {
-                if self.reported.settled(parent) {
+                if self.events.settled(parent) {
+                    log::debug!(reason = reason.as_str(); "the cloud refused an event");
+                    self.send_events();
+                } else if self.reported.settled(parent) {
                     log::warn!(reason = reason.as_str(); "the cloud refused the status of pods");
                 }
             }
@@ -214,15 +224,21 @@ impl MetaManager {
                 self.connected = Some(cloud.is_some());
                 self.reported.forget();
                 self.node_status = NodeStatus::default();
+                self.events.forget_sent();
+                self.confirms_events = cloud.is_none_or(|cloud| cloud.capabilities.digest);
                 if let Some(cloud) = cloud {
                     if cloud.capabilities.digest {
                         self.announce(cloud.number, None, lease);
                     }
                     self.sync(lease);
+                    self.send_events();
                 }
             }
             MetaManagerMessage::HeldGet { id, session } => self.announce(*session, Some(id), lease),
-            MetaManagerMessage::SyncDue => self.sync(lease),
+            MetaManagerMessage::SyncDue => {
+                self.sync(lease);
+                self.send_events();
+            }
             MetaManagerMessage::FromCloud { .. } | MetaManagerMessage::PodStatus { .. } | MetaManagerMessage::LateAnswer { answer: Ok(_), .. } => {}
         }
     }
@@ -235,6 +251,24 @@ impl MetaManager {
         let frame = self.frame(body(self.config.namespace.clone(), self.config.node.clone(), content.clone())).with_cause([ids::on_wire(meta.id)]);
         let id = frame.id.clone();
         self.send(frame, None).then_some(id)
+    }
+
+    /// Tells the cloud the Events that it has not heard. What finds no room waits for the next occasion.
+    fn send_events(&mut self) {
+        if self.connected == Some(false) {
+            return;
+        }
+        let now = self.config.clock.now();
+        for PendingEvent { key, is_update, object, cause } in self.events.due(now) {
+            let Some(name) = key.name.clone() else { continue };
+            let body = Upstream::Event { namespace: key.namespace.clone(), name, is_update, object };
+            let frame = self.frame(body).with_cause([ids::on_wire(cause)]);
+            let id = frame.id.clone();
+            if !self.send(frame, None) {
+                return;
+            }
+            self.events.sent(&key, id, now, self.confirms_events);
+        }
     }
 
     fn stored(&self, key: &ResourceKey) -> Found {

@@ -81,6 +81,16 @@ pub enum MetaManagerMessage {
         /// The Node.
         object: RawJson,
     },
+    /// From Edged: the newest state of an Event. Sent when the cloud is there, and again until it has confirmed it; kept in
+    /// memory alone, at most [`super::EVENTS_MAX`] of them.
+    Event {
+        /// `{namespace}/event/{name}`.
+        key: ResourceKey,
+        /// An earlier state of it was told before.
+        is_update: bool,
+        /// The Event.
+        object: RawJson,
+    },
     /// From EdgeHub: the cloud confirmed a message of ours about objects (`{namespace}/podstatus` …).
     Confirmed {
         /// Our message.
@@ -142,6 +152,7 @@ impl Mail for MetaManagerMessage {
             Self::PodStatus { .. } => "PodStatus",
             Self::NodeStatus { .. } => "NodeStatus",
             Self::NodeRegister { .. } => "NodeRegister",
+            Self::Event { .. } => "Event",
             Self::Confirmed { .. } => "Confirmed",
             Self::Refused { .. } => "Refused",
             Self::NodeConnection { .. } => "NodeConnection",
@@ -158,9 +169,11 @@ impl Mail for MetaManagerMessage {
                 let uid = uid_of(key, object).unwrap_or_else(|| "unknown".into());
                 format!("{kind} {operation:?} {key}, uid {}, frame {}", brief(&uid), brief(id.as_str()))
             }
-            Self::Query { key, .. } | Self::RemoteAnswered { key, .. } | Self::LateAnswer { key, .. } | Self::PodStatus { key, .. } => {
-                format!("{kind} {key}")
-            }
+            Self::Query { key, .. }
+            | Self::RemoteAnswered { key, .. }
+            | Self::LateAnswer { key, .. }
+            | Self::PodStatus { key, .. }
+            | Self::Event { key, .. } => format!("{kind} {key}"),
             Self::Confirmed { parent } => format!("{kind} {parent}"),
             Self::Refused { parent, reason } => format!("{kind} {parent}: {}", brief(reason)),
             Self::NodeConnection { cloud } => format!("{kind} {}", cloud.is_some()),
@@ -171,7 +184,7 @@ impl Mail for MetaManagerMessage {
 
     fn bytes(&self) -> usize {
         256 + match self {
-            Self::FromCloud { object, .. } | Self::NodeRegister { object } => object.len(),
+            Self::FromCloud { object, .. } | Self::NodeRegister { object } | Self::Event { object, .. } => object.len(),
             Self::RemoteAnswered { answer: Ok(object), .. } | Self::LateAnswer { answer: Ok(object), .. } => object.len(),
             Self::PodStatus { report, .. } => report.status.len(),
             Self::NodeStatus { content } => content.len(),

@@ -6,10 +6,11 @@
 //! | Edged | [`MetaManagerMessage::PodStatus`] | stored; then `podstatus` to the cloud, if it says anything new |
 //! | Edged | [`MetaManagerMessage::Query`] | answer from the store; a ConfigMap or Secret that is not here is asked from the cloud |
 //! | Edged | [`MetaManagerMessage::NodeStatus`] | to the cloud, if it is there and has not confirmed the same within a minute |
+//! | Edged | [`MetaManagerMessage::Event`] | kept in memory; to the cloud when it is there, until it has confirmed it |
 //! | Edged | [`MetaManagerMessage::NodeRegister`] | to the cloud, if it is there |
 //! | EdgeHub | [`MetaManagerMessage::LateAnswer`] | an object is stored; an error is logged, of a registration told to Edged |
-//! | EdgeHub | [`MetaManagerMessage::Confirmed`], [`MetaManagerMessage::Refused`] | those statuses are not sent again before they change |
-//! | EdgeHub | [`MetaManagerMessage::NodeConnection`] | what this node holds (the cloud sends the difference), and the status of every pod, to the cloud |
+//! | EdgeHub | [`MetaManagerMessage::Confirmed`], [`MetaManagerMessage::Refused`] | those statuses are not sent again before they change, those Events never |
+//! | EdgeHub | [`MetaManagerMessage::NodeConnection`] | what this node holds (the cloud sends the difference), the status of every pod, and Events, to the cloud |
 //! | EdgeHub | [`MetaManagerMessage::HeldGet`] | what this node holds, to the cloud |
 //! | itself | [`MetaManagerMessage::RemoteAnswered`] | stored; the answer to whoever asked |
 //! | own timer | [`MetaManagerMessage::SyncDue`] | what the cloud has not confirmed, again |
@@ -33,9 +34,12 @@
 //! Invariant: what is said to be held is said in the session for which it was read, and contains all that earlier ones brought.
 //! Invariant: a status of a pod that is not stored, or of an earlier pod of that name, goes nowhere.
 
+#[cfg(test)]
+mod event_tests;
 mod handlers;
 mod message;
 mod normal;
+mod pending;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -52,6 +56,7 @@ use crate::edged::EdgedMessage;
 pub use message::{Found, MetaManagerMessage, QueryError, Session};
 pub use normal::OBJECT_BYTES_MAX;
 pub(crate) use normal::{Normal, normal};
+pub use pending::{EVENTS_BYTES_MAX, EVENTS_MAX};
 pub(crate) use state::status_of;
 pub use state::{Caused, Effect, MetaManager, ReportRow, Shared, Snapshot, StoredStatuses, apply, by_namespace, statuses};
 

@@ -14,6 +14,7 @@ use wire::hub::{MsgId, ObjectOperation, PodStatusReport, RawJson};
 use wire::link::Statuses;
 
 use super::normal::{Normal, is_kept, normal};
+use super::pending::Pending;
 use super::{Config, MetaManagerMessage, Peers};
 use crate::store::meta::{self, StoredObject};
 use crate::store::{Read, Store, StoreError, Tx};
@@ -25,6 +26,9 @@ pub struct MetaManager {
     pub(super) peers: Peers,
     pub(super) reported: Statuses,
     pub(super) node_status: NodeStatus,
+    pub(super) events: Pending,
+    /// The cloud answers Events; KubeEdge's does not.
+    pub(super) confirms_events: bool,
     /// `None` until EdgeHub has said something: after a restart of this module the cloud may well be there.
     pub(super) connected: Option<bool>,
     pub(super) shared: Shared,
@@ -32,7 +36,15 @@ pub struct MetaManager {
 
 /// What outlives an incarnation of MetaManager: what the page shows. Made once, cloned into each incarnation.
 #[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<(AtomicU64, AtomicU64)>);
+pub struct Shared(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    last_batch: AtomicU64,
+    unconfirmed: AtomicU64,
+    events: AtomicU64,
+    events_dropped: AtomicU64,
+}
 
 /// What MetaManager knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,20 +55,40 @@ pub struct Snapshot {
     pub unconfirmed: u64,
     /// Messages in the last transaction.
     pub last_batch: u64,
+    /// Events that the cloud has not confirmed.
+    pub events: u64,
+    /// Events that it will never hear of, because there were too many or it never answered.
+    pub events_dropped: u64,
 }
 
 impl Snapshot {
     /// As it is now.
     pub fn of(shared: &Shared, store: &Store) -> Self {
-        let (last_batch, unconfirmed) = &*shared.0;
-        Self { objects: store.counts().objects, unconfirmed: unconfirmed.load(Relaxed), last_batch: last_batch.load(Relaxed) }
+        let Counters { last_batch, unconfirmed, events, events_dropped } = &*shared.0;
+        Self {
+            objects: store.counts().objects,
+            unconfirmed: unconfirmed.load(Relaxed),
+            last_batch: last_batch.load(Relaxed),
+            events: events.load(Relaxed),
+            events_dropped: events_dropped.load(Relaxed),
+        }
     }
 }
 
 impl MetaManager {
     /// A module over this store.
     pub fn new(store: Store, config: Config, peers: Peers) -> Self {
-        Self { store, config, peers, reported: Statuses::default(), node_status: NodeStatus::default(), connected: None, shared: Shared::default() }
+        Self {
+            store,
+            config,
+            peers,
+            reported: Statuses::default(),
+            node_status: NodeStatus::default(),
+            events: Pending::default(),
+            confirms_events: true,
+            connected: None,
+            shared: Shared::default(),
+        }
     }
 
     /// The same, seen on the page.
@@ -67,7 +99,9 @@ impl MetaManager {
     }
 
     pub(super) fn took(&self, messages: usize) {
-        let (last_batch, unconfirmed) = &*self.shared.0;
+        let Counters { last_batch, unconfirmed, events, events_dropped } = &*self.shared.0;
+        events.store(self.events.count() as u64, Relaxed);
+        events_dropped.store(self.events.dropped(), Relaxed);
         last_batch.store(messages as u64, Relaxed);
         unconfirmed.store(self.reported.in_flight() as u64, Relaxed);
     }
@@ -198,6 +232,7 @@ pub fn apply(tx: &mut Tx<'_>, part: &[(&Meta, &MetaManagerMessage)], now: Timest
             | MetaManagerMessage::Query { .. }
             | MetaManagerMessage::NodeStatus { .. }
             | MetaManagerMessage::NodeRegister { .. }
+            | MetaManagerMessage::Event { .. }
             | MetaManagerMessage::Confirmed { .. }
             | MetaManagerMessage::Refused { .. }
             | MetaManagerMessage::NodeConnection { .. }

@@ -19,8 +19,8 @@ use crate::store::testing::tamper;
 
 const SOON: Duration = Duration::from_secs(10);
 
-struct Fixture {
-    clock: Arc<ManualClock>,
+pub(super) struct Fixture {
+    pub(super) clock: Arc<ManualClock>,
     module: MetaManager,
     edge_hub: Probe<EdgeHubMessage>,
     edged: Probe<EdgedMessage>,
@@ -29,11 +29,11 @@ struct Fixture {
     dir: tempfile::TempDir,
 }
 
-fn fixture() -> Fixture {
+pub(super) fn fixture() -> Fixture {
     fixture_with_room(64)
 }
 
-fn fixture_with_room(room: usize) -> Fixture {
+pub(super) fn fixture_with_room(room: usize) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().join("edge.db")).unwrap();
     let (edge_hub, edged, own) = (Probe::new("edge_hub", room), Probe::new("edged", room), Probe::new("meta", 64));
@@ -46,7 +46,7 @@ fn fixture_with_room(room: usize) -> Fixture {
 }
 
 impl Fixture {
-    fn handle(&mut self, messages: Vec<MetaManagerMessage>) -> Probe<MetaManagerMessage> {
+    pub(super) fn handle(&mut self, messages: Vec<MetaManagerMessage>) -> Probe<MetaManagerMessage> {
         let (lease, rest) = lease(messages);
         self.module.settle(lease);
         rest
@@ -60,7 +60,7 @@ impl Fixture {
         self.edged.drain().iter().map(|message| actor::Mail::describe(&**message)).collect()
     }
 
-    fn sent(&self) -> Vec<Frame<Upstream>> {
+    pub(super) fn sent(&self) -> Vec<Frame<Upstream>> {
         let frames = self.edge_hub.drain();
         frames
             .iter()
@@ -83,7 +83,7 @@ impl Fixture {
     }
 }
 
-fn raw(value: serde_json::Value) -> RawJson {
+pub(super) fn raw(value: serde_json::Value) -> RawJson {
     RawJson::from_value(&value).unwrap()
 }
 

@@ -8,7 +8,8 @@ use actor::{Running, chain};
 use admin::{AdminConfig, AdminError, AdminServer, Exit, LogControl};
 
 use crate::config::{EdgeConfig, Module};
-use crate::edged;
+use crate::edged::read_only::Reading;
+use crate::edged::{self, Engine};
 use crate::figures;
 use crate::store::{STUCK_AFTER, STUCK_EXIT_CODE, Store};
 
@@ -20,6 +21,8 @@ pub fn start(config: &EdgeConfig, running: &Running, seen: Arc<figures::Sources>
     let read_only = config.read_only().filter(|_| config.runs(Module::Edged));
     let drill = web::Data::new(Drill { store: seen.store.clone(), allowed: config.admin.fault_injection, read_only });
     let store = web::Data::new(seen.store.clone());
+    let beside = seen.beside.clone();
+    let reading = web::Data::new(Reading::new(move || beside.engine().as_ref().map(Engine::reading)));
     let checked = seen.clone();
     let admin = AdminConfig {
         listen: vec![config.admin()],
@@ -37,7 +40,7 @@ pub fn start(config: &EdgeConfig, running: &Running, seen: Arc<figures::Sources>
             server.route("/debug/store/hang", web::post().to(hang_store));
         },
         data: Arc::new(move |server| {
-            server.app_data(store.clone()).app_data(drill.clone());
+            server.app_data(store.clone()).app_data(reading.clone()).app_data(drill.clone());
         }),
     };
     admin::serve(admin, running.clone()).map_err(|error| match &error {

@@ -219,6 +219,8 @@ fn shown(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use wire::hub::{Frame, Upstream, codec};
+
     use super::*;
 
     fn said() -> Value {
@@ -244,6 +246,18 @@ mod tests {
         assert_eq!(event.object["lastTimestamp"], "2026-01-01T00:00:00Z");
         assert_eq!((&event.object["series"], &event.object["involvedObject"]["x"]), (&Value::Null, &Value::Null));
         assert_eq!((&event.object["count"], &event.object["involvedObject"]["fieldPath"]), (&json!(3), &json!("spec.containers{web}")));
+    }
+
+    #[test]
+    fn the_golden_event_of_an_edge_is_taken_and_its_update_counts_up() {
+        let read = |text: &str| {
+            let frame: Frame<Upstream> = codec::decode(text).unwrap();
+            let Upstream::Event { namespace, name, object, .. } = frame.body else { panic!() };
+            super::read(&NodeName::new("edge-1").unwrap(), &namespace, &name, &object).unwrap().object
+        };
+        let (first, second) = (read(wire::fixtures::EVENT), read(wire::fixtures::EVENT_UPDATE));
+        assert_eq!((&first["reason"], &first["involvedObject"]["fieldPath"]), (&json!("Pulled"), &json!("spec.containers{web}")));
+        assert_eq!(patch(&first, &second).unwrap().unwrap()["count"], 2);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! in `rest`, so that [`Pod::check`] can refuse what would be wrong to ignore (a probe, an init container, a volume kind)
 //! and let pass what only a scheduler or a cluster reads (tolerations, priorities).
 
+mod container;
 mod object;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +16,16 @@ use serde_json::Value;
 use super::check::is_uid;
 use super::quantity::{self, QuantityError};
 
+pub use container::{
+    Capabilities, Container, EnvFrom, EnvSource, EnvVar, ExecAction, FieldRef, GrpcAction, Handler, HttpGetAction, HttpHeader, KeyRef, Lifecycle,
+    ObjectRef, Port, Probe, ResourceFieldRef, Resources, SecurityContext, SleepAction, TcpSocketAction,
+};
 pub(super) use object::Rest;
 pub use object::{
-    ApiStatus, Container, EmptyDir, EnvFrom, EnvSource, EnvVar, FieldRef, HostPath, KeyRef, KeyToPath, KeyedVolume, Metadata, ObjectRef, Pod, PodOs,
-    PodSpec, Port, Resources, RestartPolicy, SecurityContext, Volume, VolumeMount,
+    ApiStatus, DnsConfig, DnsOption, HostAlias, LocalRef, Metadata, Pod, PodOs, PodSecurityContext, PodSpec, Profile, RestartPolicy, SeLinuxOptions,
+    Sysctl,
 };
+pub use volume::{DownwardFile, DownwardVolume, EmptyDir, HostPath, KeyToPath, KeyedVolume, ProjectedSource, ProjectedVolume, Volume, VolumeMount};
 
 /// Most containers in one pod.
 pub const CONTAINERS_MAX: usize = 64;
@@ -102,6 +109,23 @@ impl Pod {
         asked.map_or(GRACE_SECS_DEFAULT, |secs| u64::try_from(secs).unwrap_or(0)).min(GRACE_SECS_MAX)
     }
 
+    /// Init containers and containers, in the order in which they start.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.spec.init_containers.iter().chain(&self.spec.containers)
+    }
+
+    /// The container of that name, whichever list it is in.
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.all_containers().find(|container| container.name == name)
+    }
+
+    /// Whether something has to hold what the containers share. A single container in the machine's network shares nothing,
+    /// and a small machine is spared a process.
+    pub fn needs_sandbox(&self) -> bool {
+        let spec = &self.spec;
+        !spec.host_network || spec.share_process_namespace || self.all_containers().count() > 1 || spec.volumes.iter().any(Volume::is_memory)
+    }
+
     /// The volume of that name.
     pub fn volume(&self, name: &str) -> Option<&Volume> {
         self.spec.volumes.iter().find(|volume| volume.name == name)
@@ -110,15 +134,14 @@ impl Pod {
     /// The ConfigMaps and Secrets that the pod reads: `(is it a Secret, name)`.
     pub fn references(&self) -> BTreeSet<(bool, String)> {
         let mut found = BTreeSet::new();
-        for volume in &self.spec.volumes {
-            if let Some(source) = &volume.config_map {
-                found.insert((false, source.name.clone()));
-            }
-            if let Some(source) = &volume.secret {
-                found.insert((true, source.name.clone()));
-            }
+        for volume in self.spec.volumes.iter().filter(|volume| !volume.is_api_access()) {
+            let projected = volume.projected.iter().flat_map(|projected| &projected.sources);
+            let config_maps = volume.config_map.iter().chain(projected.clone().filter_map(|source| source.config_map.as_ref()));
+            let secrets = volume.secret.iter().chain(projected.filter_map(|source| source.secret.as_ref()));
+            found.extend(config_maps.map(|source| (false, source.name.clone())));
+            found.extend(secrets.map(|source| (true, source.name.clone())));
         }
-        for container in &self.spec.containers {
+        for container in self.all_containers() {
             for from in &container.env_from {
                 found.extend(from.config_map_ref.iter().map(|r| (false, r.name.clone())));
                 found.extend(from.secret_ref.iter().map(|r| (true, r.name.clone())));
@@ -128,6 +151,7 @@ impl Pod {
                 found.extend(source.secret_key_ref.iter().map(|r| (true, r.name.clone())));
             }
         }
+        found.extend(self.spec.image_pull_secrets.iter().map(|secret| (true, secret.name.clone())));
         found
     }
 }
@@ -136,7 +160,22 @@ impl Volume {
     /// Whether this is the API credential that an API server adds to every pod. There is no API server within a pod's reach
     /// at the edge, so neither the volume nor its mounts are made; a pod that needs them fails by itself.
     pub fn is_api_access(&self) -> bool {
-        self.name.starts_with(API_ACCESS_PREFIX) && self.rest.contains_key("projected")
+        let is_token = |source: &ProjectedSource| source.rest.contains_key("serviceAccountToken");
+        self.name.starts_with(API_ACCESS_PREFIX) && self.projected.as_ref().is_some_and(|projected| projected.sources.iter().any(is_token))
+    }
+
+    /// Whether it is a file system in memory.
+    pub fn is_memory(&self) -> bool {
+        self.empty_dir.as_ref().is_some_and(|dir| dir.medium == "Memory")
+    }
+
+    /// Most bytes that an emptyDir may have.
+    ///
+    /// # Errors
+    /// The quantity cannot be read.
+    pub fn size_limit(&self) -> Result<Option<u64>, QuantityError> {
+        let limit = self.empty_dir.as_ref().and_then(|dir| dir.size_limit.as_ref()).filter(|limit| !limit.is_null());
+        limit.map(quantity::units).transpose().map(|bytes| bytes.filter(|n| *n > 0))
     }
 }
 
@@ -196,6 +235,20 @@ impl Container {
         self.resources.limits.get("memory").map(quantity::units).transpose().map(|bytes| bytes.filter(|n| *n > 0))
     }
 
+    /// Memory request in bytes; the limit where there is no request.
+    ///
+    /// # Errors
+    /// The quantity cannot be read.
+    pub fn memory_request(&self) -> Result<Option<u64>, QuantityError> {
+        let asked = self.resources.requests.get("memory").or_else(|| self.resources.limits.get("memory"));
+        asked.map(quantity::units).transpose()
+    }
+
+    /// Whether it is an init container that runs beside the others.
+    pub fn is_sidecar(&self) -> bool {
+        self.restart_policy == "Always"
+    }
+
     /// Hash of what makes a running container another one: its name and image, as the kubelet has it. The rest of a
     /// container cannot change in the API, and a hash of everything would restart all pods when this program learns a field.
     pub fn hash(&self) -> String {
@@ -212,7 +265,7 @@ pub fn qos_class(pod: &Pod) -> &'static str {
     let value = |map: &BTreeMap<String, Value>, name: &str| map.get(name).and_then(|v| quantity::nano(v).ok()).filter(|n| *n > 0);
     let mut any = false;
     let mut guaranteed = true;
-    for container in &pod.spec.containers {
+    for container in pod.all_containers() {
         for name in ["cpu", "memory"] {
             let limit = value(&container.resources.limits, name);
             let request = value(&container.resources.requests, name).or(limit);

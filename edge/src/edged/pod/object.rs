@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::container::Container;
+use super::volume::Volume;
+
 /// Reads `null` as the type's default: Go writes `null` for an empty list or map.
-fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,
@@ -74,6 +77,9 @@ pub struct Metadata {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
+    /// Before all others, one after the other; those with `restartPolicy: Always` keep running beside what follows.
+    #[serde(default, deserialize_with = "nullable")]
+    pub init_containers: Vec<Container>,
     /// In start order.
     #[serde(default, deserialize_with = "nullable")]
     pub containers: Vec<Container>,
@@ -101,9 +107,30 @@ pub struct PodSpec {
     /// Host name inside the containers; the pod's name when absent.
     #[serde(default)]
     pub hostname: Option<String>,
-    /// `None` would need `dnsConfig`; all else is what Docker takes from the machine.
+    /// One process namespace for all containers, with the sandbox's first process.
+    #[serde(default, deserialize_with = "nullable")]
+    pub share_process_namespace: bool,
+    /// Seconds after `startTime` at which the pod has failed.
+    #[serde(default)]
+    pub active_deadline_seconds: Option<i64>,
+    /// `None`: only what `dnsConfig` says. All else begins with the machine's servers: there is no cluster DNS at the edge.
     #[serde(default, deserialize_with = "nullable")]
     pub dns_policy: String,
+    /// Added to the machine's resolver configuration, or instead of it.
+    #[serde(default, deserialize_with = "nullable")]
+    pub dns_config: DnsConfig,
+    /// Further lines of `/etc/hosts`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub host_aliases: Vec<HostAlias>,
+    /// Secrets with the credentials of registries.
+    #[serde(default, deserialize_with = "nullable")]
+    pub image_pull_secrets: Vec<LocalRef>,
+    /// For all containers, where they say nothing else.
+    #[serde(default, deserialize_with = "nullable")]
+    pub security_context: PodSecurityContext,
+    /// The lower, the sooner it is ended when the machine runs short; 0 when absent.
+    #[serde(default)]
+    pub priority: Option<i64>,
     /// The node that the pod is bound to.
     #[serde(default, deserialize_with = "nullable")]
     pub node_name: String,
@@ -137,273 +164,124 @@ pub enum RestartPolicy {
     Never,
 }
 
-/// One container.
+/// Resolver configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Container {
-    /// Unique in the pod.
+pub struct DnsConfig {
+    /// Addresses.
+    #[serde(default, deserialize_with = "nullable")]
+    pub nameservers: Vec<String>,
+    /// Domains.
+    #[serde(default, deserialize_with = "nullable")]
+    pub searches: Vec<String>,
+    /// `name` or `name:value`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub options: Vec<DnsOption>,
+}
+
+/// One resolver option.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DnsOption {
+    /// E.g. `ndots`.
     #[serde(default, deserialize_with = "nullable")]
     pub name: String,
-    /// Image reference.
-    #[serde(default, deserialize_with = "nullable")]
-    pub image: String,
-    /// When to ask the registry; the default depends on the tag ([`Container::pull_policy`]).
-    #[serde(default, deserialize_with = "nullable")]
-    pub image_pull_policy: String,
-    /// Docker's entrypoint.
-    #[serde(default, deserialize_with = "nullable")]
-    pub command: Vec<String>,
-    /// Docker's command.
-    #[serde(default, deserialize_with = "nullable")]
-    pub args: Vec<String>,
-    /// Working directory.
-    #[serde(default, deserialize_with = "nullable")]
-    pub working_dir: String,
-    /// Ports; only those with a `hostPort` are published.
-    #[serde(default, deserialize_with = "nullable")]
-    pub ports: Vec<Port>,
-    /// Environment.
-    #[serde(default, deserialize_with = "nullable")]
-    pub env: Vec<EnvVar>,
-    /// Whole objects as environment.
-    #[serde(default, deserialize_with = "nullable")]
-    pub env_from: Vec<EnvFrom>,
-    /// Requests and limits.
-    #[serde(default, deserialize_with = "nullable")]
-    pub resources: Resources,
-    /// Where volumes appear.
-    #[serde(default, deserialize_with = "nullable")]
-    pub volume_mounts: Vec<VolumeMount>,
-    /// Only `privileged` and the defaults are understood.
-    #[serde(default, deserialize_with = "nullable")]
-    pub security_context: SecurityContext,
-    /// Kept as a label.
-    #[serde(default, deserialize_with = "nullable")]
-    pub termination_message_path: String,
-    /// Kept as a label.
-    #[serde(default, deserialize_with = "nullable")]
-    pub termination_message_policy: String,
-    #[serde(flatten)]
-    pub(in crate::edged) rest: Rest,
-}
-
-/// The understood part of a container's security context.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SecurityContext {
-    /// All capabilities and devices.
-    #[serde(default, deserialize_with = "nullable")]
-    pub privileged: bool,
-    /// `true` is what Docker does; `false` is refused.
+    /// E.g. `2`.
     #[serde(default)]
-    pub allow_privilege_escalation: Option<bool>,
-    #[serde(flatten)]
-    pub(in crate::edged) rest: Rest,
+    pub value: Option<String>,
 }
 
-/// A port of a container.
+/// One line of `/etc/hosts`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Port {
-    /// Inside, 1–65535.
+pub struct HostAlias {
+    /// Address.
     #[serde(default, deserialize_with = "nullable")]
-    pub container_port: i64,
-    /// On the machine, 1–65535; 0 or absent is not published.
+    pub ip: String,
+    /// Names.
     #[serde(default, deserialize_with = "nullable")]
-    pub host_port: i64,
-    /// Address on the machine; empty is every address.
-    #[serde(default, rename = "hostIP", deserialize_with = "nullable")]
-    pub host_ip: String,
-    /// `TCP`, `UDP` or `SCTP`.
-    #[serde(default, deserialize_with = "nullable")]
-    pub protocol: String,
+    pub hostnames: Vec<String>,
 }
 
-/// One environment variable.
+/// The name of an object in the pod's namespace.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EnvVar {
+pub struct LocalRef {
     /// Name.
     #[serde(default, deserialize_with = "nullable")]
     pub name: String,
-    /// Literal; `$(OTHER)` is expanded.
+}
+
+/// What all containers of a pod may do.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSecurityContext {
+    /// User id of the first process.
+    #[serde(default)]
+    pub run_as_user: Option<i64>,
+    /// Group id of the first process.
+    #[serde(default)]
+    pub run_as_group: Option<i64>,
+    /// Refuse user 0.
+    #[serde(default)]
+    pub run_as_non_root: Option<bool>,
+    /// Group of the volumes, and a further one of each process.
+    #[serde(default)]
+    pub fs_group: Option<i64>,
+    /// When a volume's group is set: `Always`, `OnRootMismatch`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub fs_group_change_policy: String,
+    /// Further groups of each process.
+    #[serde(default, deserialize_with = "nullable")]
+    pub supplemental_groups: Vec<i64>,
+    /// Filter of system calls.
+    #[serde(default)]
+    pub seccomp_profile: Option<Profile>,
+    /// Confinement by AppArmor.
+    #[serde(default)]
+    pub app_armor_profile: Option<Profile>,
+    /// SELinux labels.
+    #[serde(default)]
+    pub se_linux_options: Option<SeLinuxOptions>,
+    /// Kernel parameters of the pod's namespaces.
+    #[serde(default, deserialize_with = "nullable")]
+    pub sysctls: Vec<Sysctl>,
+    #[serde(flatten)]
+    pub(in crate::edged) rest: Rest,
+}
+
+/// A kernel parameter.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Sysctl {
+    /// E.g. `net.ipv4.ip_local_port_range`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub name: String,
+    /// As text.
     #[serde(default, deserialize_with = "nullable")]
     pub value: String,
-    /// Taken from elsewhere.
-    #[serde(default)]
-    pub value_from: Option<EnvSource>,
 }
 
-/// Where a variable's value comes from.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// A seccomp or AppArmor profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct EnvSource {
-    /// A field of the pod.
-    #[serde(default)]
-    pub field_ref: Option<FieldRef>,
-    /// A key of a ConfigMap.
-    #[serde(default)]
-    pub config_map_key_ref: Option<KeyRef>,
-    /// A key of a Secret.
-    #[serde(default)]
-    pub secret_key_ref: Option<KeyRef>,
-    #[serde(flatten)]
-    pub(in crate::edged) rest: Rest,
-}
-
-/// A field of the pod.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FieldRef {
-    /// `metadata.name`, `status.hostIP`, `metadata.labels['x']` …
-    #[serde(default, deserialize_with = "nullable")]
-    pub field_path: String,
-}
-
-/// A key of a ConfigMap or Secret.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct KeyRef {
-    /// The object, in the pod's namespace.
-    #[serde(default, deserialize_with = "nullable")]
-    pub name: String,
-    /// The key.
-    #[serde(default, deserialize_with = "nullable")]
-    pub key: String,
-    /// Absent object or key: leave the variable out.
-    #[serde(default, deserialize_with = "nullable")]
-    pub optional: bool,
-}
-
-/// A whole ConfigMap or Secret as environment.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EnvFrom {
-    /// Put before each key.
-    #[serde(default, deserialize_with = "nullable")]
-    pub prefix: String,
-    /// All keys of a ConfigMap.
-    #[serde(default)]
-    pub config_map_ref: Option<ObjectRef>,
-    /// All keys of a Secret.
-    #[serde(default)]
-    pub secret_ref: Option<ObjectRef>,
-}
-
-/// A ConfigMap or Secret of the pod's namespace.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct ObjectRef {
-    /// Name.
-    #[serde(default, deserialize_with = "nullable")]
-    pub name: String,
-    /// May be absent.
-    #[serde(default, deserialize_with = "nullable")]
-    pub optional: bool,
-}
-
-/// Requests and limits.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Resources {
-    /// Enforced.
-    #[serde(default, deserialize_with = "nullable")]
-    pub limits: BTreeMap<String, Value>,
-    /// Weights (cpu) and scheduling (memory).
-    #[serde(default, deserialize_with = "nullable")]
-    pub requests: BTreeMap<String, Value>,
-    #[serde(flatten)]
-    pub(in crate::edged) rest: Rest,
-}
-
-/// Where a volume appears.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct VolumeMount {
-    /// The volume.
-    #[serde(default, deserialize_with = "nullable")]
-    pub name: String,
-    /// Absolute path inside.
-    #[serde(default, deserialize_with = "nullable")]
-    pub mount_path: String,
-    /// Writes fail.
-    #[serde(default, deserialize_with = "nullable")]
-    pub read_only: bool,
-    #[serde(flatten)]
-    pub(in crate::edged) rest: Rest,
-}
-
-/// One volume.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Volume {
-    /// Unique in the pod.
-    #[serde(default, deserialize_with = "nullable")]
-    pub name: String,
-    /// Files from a ConfigMap.
-    #[serde(default)]
-    pub config_map: Option<KeyedVolume>,
-    /// Files from a Secret.
-    #[serde(default)]
-    pub secret: Option<KeyedVolume>,
-    /// A directory that lives as long as the pod.
-    #[serde(default)]
-    pub empty_dir: Option<EmptyDir>,
-    /// A path of the machine.
-    #[serde(default)]
-    pub host_path: Option<HostPath>,
-    #[serde(flatten)]
-    pub(in crate::edged) rest: Rest,
-}
-
-/// Files from the keys of a ConfigMap or Secret.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyedVolume {
-    /// The object (`name` of a ConfigMap, `secretName` of a Secret).
-    #[serde(default, alias = "secretName", deserialize_with = "nullable")]
-    pub name: String,
-    /// Only these keys; empty is all.
-    #[serde(default, deserialize_with = "nullable")]
-    pub items: Vec<KeyToPath>,
-    /// File mode, decimal in JSON; 0644 when absent.
-    #[serde(default)]
-    pub default_mode: Option<u32>,
-    /// The object may be absent: an empty volume.
-    #[serde(default, deserialize_with = "nullable")]
-    pub optional: bool,
-}
-
-/// One key and the path that it gets.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct KeyToPath {
-    /// Key.
-    #[serde(default, deserialize_with = "nullable")]
-    pub key: String,
-    /// Relative path.
-    #[serde(default, deserialize_with = "nullable")]
-    pub path: String,
-    /// File mode.
-    #[serde(default)]
-    pub mode: Option<u32>,
-}
-
-/// A directory that lives as long as the pod.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EmptyDir {
-    /// Only the default (disk) is supported.
-    #[serde(default, deserialize_with = "nullable")]
-    pub medium: String,
-    /// Would need enforcement.
-    #[serde(default)]
-    pub size_limit: Option<Value>,
-}
-
-/// A path of the machine.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct HostPath {
-    /// Absolute.
-    #[serde(default, deserialize_with = "nullable")]
-    pub path: String,
-    /// What must be there: `Directory`, `FileOrCreate` …
+pub struct Profile {
+    /// `RuntimeDefault`, `Unconfined` or `Localhost`.
     #[serde(default, rename = "type", deserialize_with = "nullable")]
     pub kind: String,
+    /// For `Localhost`: its name, or its file below the profiles' directory.
+    #[serde(default, deserialize_with = "nullable")]
+    pub localhost_profile: String,
+}
+
+/// SELinux labels of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct SeLinuxOptions {
+    /// User.
+    #[serde(default, deserialize_with = "nullable")]
+    pub user: String,
+    /// Role.
+    #[serde(default, deserialize_with = "nullable")]
+    pub role: String,
+    /// Type.
+    #[serde(default, rename = "type", deserialize_with = "nullable")]
+    pub kind: String,
+    /// Level.
+    #[serde(default, deserialize_with = "nullable")]
+    pub level: String,
 }

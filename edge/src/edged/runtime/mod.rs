@@ -4,6 +4,8 @@
 //! or a hollow one for scale tests, implements [`ContainerRuntime`] and nothing else changes.
 
 pub mod docker;
+pub mod hollow;
+mod spec;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -11,11 +13,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::stream::Stream;
+
+pub use spec::{ContainerSpec, Limits, Mount, MountSource, Namespace, Network, Propagation, Publish, Resolver, Security};
 
 /// Answer of the engine.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, RuntimeError>> + Send + 'a>>;
@@ -31,8 +34,10 @@ pub mod label {
     pub const NODE: &str = "io.skep.node";
     /// How often this container has fallen in a row ([`super::super::plan`] makes the back-off of it).
     pub const LEVEL: &str = "io.skep.backoff-level";
-    /// Id of the container whose network namespace this one has joined.
-    pub const NETWORK: &str = "io.skep.network";
+    /// Id of the sandbox that this container belongs to; absent in a pod without one.
+    pub const SANDBOX: &str = "io.kubernetes.sandbox.id";
+    /// `sandbox` or `container`.
+    pub const KIND: &str = "io.kubernetes.docker.type";
     /// Pod name.
     pub const POD_NAME: &str = "io.kubernetes.pod.name";
     /// Pod namespace.
@@ -41,7 +46,7 @@ pub mod label {
     pub const POD_UID: &str = "io.kubernetes.pod.uid";
     /// Seconds between stop signal and kill, for pods whose object is gone.
     pub const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
-    /// Container name.
+    /// Container name; [`SANDBOX_NAME`] of the sandbox.
     pub const CONTAINER: &str = "io.kubernetes.container.name";
     /// [`super::super::pod::Container::hash`].
     pub const HASH: &str = "io.kubernetes.container.hash";
@@ -51,6 +56,8 @@ pub mod label {
     pub const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     /// As in the spec.
     pub const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+    /// [`CONTAINER`] of a sandbox: no container of a pod can have this name.
+    pub const SANDBOX_NAME: &str = "POD";
 }
 
 /// Why the engine did not do it.
@@ -143,6 +150,8 @@ pub struct Container {
     pub image_id: String,
     /// Address on the bridge, if it has one of its own.
     pub ip: Option<String>,
+    /// When it was made.
+    pub created_at: jiff::Timestamp,
 }
 
 /// A line of the container list, without details.
@@ -156,78 +165,81 @@ pub struct Summary {
     pub state: String,
 }
 
-/// Network of a container to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// The machine's.
-    Host,
-    /// One of its own on the engine's default bridge.
-    Bridge,
-    /// That of the running container with this id.
-    Join(String),
+/// An image that is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// `sha256:…`.
+    pub id: String,
+    /// `repository:tag` and `repository@digest`.
+    pub names: Vec<String>,
+    /// As the image names it: empty, a name or a number, and a group behind a colon.
+    pub user: String,
+    /// Bytes on the disk, with what it shares with others.
+    pub bytes: u64,
+    /// When it was built; [`ContainerRuntime::images`] fills everything but `user`.
+    pub created: jiff::Timestamp,
 }
 
-/// A port to be published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publish {
-    /// Inside.
-    pub container_port: u16,
-    /// On the machine.
-    pub host_port: u16,
-    /// `tcp`, `udp`, `sctp`.
-    pub protocol: &'static str,
-    /// Address on the machine; `None` is every address.
-    pub host_ip: Option<String>,
+/// A login at a registry.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Login {
+    /// User.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+    /// The registry that they are for.
+    pub server: String,
 }
 
-/// A path of the machine inside a container. Neither path contains a colon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bind {
-    /// On the machine.
-    pub source: PathBuf,
-    /// Inside.
-    pub target: String,
-    /// Writes fail.
-    pub read_only: bool,
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login at {} as {}", self.server, self.username)
+    }
 }
 
-/// A container to be made.
-#[derive(Clone, Debug)]
-pub struct ContainerSpec {
-    /// Engine-wide unique.
-    pub name: String,
-    /// Image reference; it must be present.
-    pub image: String,
-    /// Entrypoint; empty is the image's.
-    pub command: Vec<String>,
-    /// Command.
-    pub args: Vec<String>,
-    /// `NAME=value`.
-    pub env: Vec<String>,
-    /// Empty is the image's.
-    pub working_dir: String,
-    /// See [`label`].
-    pub labels: BTreeMap<String, String>,
-    /// Volumes.
-    pub binds: Vec<Bind>,
-    /// Ports; must be empty when a network is joined.
-    pub ports: Vec<Publish>,
-    /// Network.
-    pub network: Network,
-    /// Ignored when a network is joined or the machine's is used.
-    pub hostname: String,
-    /// Bytes; swap is not given beside it.
-    pub memory: Option<u64>,
-    /// Billionths of a CPU.
-    pub cpu_nano: Option<u64>,
-    /// Weight in thousandths of a CPU.
-    pub cpu_request_milli: u64,
-    /// All capabilities and devices.
-    pub privileged: bool,
-    /// The machine's process namespace.
-    pub host_pid: bool,
-    /// The machine's IPC namespace.
-    pub host_ipc: bool,
+/// How a program in a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Executed {
+    /// Exit code.
+    pub code: i64,
+    /// What it wrote, both streams, the first [`EXEC_OUTPUT_MAX`] bytes.
+    pub output: String,
+}
+
+/// Most bytes that are kept of what a program in a container writes (the kubelet: 10 KiB).
+pub const EXEC_OUTPUT_MAX: usize = 10 * 1024;
+
+/// Which lines of a container's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Go on with what is written later.
+    pub follow: bool,
+    /// Only so many at the end.
+    pub tail: Option<u64>,
+    /// Only from then on, in seconds of the epoch.
+    pub since: Option<i64>,
+    /// The time before each line.
+    pub timestamps: bool,
+}
+
+/// Bytes of a log, in the order in which they were written, both streams.
+pub type LogStream<'a> = Pin<Box<dyn Stream<Item = Result<Vec<u8>, RuntimeError>> + Send + 'a>>;
+
+/// What a container takes now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Nanoseconds of CPU since its start.
+    pub cpu_nanos: u64,
+    /// Bytes that it would fall by if asked politely are left out (the kubelet's working set).
+    pub memory_working_set: u64,
+    /// Bytes with the page cache.
+    pub memory_usage: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Bytes that came over its network, if that is its own.
+    pub network_received: u64,
+    /// Bytes that it sent.
+    pub network_sent: u64,
 }
 
 /// What the engine tells by itself.
@@ -269,10 +281,35 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     fn stop<'a>(&'a self, id: &'a str, grace: Duration) -> Answer<'a, ()>;
     /// Removes a container and its anonymous volumes, running or not. One that is gone is fine.
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
-    /// Whether the image is here.
-    fn has_image<'a>(&'a self, image: &'a str) -> Answer<'a, bool>;
+    /// Runs a program in a running container and waits for its end. When that takes longer than `limit` the answer is
+    /// `TimedOut`; the program itself goes on, as engines cannot end it.
+    fn exec<'a>(&'a self, id: &'a str, command: &'a [String], limit: Duration) -> Answer<'a, Executed>;
+    /// The container's log.
+    fn logs<'a>(&'a self, id: &'a str, query: &'a LogQuery) -> LogStream<'a>;
+    /// What a running container takes; `None` when it does not run.
+    fn usage<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Usage>>;
+    /// Bytes of the files that a container made or changed outside of volumes; `None` when the engine cannot say.
+    fn layer_bytes<'a>(&'a self, _id: &'a str) -> Answer<'a, Option<u64>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// The image, if it is here.
+    fn image<'a>(&'a self, image: &'a str) -> Answer<'a, Option<Image>>;
+    /// All images.
+    fn images(&self) -> Answer<'_, Vec<Image>>;
     /// Fetches an image from its registry.
-    fn pull<'a>(&'a self, image: &'a str) -> Answer<'a, ()>;
+    fn pull<'a>(&'a self, image: &'a str, login: Option<&'a Login>) -> Answer<'a, ()>;
+    /// Takes in an archive of images (the form of `docker save`).
+    fn load_image(&self, archive: Vec<u8>) -> Answer<'_, ()>;
+    /// Removes an image with all its names. One that is gone is fine, one in use is refused.
+    fn remove_image<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
+    /// The directory in which the engine keeps images and containers.
+    fn root_dir(&self) -> Answer<'_, std::path::PathBuf>;
+    /// Makes a file system in memory of at most so many bytes, which lives while a container uses it. One of that name is fine.
+    fn create_volume<'a>(&'a self, name: &'a str, bytes: Option<u64>, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()>;
+    /// Names of the volumes that carry all these labels.
+    fn volumes<'a>(&'a self, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, Vec<String>>;
+    /// Removes a volume. One that is gone is fine.
+    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Events from now on: containers with this node label, and images.
     fn events<'a>(&'a self, node: &'a str) -> Events<'a>;
 }

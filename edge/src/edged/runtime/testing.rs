@@ -11,7 +11,7 @@ use docker_api::opts::{ContainerFilter, ContainerListOpts, ContainerRemoveOpts, 
 use futures_util::StreamExt;
 
 use super::docker::DockerRuntime;
-use super::{ContainerRuntime, ContainerSpec, Network, label};
+use super::{ContainerRuntime, ContainerSpec, label};
 
 const SOCKET: &str = "/var/run/docker.sock";
 const BUSYBOX: &str = "/bin/busybox";
@@ -63,20 +63,9 @@ impl Engine {
             name: format!("{}-{uid}", self.node),
             image: self.image.clone(),
             command: std::iter::once("/bin/busybox").chain(command.iter().copied()).map(str::to_owned).collect(),
-            args: Vec::new(),
-            env: Vec::new(),
-            working_dir: String::new(),
             labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect::<BTreeMap<_, _>>(),
-            binds: Vec::new(),
-            ports: Vec::new(),
-            network: Network::Bridge,
             hostname: "box".into(),
-            memory: None,
-            cpu_nano: None,
-            cpu_request_milli: 0,
-            privileged: false,
-            host_pid: false,
-            host_ipc: false,
+            ..ContainerSpec::default()
         }
     }
 
@@ -92,9 +81,16 @@ impl Engine {
         text
     }
 
-    /// Ids of this test's containers, running or not.
+    /// This test's containers, running or not, without sandboxes.
     pub async fn containers(&self) -> Vec<super::Summary> {
-        self.runtime.list(&[(label::NODE, &self.node)]).await.unwrap()
+        let found = self.runtime.list(&[(label::NODE, &self.node)]).await.unwrap();
+        found.into_iter().filter(|one| one.labels.get(label::CONTAINER).is_none_or(|name| name != label::SANDBOX_NAME)).collect()
+    }
+
+    /// What this test has at the engine, sandboxes and volumes included.
+    pub async fn things(&self) -> usize {
+        let labels = [(label::NODE, self.node.as_str())];
+        self.runtime.list(&labels).await.unwrap().len() + self.runtime.volumes(&labels).await.unwrap().len()
     }
 }
 

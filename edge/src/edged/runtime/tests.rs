@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 
 use super::docker::DockerRuntime;
 use super::testing::{Engine, engine};
-use super::{Bind, ContainerRuntime, ContainerState, Network, Publish, RuntimeError, RuntimeEvent, label};
+use super::{ContainerRuntime, ContainerState, Limits, Mount, MountSource, Network, Propagation, Publish, RuntimeError, RuntimeEvent, label};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -22,10 +22,11 @@ async fn a_container_is_made_started_seen_stopped_and_removed() {
     std::fs::write(dir.path().join("greeting"), "hello from the volume").unwrap();
     let mut spec = engine.spec("u-1", &["sh", "-c", "cat /data/greeting; echo \" $WHO $(hostname)\"; trap 'exit 7' TERM; while :; do sleep 1; done"]);
     spec.env = vec!["WHO=me; rm -rf / #".into()];
-    spec.binds = vec![Bind { source: dir.path().into(), target: "/data".into(), read_only: true }];
+    spec.mounts =
+        vec![Mount { source: MountSource::Path(dir.path().into()), target: "/data".into(), read_only: true, propagation: Propagation::Private }];
     spec.ports = vec![Publish { container_port: 80, host_port: 0, protocol: "tcp", host_ip: Some("127.0.0.1".into()) }];
     // More than any machine has: no limit rather than an error.
-    (spec.memory, spec.cpu_nano, spec.cpu_request_milli) = (Some(32 << 20), Some(4_000_000_000_000), 250);
+    spec.limits = Limits { memory: Some(32 << 20), cpu_nano: Some(4_000_000_000_000), cpu_request_milli: 250, ..Limits::default() };
     let id = docker.create(&spec).await.unwrap();
     assert_eq!(docker.inspect(&id).await.unwrap().unwrap().state, ContainerState::Created);
     docker.start(&id).await.unwrap();
@@ -74,8 +75,8 @@ async fn what_docker_refuses_comes_back_in_its_words_and_leaves_no_container_run
     let mut missing = engine.spec("r-1", &[]);
     missing.image = format!("skep-test-none-{}:1", engine.node);
     assert!(matches!(docker.create(&missing).await, Err(RuntimeError::NotFound(text)) if text.contains("No such image")));
-    assert!(!docker.has_image(&missing.image).await.unwrap());
-    assert!(docker.has_image(&engine.image).await.unwrap());
+    assert!(docker.image(&missing.image).await.unwrap().is_none());
+    assert!(docker.image(&engine.image).await.unwrap().is_some());
 
     let mut entrypoint = engine.spec("r-2", &[]);
     entrypoint.command = vec!["/no/such/program".into()];
@@ -86,7 +87,7 @@ async fn what_docker_refuses_comes_back_in_its_words_and_leaves_no_container_run
     assert!(matches!(again, Err(RuntimeError::Refused { code: 409, .. })), "{again:?}");
 
     // A registry that nobody runs.
-    let pulled = docker.pull("127.0.0.1:1/nothing:1").await;
+    let pulled = docker.pull("127.0.0.1:1/nothing:1", None).await;
     assert!(matches!(&pulled, Err(RuntimeError::Refused { .. } | RuntimeError::NotFound(_))), "{pulled:?}");
     assert!(engine.containers().await.iter().all(|one| one.state != "running"));
 }

@@ -1,11 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod container;
 mod module;
+mod mounts;
 mod plan;
 mod pod;
+mod pressure;
 mod state;
 mod status;
+mod table;
 mod volume;
+mod volume_files;
 
 use std::collections::BTreeMap;
 
@@ -46,9 +51,15 @@ struct Box {
     hash: String,
 }
 
+/// The sandbox of that pod, `POD-0`.
+fn sandbox() -> Box {
+    Box { joined: "", ..running("POD") }
+}
+
+/// A container in the sandbox `POD-0`.
 fn running(name: &'static str) -> Box {
     let hash = pod(spec(&[name], "Always")).spec.containers[0].hash();
-    Box { name, attempt: 0, level: 0, joined: "", state: ContainerState::Running { started_at: at(0) }, hash }
+    Box { name, attempt: 0, level: 0, joined: "POD-0", state: ContainerState::Running { started_at: at(0) }, hash }
 }
 
 fn exited(name: &'static str, code: i64, from: i64, to: i64) -> Box {
@@ -75,15 +86,31 @@ impl Box {
             (label::CONTAINER, self.name.to_owned()),
             (label::RESTARTS, self.attempt.to_string()),
             (label::LEVEL, self.level.to_string()),
-            (label::NETWORK, self.joined.to_owned()),
             (label::HASH, self.hash),
         ];
-        let labels: BTreeMap<String, String> = labels.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
+        let mut labels: BTreeMap<String, String> = labels.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
+        if !self.joined.is_empty() {
+            labels.insert(label::SANDBOX.to_owned(), self.joined.to_owned());
+        }
         let ip = self.joined.is_empty().then(|| "172.17.0.9".to_owned());
-        Container { id: format!("{}-{}", self.name, self.attempt), labels, state: self.state, image: "i:1".into(), image_id: "sha256:1".into(), ip }
+        Container {
+            id: format!("{}-{}", self.name, self.attempt),
+            labels,
+            state: self.state,
+            image: "i:1".into(),
+            image_id: "sha256:1".into(),
+            ip,
+            created_at: at(0),
+        }
     }
 }
 
+/// What is there: these, and the sandbox.
+fn within(boxes: impl IntoIterator<Item = Box>) -> Observed {
+    seen(boxes.into_iter().chain([sandbox()]))
+}
+
+/// What is there: just these.
 fn seen(boxes: impl IntoIterator<Item = Box>) -> Observed {
     Observed::new(boxes.into_iter().map(Box::container))
 }

@@ -24,7 +24,7 @@ use crate::store::Store;
 const SOON: Duration = Duration::from_secs(60);
 
 /// One edge: its modules run until it is stopped; engine and directory stay.
-struct Edge {
+pub(super) struct Edge {
     meta: Handle<MetaManagerMessage>,
     edged: Handle<EdgedMessage>,
     cloud: Probe<EdgeHubMessage>,
@@ -40,9 +40,10 @@ struct Told {
     nodes: Vec<Value>,
     registrations: Vec<Value>,
     asked: Vec<String>,
+    events: Vec<Value>,
 }
 
-fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
+pub(super) fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
     let node = NodeName::new(&engine.node).unwrap();
     let store = Store::open(dir.join("edge.db")).unwrap();
     let (meta, edged) = (mailbox("metaManager", 256), mailbox("edged", 256));
@@ -65,7 +66,7 @@ fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
     Edge { meta, edged, cloud, store, running, watch, told: RefCell::default() }
 }
 
-const SOCKET: &str = "unix:///var/run/docker.sock";
+pub(super) const SOCKET: &str = "unix:///var/run/docker.sock";
 
 impl Edge {
     async fn say(&self, operation: ObjectOperation, kind: &str, object: &Value) {
@@ -76,11 +77,11 @@ impl Edge {
         self.meta.send(message).await.unwrap();
     }
 
-    async fn apply(&self, kind: &str, object: &Value) {
+    pub(super) async fn apply(&self, kind: &str, object: &Value) {
         self.say(ObjectOperation::Update, kind, object).await;
     }
 
-    async fn delete(&self, kind: &str, object: &Value) {
+    pub(super) async fn delete(&self, kind: &str, object: &Value) {
         self.say(ObjectOperation::Delete, kind, object).await;
     }
 
@@ -95,6 +96,7 @@ impl Edge {
                             told.pods.entry(report.name.to_string()).or_default().push(report.status.to().unwrap());
                         }
                     }
+                    Upstream::Event { object, .. } => told.events.push(object.to().unwrap()),
                     Upstream::NodeStatus { content, .. } => told.nodes.push(content.to().unwrap()),
                     Upstream::NodeRegister { object, .. } => told.registrations.push(object.to().unwrap()),
                     _ => {}
@@ -112,14 +114,22 @@ impl Edge {
     }
 
     /// All statuses of a pod so far, in order.
-    fn statuses(&self, pod: &str) -> Vec<Value> {
+    pub(super) fn statuses(&self, pod: &str) -> Vec<Value> {
         self.listen();
         self.told.borrow().pods.get(pod).cloned().unwrap_or_default()
     }
 
     /// The last status of a pod; null before the first.
-    fn status(&self, pod: &str) -> Value {
+    pub(super) fn status(&self, pod: &str) -> Value {
         self.statuses(pod).pop().unwrap_or_default()
+    }
+
+    /// Reasons of the Events about a pod so far.
+    fn reasons(&self, pod: &str) -> Vec<String> {
+        self.listen();
+        let told = self.told.borrow();
+        let of_pod = told.events.iter().filter(|event| event["involvedObject"]["name"] == pod);
+        of_pod.map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
     }
 
     fn is_ready(&self, pod: &str) -> bool {
@@ -138,7 +148,7 @@ impl Edge {
         self.told.borrow().nodes.last().map(|content| content["Status"]["conditions"][0].clone()).unwrap_or_default()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.watch.abort();
         self.running.shutdown().await;
     }
@@ -172,7 +182,7 @@ async fn running_ids(engine: &Engine, pod: &Value) -> Vec<String> {
 
 async fn leave(edge: &Edge, engine: &Engine, pod: &Value) {
     edge.delete("pod", pod).await;
-    eventually!(SOON, engine.containers().await.is_empty());
+    eventually!(SOON, engine.things().await == 0);
 }
 
 #[actix_rt::test]
@@ -335,6 +345,7 @@ async fn a_missing_image_is_said_and_the_pod_runs_when_it_comes() {
     edge.apply("pod", &pod).await;
     eventually!(SOON, edge.waits("late") == "ErrImagePull");
     assert_eq!(edge.status("late")["phase"], "Pending");
+    eventually!(SOON, edge.reasons("late") == ["Pulling", "Failed"]);
     let mut never = sleeper(&engine, "never");
     never["spec"]["containers"][0]["image"] = json!(format!("{image}-never"));
     never["spec"]["containers"][0]["imagePullPolicy"] = json!("Never");
@@ -354,13 +365,13 @@ async fn what_cannot_run_fails_with_a_reason_and_leaves_nothing() {
     let Some(engine) = engine().await else { return };
     let dir = tempfile::tempdir().unwrap();
     let edge = start(&engine, dir.path(), SOCKET);
-    let mut probed = sleeper(&engine, "probed");
-    probed["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["true"]}});
-    edge.apply("pod", &probed).await;
-    eventually!(SOON, edge.status("probed")["reason"] == "Unsupported");
-    let status = edge.status("probed");
+    let mut claims = sleeper(&engine, "claims");
+    claims["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "x"}}]);
+    edge.apply("pod", &claims).await;
+    eventually!(SOON, edge.status("claims")["reason"] == "Unsupported");
+    let status = edge.status("claims");
     assert_eq!(status["phase"], "Failed");
-    assert!(status["message"].as_str().unwrap().contains("livenessProbe"), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("persistentVolumeClaim"), "{status}");
 
     let mut broken = sleeper(&engine, "broken");
     broken["spec"]["containers"] = json!("none");
@@ -376,14 +387,14 @@ async fn what_cannot_run_fails_with_a_reason_and_leaves_nothing() {
     let mut port = sleeper(&engine, "port");
     port["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": taken.local_addr().unwrap().port(), "hostIP": "127.0.0.1"}]);
     edge.apply("pod", &port).await;
-    eventually!(SOON, edge.waits("port") == "RunContainerError");
-    assert!(edge.status("port")["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().contains("address already in use"));
+    eventually!(SOON, edge.waits("port") == "CreatePodSandboxError");
+    assert!(edge.status("port")["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().contains("of this machine is taken"));
     // Others are not affected.
     let fine = sleeper(&engine, "fine");
     edge.apply("pod", &fine).await;
     eventually!(SOON, edge.is_ready("fine"));
     assert_eq!(engine.containers().await.len(), 1);
-    for pod in [&probed, &broken, &entrypoint, &port] {
+    for pod in [&claims, &broken, &entrypoint, &port] {
         edge.delete("pod", pod).await;
     }
     leave(&edge, &engine, &fine).await;
@@ -440,36 +451,5 @@ async fn an_engine_that_is_away_makes_the_node_not_ready_until_it_is_back() {
     std::os::unix::fs::symlink("/var/run/docker.sock", &socket).unwrap();
     eventually!(SOON, edge.node_condition()["status"] == "True");
     leave(&edge, &engine, &pod).await;
-    edge.stop().await;
-}
-
-#[actix_rt::test]
-async fn skeps_own_share_of_a_start_is_small() {
-    let Some(engine) = engine().await else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let edge = start(&engine, dir.path(), SOCKET);
-    let mut ours = Vec::new();
-    let mut bare = Vec::new();
-    for round in 0..5 {
-        let began = std::time::Instant::now();
-        let id = engine.runtime.create(&engine.spec(&format!("bare-{round}"), &["sleep", "100"])).await.unwrap();
-        engine.runtime.start(&id).await.unwrap();
-        bare.push(began.elapsed());
-        engine.runtime.remove(&id).await.unwrap();
-
-        let name = format!("p{round}");
-        let pod = sleeper(&engine, &name);
-        let began = std::time::Instant::now();
-        edge.apply("pod", &pod).await;
-        eventually!(SOON, edge.is_ready(&name));
-        ours.push(began.elapsed());
-        edge.delete("pod", &pod).await;
-        eventually!(SOON, running_ids(&engine, &pod).await.is_empty());
-    }
-    bare.sort();
-    ours.sort();
-    // A bound far above what is aimed at, for a machine under load; the bench has the figures.
-    assert!(ours[2] < bare[2] + Duration::from_secs(2), "create and start {:?}, object to Ready {:?}", bare[2], ours[2]);
-    log::info!("create and start {:?}, object to Ready {:?}", bare[2], ours[2]);
     edge.stop().await;
 }

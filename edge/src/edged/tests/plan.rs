@@ -1,39 +1,159 @@
-use super::super::observed::{Observed, Trouble, Troubles, backoff};
-use super::super::plan::{Action, Desired, Plan, plan};
+use serde_json::{Value, json};
+
+use super::super::observed::{Health, Healths, Observed, Trouble, Troubles, backoff};
+use super::super::plan::{Action, Desired, Plan, Situation, Stop, plan};
 use super::super::pod::Pod;
 use super::super::runtime::ContainerState;
 use super::super::status::{ContainerStatus, PodStatus};
-use super::{Box, at, exited, pod, pod_json, running, seen, spec};
+use super::{Box, at, exited, pod, pod_json, running, seen, spec, within};
 
 fn wanted(pod: &Pod) -> Option<Desired<'_>> {
-    Some(Desired { pod, is_over: false, previous: None })
+    Some(Desired { pod, is_over: false, previous: None, grace_secs: None })
 }
 
+fn look(desired: Option<Desired<'_>>, seen: &Observed, now: i64) -> Plan {
+    plan(desired, &Situation { seen, troubles: &Troubles::new(), healths: &Healths::new(), now: at(now) })
+}
+
+/// The plan for a pod whose sandbox runs.
 fn planned(pod: &Pod, boxes: impl IntoIterator<Item = Box>, now: i64) -> Plan {
-    plan(wanted(pod), &seen(boxes), &Troubles::new(), at(now))
+    look(wanted(pod), &within(boxes), now)
 }
 
-fn start(container: &str, attempt: u32, level: u32, join: Option<&str>) -> Vec<Action> {
-    vec![Action::Start { container: container.into(), attempt, level, join: join.map(str::to_owned) }]
+fn start(container: &str, attempt: u32, level: u32) -> Action {
+    Action::Start { container: container.into(), attempt, level, sandbox: Some("POD-0".into()) }
 }
 
-fn stop(ids: &[&str], grace_secs: u64) -> Vec<Action> {
-    vec![Action::Stop { ids: ids.iter().map(|id| (*id).to_owned()).collect(), grace_secs }]
+fn pairs(ids: &[&str]) -> Pairs {
+    ids.iter().map(|id| ((*id).to_owned(), id.split('-').next().unwrap().to_owned())).collect()
+}
+
+/// Ids and names.
+type Pairs = Vec<(String, String)>;
+
+/// What is stopped together, and afterwards one by one.
+fn stopped(plan: &Plan) -> (Pairs, Pairs, u64) {
+    let [Action::Stop(Stop { together, afterwards, grace_secs, .. })] = &plan.actions[..] else { panic!("{plan:?}") };
+    (together.clone(), afterwards.clone(), *grace_secs)
+}
+
+fn remove(id: &str) -> Action {
+    Action::Remove { id: id.into() }
+}
+
+/// A pod with init containers `i1` (plain), `s1` (sidecar), `i2` (plain) and a container `a`.
+fn with_inits(policy: &str) -> Value {
+    let mut json = spec(&["a"], policy);
+    json["initContainers"] =
+        json!([{"name": "i1", "image": "i:1"}, {"name": "s1", "image": "i:1", "restartPolicy": "Always"}, {"name": "i2", "image": "i:1"}]);
+    json
 }
 
 #[test]
-fn containers_start_in_the_order_of_the_spec_and_the_later_ones_join_the_first() {
-    let two = pod(spec(&["a", "b"], "Always"));
-    assert_eq!(planned(&two, [], 0).actions, start("a", 0, 0, None));
-    assert_eq!(planned(&two, [running("a")], 0).actions, start("b", 0, 0, Some("a-0")));
-    assert_eq!(planned(&two, [running("a"), running("b").joined("a-0")], 0), Plan::default());
+fn first_the_sandbox_then_all_containers_in_the_order_of_the_spec() {
+    let two = pod(spec(&["b", "a"], "Always"));
+    assert_eq!(look(wanted(&two), &seen([]), 0).actions, [Action::StartSandbox { attempt: 0 }]);
+    assert_eq!(planned(&two, [], 0).actions, [start("b", 0, 0), start("a", 0, 0)]);
+    assert_eq!(planned(&two, [running("b")], 0).actions, [start("a", 0, 0)]);
+    assert_eq!(planned(&two, [running("a"), running("b")], 0), Plan::default());
 }
 
 #[test]
-fn with_the_machines_network_nobody_joins_anybody() {
-    let mut json = spec(&["a", "b"], "Always");
+fn a_single_container_in_the_machines_network_needs_no_sandbox() {
+    let mut json = spec(&["a"], "Always");
     json["hostNetwork"] = true.into();
-    assert_eq!(planned(&pod(json), [running("a")], 0).actions, start("b", 0, 0, None));
+    let one = pod(json.clone());
+    let start = Action::Start { container: "a".into(), attempt: 0, level: 0, sandbox: None };
+    assert_eq!(look(wanted(&one), &seen([]), 0).actions, [start]);
+    assert_eq!(look(wanted(&one), &seen([running("a").joined("")]), 0), Plan::default());
+    json["containers"] = spec(&["a", "b"], "Always")["containers"].clone();
+    assert_eq!(look(wanted(&pod(json)), &seen([]), 0).actions, [Action::StartSandbox { attempt: 0 }]);
+}
+
+#[test]
+fn init_containers_run_one_after_the_other_and_sidecars_stay() {
+    let two = pod(with_inits("Always"));
+    let done = |name| exited(name, 0, 0, 1);
+    assert_eq!(planned(&two, [], 0).actions, [start("i1", 0, 0)]);
+    assert_eq!(planned(&two, [running("i1")], 0), Plan::default());
+    assert_eq!(planned(&two, [done("i1")], 2).actions, [start("s1", 0, 0)]);
+    assert_eq!(planned(&two, [done("i1"), running("s1")], 2).actions, [start("i2", 0, 0)]);
+    assert_eq!(planned(&two, [done("i1"), running("s1"), done("i2")], 2).actions, [start("a", 0, 0)]);
+    assert_eq!(planned(&two, [done("i1"), running("s1"), done("i2"), running("a")], 2), Plan::default());
+    // A sidecar that falls comes back beside the others, and somebody who removes an ended init container changes nothing.
+    assert_eq!(planned(&two, [exited("s1", 1, 0, 1), done("i2"), running("a")], 20).actions, [start("s1", 1, 1)]);
+    // While it is away in the beginning, the next one waits.
+    assert_eq!(planned(&two, [done("i1"), exited("s1", 1, 0, 1).attempt(1, 1)], 2), Plan { actions: vec![], wake_at: Some(at(11)) });
+}
+
+#[test]
+fn a_sidecar_with_a_startup_probe_lets_the_next_one_in_when_it_has_succeeded() {
+    let mut json = with_inits("Always");
+    json["initContainers"] = json!([{"name": "s1", "image": "i:1", "restartPolicy": "Always", "startupProbe": {"tcpSocket": {"port": 80}}}]);
+    let one = pod(json);
+    let seen = within([running("s1")]);
+    let healths = |started| Healths::from([("s1-0".to_owned(), Health { started: Some(started), ..Health::default() })]);
+    let now = |healths: &Healths| plan(wanted(&one), &Situation { seen: &seen, troubles: &Troubles::new(), healths, now: at(1) });
+    assert_eq!(now(&Healths::new()), Plan::default());
+    assert_eq!(now(&healths(false)), Plan::default());
+    assert_eq!(now(&healths(true)).actions, [start("a", 0, 0)]);
+}
+
+#[test]
+fn an_init_container_that_fails_is_tried_again_unless_the_pod_says_never() {
+    for (policy, want) in [("Always", true), ("OnFailure", true), ("Never", false)] {
+        let one = pod(with_inits(policy));
+        let plan = planned(&one, [exited("i1", 3, 0, 1)], 2);
+        if want {
+            assert_eq!(plan.actions, [start("i1", 1, 1)], "{policy}");
+        } else {
+            assert_eq!(plan.actions, [remove("POD-0")], "{policy}");
+            assert_eq!(look(wanted(&one), &seen([exited("i1", 3, 0, 1)]), 3), Plan::default());
+        }
+    }
+}
+
+#[test]
+fn when_all_have_ended_the_sidecars_are_stopped_and_the_sandbox_goes() {
+    let mut json = with_inits("Never");
+    json["initContainers"] =
+        json!([{"name": "s1", "image": "i:1", "restartPolicy": "Always"}, {"name": "s2", "image": "i:1", "restartPolicy": "Always"}]);
+    let one = pod(json);
+    let plan = planned(&one, [exited("a", 0, 0, 5), running("s1"), running("s2")], 6);
+    assert_eq!(stopped(&plan), (vec![], pairs(&["s2-0", "s1-0"]), 30));
+    assert_eq!(planned(&one, [exited("a", 0, 0, 5), exited("s1", 143, 0, 7), exited("s2", 0, 0, 6)], 8).actions, [remove("POD-0")]);
+    assert_eq!(look(wanted(&one), &seen([exited("a", 0, 0, 5), exited("s1", 143, 0, 7), exited("s2", 0, 0, 6)]), 8), Plan::default());
+}
+
+#[test]
+fn a_sandbox_that_has_ended_takes_its_containers_with_it_and_the_pod_begins_anew() {
+    let one = pod(with_inits("Always"));
+    let dead = || Box { joined: "", ..exited("POD", 137, 0, 100) };
+    let boxes = || [dead(), exited("i1", 0, 0, 1), running("s1"), exited("i2", 0, 1, 2), running("a")];
+    assert_eq!(stopped(&look(wanted(&one), &seen(boxes()), 101)), (pairs(&["a-0"]), pairs(&["s1-0"]), 30));
+    let ended = || [dead(), exited("i1", 0, 0, 1), exited("s1", 0, 0, 101), exited("i2", 0, 1, 2), exited("a", 143, 0, 101)];
+    assert_eq!(look(wanted(&one), &seen(ended()), 102).actions, [remove("POD-0"), Action::StartSandbox { attempt: 1 }]);
+    let fresh = || Box { joined: "", ..running("POD").attempt(1, 0) };
+    let next = look(wanted(&one), &seen(ended().into_iter().skip(1).chain([fresh()])), 102);
+    assert_eq!(next.actions, [Action::Start { container: "i1".into(), attempt: 1, level: 0, sandbox: Some("POD-1".into()) }]);
+    // Those of the old sandbox that still run have no network.
+    assert_eq!(stopped(&look(wanted(&one), &seen([fresh(), running("a")]), 102)).0, pairs(&["a-0"]));
+}
+
+#[test]
+fn no_sandbox_is_made_for_a_pod_that_would_start_nothing_in_it() {
+    for (policy, code, again) in [("Never", 0, false), ("Never", 1, false), ("OnFailure", 0, false), ("OnFailure", 1, true), ("Always", 0, true)] {
+        let plan = look(wanted(&pod(spec(&["a"], policy))), &seen([exited("a", code, 0, 5)]), 400);
+        assert_eq!(plan.actions == [Action::StartSandbox { attempt: 0 }], again, "{policy} {code}");
+    }
+}
+
+#[test]
+fn a_sandbox_that_falls_at_once_waits_longer_each_time() {
+    let one = pod(spec(&["a"], "Always"));
+    let fallen = |attempt| seen([Box { joined: "", ..exited("POD", 1, 0, 1).attempt(attempt, 0) }]);
+    assert_eq!(look(wanted(&one), &fallen(0), 2).actions, [remove("POD-0"), Action::StartSandbox { attempt: 1 }]);
+    assert_eq!(look(wanted(&one), &fallen(2), 2), Plan { actions: vec![], wake_at: Some(at(21)) });
 }
 
 #[test]
@@ -41,9 +161,9 @@ fn the_restart_policy_decides_who_comes_back() {
     for (policy, code, comes_back) in
         [("Always", 0, true), ("Always", 1, true), ("OnFailure", 0, false), ("OnFailure", 1, true), ("Never", 0, false), ("Never", 1, false)]
     {
-        let one = pod(spec(&["a"], policy));
-        let want = if comes_back { start("a", 1, 1, None) } else { Vec::new() };
-        assert_eq!(planned(&one, [exited("a", code, 0, 1)], 2).actions, want, "{policy} {code}");
+        let two = pod(spec(&["a", "b"], policy));
+        let want = if comes_back { vec![start("a", 1, 1)] } else { Vec::new() };
+        assert_eq!(planned(&two, [exited("a", code, 0, 1), running("b")], 2).actions, want, "{policy} {code}");
     }
 }
 
@@ -55,7 +175,7 @@ fn a_container_that_keeps_falling_waits_longer_each_time_up_to_five_minutes() {
         if pause > 0 {
             assert_eq!(planned(&one, fallen(), 5 + pause - 1), Plan { actions: Vec::new(), wake_at: Some(at(5 + pause)) }, "level {level}");
         }
-        assert_eq!(planned(&one, fallen(), 5 + pause).actions, start("a", level + 1, level + 1, None), "level {level}");
+        assert_eq!(planned(&one, fallen(), 5 + pause).actions, [start("a", level + 1, level + 1)], "level {level}");
     }
     assert_eq!(backoff(u32::MAX).as_secs(), 300);
 }
@@ -63,20 +183,20 @@ fn a_container_that_keeps_falling_waits_longer_each_time_up_to_five_minutes() {
 #[test]
 fn a_container_that_ran_for_ten_minutes_comes_back_at_once() {
     let one = pod(spec(&["a"], "Always"));
-    assert_eq!(planned(&one, [exited("a", 1, 0, 600).attempt(9, 9)], 600).actions, start("a", 10, 1, None));
+    assert_eq!(planned(&one, [exited("a", 1, 0, 600).attempt(9, 9)], 600).actions, [start("a", 10, 1)]);
 }
 
 #[test]
 fn of_the_ended_ones_only_the_last_is_kept() {
     let one = pod(spec(&["a"], "Always"));
     let boxes = [exited("a", 1, 0, 1), exited("a", 1, 2, 3).attempt(1, 1), running("a").attempt(2, 2)];
-    assert_eq!(planned(&one, boxes, 4).actions, [Action::Remove { id: "a-0".into() }]);
+    assert_eq!(planned(&one, boxes, 4).actions, [remove("a-0")]);
 }
 
 #[test]
 fn a_container_that_was_never_started_is_removed_and_made_anew() {
     let one = pod(spec(&["a"], "Always"));
-    assert_eq!(planned(&one, [running("a").state(ContainerState::Created)], 0).actions, [Action::Remove { id: "a-0".into() }]);
+    assert_eq!(planned(&one, [running("a").state(ContainerState::Created)], 0).actions, [remove("a-0")]);
 }
 
 #[test]
@@ -86,26 +206,18 @@ fn a_container_whose_image_changed_or_that_left_the_spec_is_replaced() {
     json["containers"][0]["image"] = "i:2".into();
     let new = pod(json);
     assert_ne!(old.spec.containers[0].hash(), new.spec.containers[0].hash());
-    assert_eq!(planned(&new, [running("a")], 0).actions, stop(&["a-0"], 30));
-    assert_eq!(planned(&new, [exited("a", 0, 0, 1)], 2).actions, start("a", 1, 0, None));
-    assert_eq!(planned(&old, [running("a"), running("z")], 0).actions, stop(&["z-0"], 30));
+    assert_eq!(stopped(&planned(&new, [running("a")], 0)), (pairs(&["a-0"]), vec![], 30));
+    assert_eq!(stopped(&planned(&old, [running("a"), running("z")], 0)), (pairs(&["z-0"]), vec![], 30));
 }
 
 #[test]
-fn when_the_owner_of_the_network_is_gone_one_that_joined_becomes_the_owner() {
-    let two = pod(spec(&["a", "b"], "Always"));
-    // The owner fell and waits; the other one has lost its network, is stopped, and comes back with one of its own.
-    let fallen = || exited("a", 1, 0, 5).attempt(3, 3);
-    assert_eq!(planned(&two, [fallen(), running("b").joined("a-3")], 6).actions, stop(&["b-0"], 30));
-    assert_eq!(planned(&two, [fallen(), exited("b", 143, 0, 6).joined("a-3")], 6).actions, start("b", 1, 1, None));
-    // When the first comes back it joins.
-    assert_eq!(planned(&two, [fallen(), running("b").attempt(1, 1)], 45).actions, start("a", 4, 4, Some("b-1")));
-}
-
-#[test]
-fn a_container_that_must_not_start_again_is_not_stopped_for_its_network() {
-    let two = pod(spec(&["a", "b"], "Never"));
-    assert_eq!(planned(&two, [exited("a", 0, 0, 5), running("b").joined("a-0")], 6), Plan::default());
+fn a_container_whose_probe_failed_is_replaced_with_the_probes_grace() {
+    let one = pod(spec(&["a"], "Always"));
+    let failed = Health { failed: Some(("Container a failed liveness probe, will be restarted".into(), Some(3))), ..Health::default() };
+    let healths = Healths::from([("a-0".to_owned(), failed)]);
+    let seen = within([running("a")]);
+    let plan = plan(wanted(&one), &Situation { seen: &seen, troubles: &Troubles::new(), healths: &healths, now: at(1) });
+    assert_eq!(stopped(&plan), (pairs(&["a-0"]), vec![], 3));
 }
 
 #[test]
@@ -115,48 +227,55 @@ fn trouble_is_waited_out() {
     assert_eq!((first.waiting_reason(), first.retry_at), ("ErrImagePull", at(10)));
     let second = Trouble::after(Some(&first), "ErrImagePull", "no".into(), at(10));
     assert_eq!((second.waiting_reason(), second.retry_at), ("ImagePullBackOff", at(30)));
-    let troubles = Troubles::from([("a".to_owned(), second)]);
-    let now = |second| plan(wanted(&one), &Observed::default(), &troubles, at(second));
-    assert_eq!(now(29), Plan { actions: Vec::new(), wake_at: Some(at(30)) });
-    assert_eq!(now(30).actions, start("a", 0, 0, None));
+    for (name, boxes, want) in [("a", within([]), start("a", 0, 0)), ("POD", seen([]), Action::StartSandbox { attempt: 0 })] {
+        let troubles = Troubles::from([(name.to_owned(), second.clone())]);
+        let now = |second| plan(wanted(&one), &Situation { seen: &boxes, troubles: &troubles, healths: &Healths::new(), now: at(second) });
+        assert_eq!(now(29), Plan { actions: Vec::new(), wake_at: Some(at(30)) });
+        assert_eq!(now(30).actions, [want]);
+    }
 }
 
 #[test]
 fn one_containers_trouble_does_not_keep_the_others_from_starting() {
     let two = pod(spec(&["a", "b"], "Always"));
     let troubles = Troubles::from([("a".to_owned(), Trouble::after(None, "ErrImagePull", "no".into(), at(0)))]);
-    let planned = plan(wanted(&two), &Observed::default(), &troubles, at(1));
-    assert_eq!(planned, Plan { actions: start("b", 0, 0, None), wake_at: Some(at(10)) });
+    let planned = plan(wanted(&two), &Situation { seen: &within([]), troubles: &troubles, healths: &Healths::new(), now: at(1) });
+    assert_eq!(planned, Plan { actions: vec![start("b", 0, 0)], wake_at: Some(at(10)) });
 }
 
 #[test]
 fn a_pod_that_shall_go_is_stopped_with_its_grace_and_its_containers_stay_until_the_object_goes() {
-    let mut json = pod_json(spec(&["a", "b"], "Always"));
+    let mut json = pod_json(with_inits("Always"));
     json["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     json["metadata"]["deletionGracePeriodSeconds"] = 7.into();
     let leaving = Pod::parse(&json.to_string()).unwrap();
-    assert_eq!(planned(&leaving, [running("a"), running("b"), exited("c", 0, 0, 1)], 2).actions, stop(&["a-0", "b-0"], 7));
-    assert_eq!(planned(&leaving, [exited("a", 143, 0, 2), exited("b", 0, 0, 2)], 3), Plan::default());
-    assert_eq!(planned(&leaving, [], 3), Plan::default());
-    let gone = |boxes: Vec<Box>| plan(None, &seen(boxes), &Troubles::new(), at(4)).actions;
-    assert_eq!(gone(vec![running("a"), exited("b", 0, 0, 2)]), stop(&["a-0"], 30));
-    assert_eq!(gone(vec![exited("a", 143, 0, 2)]), [Action::Remove { id: "a-0".into() }, Action::RemoveDirectory]);
-    assert_eq!(gone(vec![]), [Action::RemoveDirectory]);
+    let plan = planned(&leaving, [running("a"), running("s1"), exited("i1", 0, 0, 1)], 2);
+    assert_eq!(stopped(&plan), (pairs(&["a-0"]), pairs(&["s1-0"]), 7));
+    assert_eq!(planned(&leaving, [exited("a", 143, 0, 2), exited("s1", 0, 0, 2)], 3).actions, [remove("POD-0")]);
+    assert_eq!(look(wanted(&leaving), &seen([exited("a", 143, 0, 2)]), 3), Plan::default());
+    assert_eq!(look(wanted(&leaving), &seen([]), 3), Plan::default());
+    let gone = |boxes: Observed| look(None, &boxes, 4);
+    assert_eq!(stopped(&gone(within([running("a"), exited("b", 0, 0, 2)]))), (pairs(&["a-0"]), vec![], 30));
+    assert_eq!(gone(within([exited("a", 143, 0, 2)])).actions, [remove("a-0"), remove("POD-0"), Action::RemoveDirectory]);
+    assert_eq!(gone(seen([])).actions, [Action::RemoveDirectory]);
 }
 
 #[test]
 fn a_pod_that_is_over_is_never_started_again() {
     let one = pod(spec(&["a"], "Always"));
-    let over = Some(Desired { pod: &one, is_over: true, previous: None });
-    assert_eq!(plan(over, &Observed::default(), &Troubles::new(), at(0)), Plan::default());
-    assert_eq!(plan(over, &seen([running("a")]), &Troubles::new(), at(0)).actions, stop(&["a-0"], 30));
+    let over = Some(Desired { pod: &one, is_over: true, previous: None, grace_secs: None });
+    assert_eq!(look(over, &Observed::default(), 0), Plan::default());
+    assert_eq!(stopped(&look(over, &within([running("a")]), 0)).0, pairs(&["a-0"]));
 }
 
 #[test]
-fn after_a_reboot_the_count_of_restarts_goes_on() {
-    let one = pod(spec(&["a"], "Always"));
+fn after_a_reboot_the_count_of_restarts_goes_on_and_what_must_not_come_back_does_not() {
     let ran = ContainerStatus { name: "a".into(), container_id: "docker://x".into(), restart_count: 4, ..ContainerStatus::default() };
     let previous = PodStatus { container_statuses: vec![ran], ..PodStatus::default() };
-    let desired = Some(Desired { pod: &one, is_over: false, previous: Some(&previous) });
-    assert_eq!(plan(desired, &Observed::default(), &Troubles::new(), at(0)).actions, start("a", 5, 0, None));
+    let now = |policy: &str, seen: &Observed| {
+        look(Some(Desired { pod: &pod(spec(&["a"], policy)), is_over: false, previous: Some(&previous), grace_secs: None }), seen, 0)
+    };
+    assert_eq!(now("Always", &within([])).actions, [start("a", 5, 0)]);
+    assert_eq!(now("Always", &seen([])).actions, [Action::StartSandbox { attempt: 0 }]);
+    assert_eq!(now("Never", &seen([])), Plan::default());
 }

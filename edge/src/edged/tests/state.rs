@@ -11,7 +11,7 @@ use wire::hub::{PodStatusReport, RawJson};
 use super::super::node::Machine;
 use super::super::observed::{Observed, Troubles};
 use super::super::runtime::docker::DockerRuntime;
-use super::super::worker::End;
+use super::super::worker::{End, Pull};
 use super::super::{Config, Edged, Peers, Shared};
 use super::{at, pod_json, running, seen, spec};
 use crate::meta_manager::MetaManagerMessage;
@@ -118,11 +118,11 @@ fn a_pull_that_ends_during_a_pass_is_not_forgotten() {
     let mut fixture = fixture();
     fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "Always")));
     fixture.edged.begin_pass("u-1").unwrap();
-    let wants = End { images: BTreeMap::from([("a".to_owned(), "i:1".to_owned())]), ..End::default() };
+    let wants = End { images: BTreeMap::from([("a".to_owned(), Pull { image: "i:1".into(), logins: Vec::new() })]), ..End::default() };
     fixture.edged.take_in("u-1", Some(Observed::default()), Troubles::new(), Some(&wants));
     fixture.edged.begin_pass("u-1").unwrap();
     // The pull fails while the second pass is under way, which itself sees nothing to do.
-    fixture.edged.pods.get_mut("u-1").unwrap().pulled.push(("i:1".into(), Err("no route".into())));
+    fixture.edged.pods.get_mut("u-1").unwrap().pulled.push((Pull { image: "i:1".into(), logins: Vec::new() }, Err("no route".into())));
     fixture.edged.take_in("u-1", Some(Observed::default()), Troubles::new(), Some(&wants));
     let pass = fixture.edged.begin_pass("u-1").unwrap();
     let trouble = &pass.troubles["a"];
@@ -140,4 +140,19 @@ fn a_missing_object_is_not_asked_for_again_at_once() {
     assert_eq!(entry.due_questions(&missing, at(0)).len(), 1);
     assert_eq!(entry.due_questions(&missing, at(5)).len(), 0);
     assert_eq!(entry.due_questions(&missing, at(11)).len(), 1);
+}
+
+#[test]
+fn a_node_takes_as_many_pods_as_it_has_places() {
+    let mut fixture = fixture();
+    let max = fixture.edged.shared.node_settings.pods_max;
+    for n in 0..=max {
+        let uid = format!("u-{n}");
+        let mut json = pod_json(spec(&["a"], "Always"));
+        (json["metadata"]["name"], json["metadata"]["uid"]) = (json!(format!("web{n}")), json!(uid));
+        fixture.put(&format!("default/pod/web{n}"), &uid, &json);
+        let desired = fixture.edged.begin_pass(&uid).unwrap().desired.unwrap();
+        let refused = desired.refusal.map(|refusal| refusal.reason);
+        assert_eq!(refused.as_deref(), (n == max).then_some("OutOfpods"), "{n}");
+    }
 }

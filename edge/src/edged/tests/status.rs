@@ -1,17 +1,19 @@
 use serde_json::{Value, json};
 
-use super::super::observed::{Observed, Trouble, Troubles};
+use super::super::observed::{Health, Healths, Observed, Trouble, Troubles};
 use super::super::pod::{Pod, Refusal};
 use super::super::runtime::{ContainerState, Exit};
 use super::super::status::{Facts, PodStatus, pod_status};
-use super::{Box, at, exited, pod, pod_json, running, seen, spec};
+use super::{Box, at, exited, pod, pod_json, running, spec, within};
+
+static NO_HEALTH: Healths = Healths::new();
 
 fn facts<'a>(pod: &'a Pod, seen: &'a Observed, troubles: &'a Troubles, now: i64) -> Facts<'a> {
-    Facts { pod, seen, troubles, refusal: None, previous: None, host_ip: "10.0.0.2", now: at(now) }
+    Facts { pod, seen, troubles, healths: &NO_HEALTH, refusal: None, previous: None, host_ip: "10.0.0.2", now: at(now) }
 }
 
 fn status(pod: &Pod, boxes: impl IntoIterator<Item = Box>, now: i64) -> PodStatus {
-    pod_status(&facts(pod, &seen(boxes), &Troubles::new(), now))
+    pod_status(&facts(pod, &within(boxes), &Troubles::new(), now))
 }
 
 fn condition(status: &PodStatus, kind: &str) -> (String, String) {
@@ -22,7 +24,7 @@ fn condition(status: &PodStatus, kind: &str) -> (String, String) {
 #[test]
 fn a_running_pod_looks_as_kubectl_expects() {
     let two = pod(spec(&["a", "b"], "Always"));
-    let made = status(&two, [running("a"), running("b").joined("a-0")], 3);
+    let made = status(&two, [running("a"), running("b")], 3);
     let json: Value = serde_json::to_value(&made).unwrap();
     assert_eq!(json["phase"], "Running");
     assert_eq!((&json["hostIP"], &json["podIP"]), (&json!("10.0.0.2"), &json!("172.17.0.9")));
@@ -30,7 +32,8 @@ fn a_running_pod_looks_as_kubectl_expects() {
     assert_eq!((&json["startTime"], &json["qosClass"]), (&json!("2023-11-14T22:13:23Z"), &json!("BestEffort")));
     let kinds: Vec<(&str, &str)> =
         json["conditions"].as_array().unwrap().iter().map(|c| (c["type"].as_str().unwrap(), c["status"].as_str().unwrap())).collect();
-    assert_eq!(kinds, [("Initialized", "True"), ("Ready", "True"), ("ContainersReady", "True"), ("PodScheduled", "True")]);
+    let all = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    assert_eq!(kinds, all.map(|kind| (kind, "True")));
     let first = &json["containerStatuses"][0];
     assert_eq!(
         *first,
@@ -131,7 +134,7 @@ fn a_deleted_pod_ends_failed_or_succeeded_once_nothing_runs() {
 #[test]
 fn times_stay_as_long_as_what_they_tell_of() {
     let one = pod(spec(&["a"], "Always"));
-    let (up, down, troubles) = (seen([running("a")]), seen([exited("a", 1, 0, 9)]), Troubles::new());
+    let (up, down, troubles) = (within([running("a")]), within([exited("a", 1, 0, 9)]), Troubles::new());
     let first = pod_status(&facts(&one, &up, &troubles, 1));
     let same = pod_status(&Facts { previous: Some(&first), ..facts(&one, &up, &troubles, 8) });
     assert_eq!(same, first);
@@ -158,4 +161,79 @@ fn a_status_is_read_back_as_it_was_written() {
     let made = status(&one, [exited("a", 1, 0, 5).attempt(2, 2)], 10);
     let text = serde_json::to_string(&made).unwrap();
     assert_eq!(serde_json::from_str::<PodStatus>(&text).unwrap(), made);
+}
+
+/// What `kubectl get pod` shows: reason of each init container and container, and the phase.
+fn shown(status: &PodStatus) -> (String, Vec<String>) {
+    let word = |one: &super::super::status::ContainerStatus| match (&one.state.waiting, &one.state.running, &one.state.terminated) {
+        (Some(waiting), ..) => waiting.reason.clone(),
+        (_, Some(_), _) if one.ready => "ready".into(),
+        (_, Some(_), _) if one.started => "started".into(),
+        (_, Some(_), _) => "running".into(),
+        (.., Some(ended)) => ended.reason.clone(),
+        _ => String::new(),
+    };
+    (status.phase.clone(), status.init_container_statuses.iter().chain(&status.container_statuses).map(word).collect())
+}
+
+#[test]
+fn a_pod_with_init_containers_shows_how_far_it_is() {
+    let mut json = spec(&["a"], "Always");
+    json["initContainers"] = json!([{"name": "i", "image": "i:1"}, {"name": "s", "image": "i:1", "restartPolicy": "Always"}]);
+    let one = pod(json);
+    let words = |phase: &str, words: &[&str]| (phase.to_owned(), words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let begun = status(&one, [running("i")], 1);
+    assert_eq!(shown(&begun), words("Pending", &["started", "PodInitializing", "PodInitializing"]));
+    assert_eq!(condition(&begun, "Initialized"), ("False".into(), "ContainersNotInitialized".into()));
+    assert_eq!(
+        shown(&status(&one, [exited("i", 2, 0, 1).attempt(1, 1)], 2)),
+        words("Pending", &["CrashLoopBackOff", "PodInitializing", "PodInitializing"])
+    );
+    let up = status(&one, [exited("i", 0, 0, 1), running("s"), running("a")], 3);
+    assert_eq!(shown(&up), words("Running", &["Completed", "ready", "ready"]));
+    assert_eq!(
+        (condition(&up, "Initialized").0, condition(&up, "Ready").0, up.init_container_statuses[0].ready),
+        ("True".into(), "True".into(), true)
+    );
+    // A sidecar that fell makes the pod unready, not uninitialised.
+    let fallen = status(&one, [exited("i", 0, 0, 1), exited("s", 1, 0, 2).attempt(1, 1), running("a")], 3);
+    assert_eq!((condition(&fallen, "Initialized").0, condition(&fallen, "Ready").0), ("True".into(), "False".into()));
+    let mut json = spec(&["a"], "Never");
+    json["initContainers"] = json!([{"name": "i", "image": "i:1"}]);
+    assert_eq!(shown(&status(&pod(json), [exited("i", 3, 0, 1)], 2)), words("Failed", &["Error", "PodInitializing"]));
+}
+
+#[test]
+fn probes_decide_whether_a_container_has_started_and_is_ready() {
+    let mut json = spec(&["a"], "Always");
+    let probe = json!({"tcpSocket": {"port": 80}});
+    (json["containers"][0]["startupProbe"], json["containers"][0]["readinessProbe"]) = (probe.clone(), probe);
+    let one = pod(json);
+    let seen = within([running("a")]);
+    let with = |started, ready| {
+        let healths = Healths::from([("a-0".to_owned(), Health { started, ready, failed: None })]);
+        let made = pod_status(&Facts { healths: &healths, ..facts(&one, &seen, &Troubles::new(), 1) });
+        (made.container_statuses[0].started, made.container_statuses[0].ready, condition(&made, "Ready").0)
+    };
+    assert_eq!(with(None, None), (false, false, "False".into()));
+    assert_eq!(with(Some(true), Some(false)), (true, false, "False".into()));
+    assert_eq!(with(Some(true), Some(true)), (true, true, "True".into()));
+}
+
+#[test]
+fn a_pod_without_sandbox_says_why_in_its_condition_and_at_each_container() {
+    let one = pod(spec(&["a"], "Always"));
+    let troubles = Troubles::from([("POD".to_owned(), Trouble::after(None, "CreatePodSandboxError", "hostPort 80/TCP is taken".into(), at(0)))]);
+    let made = pod_status(&facts(&one, &Observed::default(), &troubles, 1));
+    assert_eq!(condition(&made, "PodReadyToStartContainers"), ("False".into(), "CreatePodSandboxError".into()));
+    assert_eq!(shown(&made), ("Pending".into(), vec!["CreatePodSandboxError".into()]));
+}
+
+#[test]
+fn last_words_are_the_message_of_the_end() {
+    let one = pod(spec(&["a"], "Never"));
+    let mut seen = within([exited("a", 3, 0, 1)]);
+    seen.all_mut()[0].words = "no disk".into();
+    let made = pod_status(&facts(&one, &seen, &Troubles::new(), 2));
+    assert_eq!(made.container_statuses[0].state.terminated.as_ref().unwrap().message, "no disk");
 }

@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::super::env::Facts;
 use super::super::objects::{KeyedObject, LookupError, OBJECT_BYTES_MAX, ObjectError, Objects};
 use super::super::pod::{KeyToPath, KeyedVolume, Pod};
-use super::super::volume::{VolumeError, files, prepare, remove, source};
+use super::super::volume::{self, VolumeError, keyed_files as files, remove, source};
 use super::pod;
+
+fn prepare(pods: &Path, pod: &Pod, objects: &Objects) -> Result<(), VolumeError> {
+    volume::prepare(pods, pod, &Facts::default(), objects)
+}
 
 fn objects(data: serde_json::Value) -> Objects {
     let mut objects = Objects::default();
@@ -128,13 +133,36 @@ fn an_empty_dir_lives_as_long_as_the_pod_and_host_paths_are_checked() {
     };
     let none = Objects::default();
     let pods = dir.path().join("pods");
-    for kind in ["Directory", "File", "Socket", "CharDevice", "BlockDevice"] {
-        assert!(matches!(prepare(&pods, &make(kind, &host), &none), Err(VolumeError::HostPath { .. })), "{kind}");
+    for (kind, words) in [
+        ("Directory", "a directory"),
+        ("File", "a file"),
+        ("Socket", "a socket file"),
+        ("CharDevice", "a character device"),
+        ("BlockDevice", "a block device"),
+    ] {
+        let refused = prepare(&pods, &make(kind, &host), &none).unwrap_err();
+        assert_eq!(refused.to_string(), format!("hostPath type check failed: {} is not {words}", host.display()));
     }
     assert!(!host.exists());
     prepare(&pods, &make("DirectoryOrCreate", &host), &none).unwrap();
     prepare(&pods, &make("Directory", &host), &none).unwrap();
     prepare(&pods, &make("CharDevice", Path::new("/dev/null")), &none).unwrap();
+    let file = dir.path().join("file");
+    assert!(matches!(prepare(&pods, &make("File", &file), &none), Err(VolumeError::HostPath { .. })));
+    prepare(&pods, &make("FileOrCreate", &file), &none).unwrap();
+    fs::write(&file, "kept").unwrap();
+    for kind in ["File", "FileOrCreate", ""] {
+        prepare(&pods, &make(kind, &file), &none).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    assert!(matches!(prepare(&pods, &make("DirectoryOrCreate", &file), &none), Err(VolumeError::HostPath { .. })));
+    // Without a type a missing directory is made; below a file nothing can be, which is the engine's to say.
+    let implied = dir.path().join("deep/er");
+    prepare(&pods, &make("", &implied), &none).unwrap();
+    assert!(implied.is_dir());
+    prepare(&pods, &make("", &file.join("x")), &none).unwrap();
+    let below = prepare(&pods, &make("DirectoryOrCreate", &file.join("x")), &none).unwrap_err();
+    assert!(matches!(below, VolumeError::MakeHostPath { .. }), "{below}");
     let pod = make("", &host);
     let empty = source(&pods, &pod, &pod.spec.volumes[1]).unwrap();
     assert_eq!(fs::metadata(&empty).unwrap().permissions().mode() & 0o777, 0o777);

@@ -232,12 +232,12 @@ fn a_body_that_is_not_what_its_resource_says_is_refused() {
 #[test]
 fn an_event_is_of_the_object_and_the_namespace_that_its_resource_says() {
     let Upstream::Event { namespace, name, is_update, object } = read(fixtures::EVENT).body else { panic!() };
-    assert_eq!((namespace.as_str(), name.as_str(), is_update), ("shop", "web.17d3f0a1b2c3d4e5", false));
+    assert_eq!((namespace.as_str(), name.as_str(), is_update), ("shop", "web.17979cfe362a0000", false));
     assert_eq!(object.to::<Value>().unwrap()["reason"], "Pulled");
     for (from, to) in [
         ("\"namespace\": \"shop\",\n      \"creation", "\"namespace\": \"kube-system\",\n      \"creation"),
         ("shop/event/web", "kube-system/event/web"),
-        ("shop/event/web.17d3f0a1b2c3d4e5", "shop/event/db.17d3f0a1b2c3d4e5"),
+        ("shop/event/web.17979cfe362a0000", "shop/event/db.17979cfe362a0000"),
     ] {
         let text = fixtures::EVENT.replacen(from, to, 1);
         assert_ne!(text, fixtures::EVENT, "{from}");
@@ -245,7 +245,7 @@ fn an_event_is_of_the_object_and_the_namespace_that_its_resource_says() {
     }
     let long = fixtures::EVENT.replace("Successfully", &"x".repeat(EVENT_BYTES_MAX));
     assert!(matches!(decode::<Upstream>(&long), Err(DecodeError::Body { source: BodyError::TooLarge { .. }, .. })));
-    let list = fixtures::EVENT.replace("/web.17d3f0a1b2c3d4e5\"", "\"");
+    let list = fixtures::EVENT.replace("/web.17979cfe362a0000\"", "\"");
     assert!(matches!(decode::<Upstream>(&list), Err(DecodeError::Body { source: BodyError::UnknownKind { .. }, .. })));
     let mut envelope: Envelope = serde_json::from_str(fixtures::EVENT).unwrap();
     let whole = envelope.content.clone();

@@ -3,27 +3,35 @@
 //! The crate opens one connection per request over the unix socket. Paths are sent without an API version, so that old
 //! engines (API 1.41) and new ones (1.44 at least) both answer.
 
+mod body;
+mod raw;
+
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use docker_api::opts::{
-    ContainerCreateOpts, ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ContainerStopOpts, EventFilter, EventFilterType, EventsOpts,
-    HostPort, IpcMode, PidMode, PublishPort, PullOpts,
+    ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ContainerStopOpts, EventFilter, EventFilterType, EventsOpts, ExecCreateOpts,
+    ExecStartOpts, ImageRemoveOpts, PullOpts, RegistryAuth, VolumeCreateOpts, VolumeFilter, VolumeListOpts,
 };
-use docker_api::{Docker, models};
+use docker_api::{Docker, Exec, models};
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::{
-    Answer, Container, ContainerRuntime, ContainerSpec, ContainerState, Events, Exit, Network, RuntimeError, RuntimeEvent, RuntimeVersion, Summary,
-    label,
+    Answer, Container, ContainerRuntime, ContainerSpec, ContainerState, EXEC_OUTPUT_MAX, Events, Executed, Exit, Image, LogQuery, LogStream, Login,
+    RuntimeError, RuntimeEvent, RuntimeVersion, Summary, Usage, label,
 };
+use raw::RawClient;
 
 /// Limit of an ordinary call (manual: Docker calls end after two minutes).
 const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// Limit of a pull.
 const PULL_LIMIT: Duration = Duration::from_secs(900);
+/// A pull that has said nothing for this long is given up: a registry that takes connections and never answers must not keep
+/// the others waiting (the kubelet's value).
+const PULL_SILENCE: Duration = Duration::from_secs(60);
 /// What a stop may take beyond its grace.
 const STOP_SLACK: Duration = Duration::from_secs(30);
 /// Longest engine message that is kept, in bytes.
@@ -32,6 +40,7 @@ const MESSAGE_MAX: usize = 1024;
 /// The Docker engine behind a unix socket.
 pub struct DockerRuntime {
     docker: Docker,
+    raw: RawClient,
     address: String,
     /// CPUs as the engine counts them: it refuses a limit above.
     cpus: OnceCell<u64>,
@@ -48,7 +57,7 @@ impl DockerRuntime {
             let message = format!("docker address `{address}` must have the form unix:///var/run/docker.sock");
             return Err(RuntimeError::Refused { code: 0, message });
         };
-        Ok(Self { docker: Docker::unix(path), address: address.to_owned(), cpus: OnceCell::new() })
+        Ok(Self { docker: Docker::unix(path), raw: RawClient::new(path), address: address.to_owned(), cpus: OnceCell::new() })
     }
 
     fn error(&self, error: docker_api::Error) -> RuntimeError {
@@ -74,71 +83,19 @@ impl DockerRuntime {
         }
     }
 
+    async fn open_logs<'a>(&'a self, id: &'a str, query: &LogQuery) -> Result<LogStream<'a>, RuntimeError> {
+        let found = self.call("inspect", CALL_LIMIT, self.docker.containers().get(id).inspect()).await?;
+        let is_terminal = found.config.and_then(|config| config.tty).unwrap_or(false);
+        let bytes = Box::pin(self.raw.logs(id, query)).map(|chunk| chunk.map_err(|error| self.error(error)));
+        Ok(if is_terminal { Box::pin(bytes.map(|chunk| chunk.map(Into::into))) } else { Box::pin(raw::frames(bytes)) })
+    }
+
     async fn cpus(&self) -> Result<u64, RuntimeError> {
         let ask = async {
             let info = self.call("info", CALL_LIMIT, self.docker.info()).await?;
             Ok(info.ncpu.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(1))
         };
         self.cpus.get_or_try_init(|| ask).await.copied()
-    }
-
-    async fn create_opts(&self, spec: &ContainerSpec) -> Result<ContainerCreateOpts, RuntimeError> {
-        let mut opts = ContainerCreateOpts::builder()
-            .name(&spec.name)
-            .image(&spec.image)
-            .env(&spec.env)
-            .labels(spec.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())))
-            .restart_policy("no", 0)
-            .privileged(spec.privileged);
-        if !spec.command.is_empty() {
-            opts = opts.entrypoint(&spec.command);
-        }
-        if !spec.args.is_empty() {
-            opts = opts.command(&spec.args);
-        }
-        if !spec.working_dir.is_empty() {
-            opts = opts.working_dir(&spec.working_dir);
-        }
-        if !spec.binds.is_empty() {
-            opts = opts.volumes(spec.binds.iter().map(|bind| {
-                let mode = if bind.read_only { "ro" } else { "rw" };
-                format!("{}:{}:{mode}", bind.source.display(), bind.target)
-            }));
-        }
-        opts = match &spec.network {
-            Network::Host => opts.network_mode("host"),
-            Network::Bridge => opts.network_mode("bridge").hostname(&spec.hostname),
-            Network::Join(id) => opts.network_mode(format!("container:{id}")),
-        };
-        for port in &spec.ports {
-            let inside = match port.protocol {
-                "udp" => PublishPort::udp(port.container_port.into()),
-                "sctp" => PublishPort::sctp(port.container_port.into()),
-                _ => PublishPort::tcp(port.container_port.into()),
-            };
-            let outside = match &port.host_ip {
-                Some(ip) => HostPort::with_ip(port.host_port.into(), ip.clone()),
-                None => HostPort::new(port.host_port.into()),
-            };
-            opts = opts.expose(inside, outside);
-        }
-        if let Some(bytes) = spec.memory {
-            opts = opts.memory(bytes).memory_swap(i64::try_from(bytes).unwrap_or(i64::MAX));
-        }
-        if let Some(nano) = spec.cpu_nano {
-            // More than the machine has is no limit, and the engine would refuse it; below 0.01 likewise.
-            let all = self.cpus().await?.saturating_mul(1_000_000_000);
-            opts = opts.nano_cpus(nano.clamp(10_000_000, all));
-        }
-        // The kernel's lowest weight is 2; 1024 is one CPU.
-        opts = opts.cpu_shares(u32::try_from((spec.cpu_request_milli * 1024 / 1000).clamp(2, 262_144)).unwrap_or(2));
-        if spec.host_pid {
-            opts = opts.pid(PidMode::Host);
-        }
-        if spec.host_ipc {
-            opts = opts.ipc(IpcMode::Host);
-        }
-        Ok(opts.build())
     }
 }
 
@@ -176,6 +133,7 @@ fn container(found: models::ContainerInspect200Response) -> Container {
         image: config.and_then(|c| c.image.clone()).unwrap_or_default(),
         image_id: found.image.unwrap_or_default(),
         ip,
+        created_at: time(found.created.as_deref()),
         state: found.state.map_or(ContainerState::Dead, state),
     }
 }
@@ -194,6 +152,37 @@ fn state(found: models::ContainerState) -> ContainerState {
         }),
         _ => ContainerState::Dead,
     }
+}
+
+fn inspected(found: models::ImageInspect) -> Image {
+    Image {
+        id: found.id.unwrap_or_default(),
+        names: found.repo_tags.into_iter().flatten().chain(found.repo_digests.into_iter().flatten()).collect(),
+        user: found.config.and_then(|config| config.user).unwrap_or_default(),
+        bytes: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        created: time(found.created.as_deref()),
+    }
+}
+
+/// Reads the progress of a pull or load to its end; the inner error is the engine's word for what went wrong.
+async fn last_step(
+    mut steps: impl stream::Stream<Item = docker_api::Result<models::ImageBuildChunk>> + Unpin,
+) -> docker_api::Result<Result<(), String>> {
+    loop {
+        match tokio::time::timeout(PULL_SILENCE, steps.next()).await {
+            Ok(Some(step)) => {
+                if let models::ImageBuildChunk::Error { error, .. } = step? {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(None) => return Ok(Ok(())),
+            Err(_) => return Ok(Err(format!("no progress for {} s", PULL_SILENCE.as_secs()))),
+        }
+    }
+}
+
+fn settle_steps(end: Result<(), String>) -> Result<(), RuntimeError> {
+    end.map_err(|message| RuntimeError::Refused { code: 500, message: message.chars().take(MESSAGE_MAX).collect() })
 }
 
 /// Splits a reference into what `fromImage` and `tag` want: without a tag the engine would fetch every tag.
@@ -242,9 +231,9 @@ impl ContainerRuntime for DockerRuntime {
 
     fn create<'a>(&'a self, spec: &'a ContainerSpec) -> Answer<'a, String> {
         Box::pin(async move {
-            let opts = self.create_opts(spec).await?;
-            let made = self.call("create", CALL_LIMIT, self.docker.containers().create(&opts)).await?;
-            Ok(made.id().to_string())
+            let cpus = if spec.limits.cpu_nano.is_some() { self.cpus().await? } else { 0 };
+            let body = body::create(spec, cpus);
+            self.call("create", CALL_LIMIT, self.raw.create(&spec.name, &body)).await
         })
     }
 
@@ -271,35 +260,134 @@ impl ContainerRuntime for DockerRuntime {
         })
     }
 
-    fn has_image<'a>(&'a self, image: &'a str) -> Answer<'a, bool> {
+    fn exec<'a>(&'a self, id: &'a str, command: &'a [String], limit: Duration) -> Answer<'a, Executed> {
         Box::pin(async move {
-            match self.call("image inspect", CALL_LIMIT, self.docker.images().get(image).inspect()).await {
-                Ok(_) => Ok(true),
-                Err(RuntimeError::NotFound(_)) => Ok(false),
+            let opts = ExecCreateOpts::builder().command(command).attach_stdout(true).attach_stderr(true).build();
+            let work = async {
+                let exec = Exec::create(self.docker.clone(), id, &opts).await?;
+                let mut output = Vec::new();
+                let mut chunks = exec.start(&ExecStartOpts::builder().build()).await?;
+                while let Some(chunk) = chunks.next().await {
+                    let room = EXEC_OUTPUT_MAX.saturating_sub(output.len());
+                    output.extend(chunk.map_err(docker_api::Error::from)?.iter().take(room));
+                }
+                let code = exec.inspect().await?.exit_code.unwrap_or(-1);
+                Ok(Executed { code: code as i64, output: String::from_utf8_lossy(&output).into_owned() })
+            };
+            self.call("exec", limit, work).await
+        })
+    }
+
+    fn logs<'a>(&'a self, id: &'a str, query: &'a LogQuery) -> LogStream<'a> {
+        Box::pin(stream::once(self.open_logs(id, query)).flat_map(|opened| match opened {
+            Ok(lines) => lines,
+            Err(error) => Box::pin(stream::once(async { Err(error) })),
+        }))
+    }
+
+    fn usage<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Usage>> {
+        Box::pin(async move {
+            let container = self.docker.containers().get(id);
+            let mut found = container.stats();
+            let first = async { found.next().await.transpose() };
+            match self.call("stats", CALL_LIMIT, first).await {
+                Ok(found) => Ok(found.as_ref().and_then(raw::usage)),
+                Err(RuntimeError::NotFound(_)) => Ok(None),
                 Err(error) => Err(error),
             }
         })
     }
 
-    fn pull<'a>(&'a self, image: &'a str) -> Answer<'a, ()> {
+    fn layer_bytes<'a>(&'a self, id: &'a str) -> Answer<'a, Option<u64>> {
+        Box::pin(async move {
+            match self.call("inspect with size", CALL_LIMIT, self.raw.layer_bytes(id)).await {
+                Err(RuntimeError::NotFound(_)) => Ok(None),
+                other => other,
+            }
+        })
+    }
+
+    fn image<'a>(&'a self, image: &'a str) -> Answer<'a, Option<Image>> {
+        Box::pin(async move {
+            match self.call("image inspect", CALL_LIMIT, self.docker.images().get(image).inspect()).await {
+                Ok(found) => Ok(Some(inspected(found))),
+                Err(RuntimeError::NotFound(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn images(&self) -> Answer<'_, Vec<Image>> {
+        Box::pin(async { self.call("images", CALL_LIMIT, self.raw.images()).await })
+    }
+
+    fn pull<'a>(&'a self, image: &'a str, login: Option<&'a Login>) -> Answer<'a, ()> {
         Box::pin(async move {
             let (name, tag) = pull_parts(image);
-            let opts = PullOpts::builder().image(name).tag(tag).build();
-            let images = self.docker.images();
-            let work = async {
-                let mut steps = images.pull(&opts);
-                while let Some(step) = steps.next().await {
-                    match step? {
-                        models::ImageBuildChunk::Error { error, .. } => return Ok(Err(error)),
-                        _progress => {}
-                    }
-                }
-                Ok(Ok(()))
-            };
-            match self.call("pull", PULL_LIMIT, work).await? {
-                Ok(()) => Ok(()),
-                Err(message) => Err(RuntimeError::Refused { code: 500, message: message.chars().take(MESSAGE_MAX).collect() }),
+            let mut opts = PullOpts::builder().image(name).tag(tag);
+            if let Some(login) = login {
+                let auth = RegistryAuth::builder().username(&login.username).password(&login.password).server_address(&login.server).build();
+                opts = opts.auth(auth);
             }
+            let opts = opts.build();
+            let images = self.docker.images();
+            settle_steps(self.call("pull", PULL_LIMIT, last_step(images.pull(&opts))).await?)
+        })
+    }
+
+    fn load_image(&self, archive: Vec<u8>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let images = self.docker.images();
+            settle_steps(self.call("image load", CALL_LIMIT, last_step(images.import(std::io::Cursor::new(archive)))).await?)
+        })
+    }
+
+    fn remove_image<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let names = match self.image(id).await? {
+                // An image of several names cannot be removed by its id: each name is, and the image goes with the last.
+                Some(found) if found.names.len() > 1 => found.names,
+                Some(_) => vec![id.to_owned()],
+                None => return Ok(()),
+            };
+            for name in names {
+                let opts = ImageRemoveOpts::builder().build();
+                settled(self.call("image remove", CALL_LIMIT, self.docker.images().get(name).remove(&opts)).await.map(|_| ()))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn root_dir(&self) -> Answer<'_, PathBuf> {
+        Box::pin(async {
+            let info = self.call("info", CALL_LIMIT, self.docker.info()).await?;
+            info.docker_root_dir.map(PathBuf::from).ok_or_else(|| RuntimeError::Protocol("no DockerRootDir".into()))
+        })
+    }
+
+    fn create_volume<'a>(&'a self, name: &'a str, bytes: Option<u64>, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let options = bytes.map_or_else(|| "mode=1777".to_owned(), |bytes| format!("mode=1777,size={bytes}"));
+            let driver = [("type", "tmpfs"), ("device", "tmpfs"), ("o", options.as_str())];
+            let opts = VolumeCreateOpts::builder().name(name).driver("local").driver_opts(driver).labels(labels.iter().copied()).build();
+            self.call("volume create", CALL_LIMIT, self.docker.volumes().create(&opts)).await.map(|_| ())
+        })
+    }
+
+    fn volumes<'a>(&'a self, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            // The crate joins key and value of its own label filter with a colon, which no engine understands.
+            let filters = labels.iter().map(|(k, v)| VolumeFilter::LabelKey(format!("{k}={v}")));
+            let opts = VolumeListOpts::builder().filter(filters).build();
+            let found = self.call("volumes", CALL_LIMIT, self.docker.volumes().list(&opts)).await?;
+            Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
+        })
+    }
+
+    fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let result = self.call("volume remove", CALL_LIMIT, self.docker.volumes().get(name).delete()).await;
+            settled(result.map(|_| ()))
         })
     }
 

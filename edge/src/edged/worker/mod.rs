@@ -2,27 +2,36 @@
 //!
 //! A pass runs in a task of its own beside the actor, at most one for a pod; it tells what it saw by message. It holds
 //! nothing that matters: whatever it did until it is cut short is found by labels at the next look.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `make` | create and start |
+//! | `sandbox` | what the containers of a pod share |
+//! | `start` | one container: image, environment, volumes, rights, start, hook |
+//! | `stop` | hooks, signals, grace; the end of a pod's files |
+
+mod make;
+mod sandbox;
+mod start;
+mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use actor::{Fence, Handle, MsgId, chain};
+use actor::{Fence, MsgId, chain};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use model::Clock;
-use tokio::sync::Semaphore;
 
-use super::container::spec_of;
-use super::env::{self, EnvError};
+use super::env;
 use super::message::EdgedMessage;
 use super::objects::{LookupError, Objects};
-use super::observed::{BACKOFF_FIRST, Observed, Trouble, Troubles};
-use super::page::Snapshot;
-use super::plan::{self, Action, plan};
-use super::pod::{Pod, PullPolicy, Refusal};
-use super::runtime::{ContainerRuntime, RuntimeError, label};
+use super::observed::{BACKOFF_FIRST, Healths, Observed, Seen, Trouble, Troubles};
+use super::plan::{self, Action, Situation, plan};
+use super::pod::{Pod, Refusal};
+use super::runtime::{ContainerState, Image, LogQuery, Login, RuntimeError, label};
+use super::shared::Shared;
 use super::status::PodStatus;
 use super::volume::{self, VolumeError};
 
@@ -30,6 +39,12 @@ use super::volume::{self, VolumeError};
 const LOOKS_MAX: usize = 4 * super::pod::CONTAINERS_MAX;
 /// Pause after the engine failed a stop or a removal (KubeEdge: 2 s).
 const RETRY: Duration = Duration::from_secs(2);
+/// What is shown of a log in the place of last words (the kubelet's values).
+const LOG_LINES: u64 = 80;
+/// The same in bytes.
+const LOG_BYTES: usize = 2048;
+/// How long reading it may take.
+const LOG_LIMIT: Duration = Duration::from_secs(5);
 /// Reasons that are found anew in each pass.
 const CONFIG_REASONS: [&str; 2] = [CREATING, "CreateContainerConfigError"];
 /// Waiting for a volume or an image.
@@ -54,6 +69,8 @@ pub struct Pass {
     pub desired: Option<Desired>,
     /// What went wrong before.
     pub troubles: Troubles,
+    /// What the probes said.
+    pub healths: Healths,
     /// Containers for which the registry was just asked (policy `Always`).
     pub fresh: BTreeSet<String>,
     /// Last reported.
@@ -64,41 +81,27 @@ pub struct Pass {
     pub shared: Arc<Shared>,
     /// Holds as long as the actor that began the pass.
     pub fence: Option<Fence>,
+    /// What happened and was not told yet.
+    pub notes: Vec<Note>,
+    /// The grace with which a pod ends that the node ends, in seconds; `None` is its own.
+    pub grace_secs: Option<u64>,
+    /// The pod's address as it was seen last; empty before.
+    pub pod_ip: String,
+    /// Images that were asked for while the sandbox was made, by reference.
+    pub images: BTreeMap<String, Image>,
 }
 
-/// What all passes share.
-pub struct Shared {
-    /// The engine.
-    pub runtime: Arc<dyn ContainerRuntime>,
-    /// Edged's mailbox.
-    pub edged: Handle<EdgedMessage>,
-    /// Value of the node label.
-    pub node: String,
-    /// Address of the machine.
-    pub host_ip: String,
-    /// Where the directories of the pods are.
-    pub pods: PathBuf,
-    /// The present.
-    pub clock: Arc<dyn Clock>,
-    /// Short calls that may be open at the engine at once.
-    pub calls: Semaphore,
-    /// Pulls that may run at once.
-    pub pulls: Semaphore,
-    /// What the module knows, for the page and for its next incarnation.
-    pub page: Mutex<Snapshot>,
-}
-
-impl Shared {
-    /// The present.
-    pub fn now(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.clock.now().millis()).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-
-    async fn call<T>(&self, answer: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
-        // The semaphore is never closed; without it the call would still be right.
-        let _permit = self.calls.acquire().await;
-        answer.await
-    }
+/// Something that a person may want to know of: becomes an event of the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Something is wrong.
+    pub is_warning: bool,
+    /// One word, the kubelet's.
+    pub reason: &'static str,
+    /// For a person.
+    pub message: String,
+    /// Which container; `None` is the pod.
+    pub container: Option<String>,
 }
 
 /// What a pass saw and did.
@@ -110,8 +113,19 @@ pub struct Passed {
     pub seen: Option<Observed>,
     /// What went wrong.
     pub troubles: Troubles,
+    /// What happened since the last message of the pass.
+    pub notes: Vec<Note>,
     /// Set in the last message of a pass.
     pub end: Option<End>,
+}
+
+/// An image that is to be fetched, and who asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pull {
+    /// Reference.
+    pub image: String,
+    /// Tried one after the other; without any, nobody in particular asks.
+    pub logins: Vec<Login>,
 }
 
 /// How a pass ended.
@@ -120,7 +134,7 @@ pub struct End {
     /// Look again then, if nothing happens before.
     pub wake_at: Option<Timestamp>,
     /// Images to be pulled, by container.
-    pub images: BTreeMap<String, String>,
+    pub images: BTreeMap<String, Pull>,
     /// Objects that are missing: `(is it a Secret, name)`.
     pub objects: BTreeSet<(bool, String)>,
     /// Containers that used up what was pulled for them.
@@ -129,6 +143,11 @@ pub struct End {
     pub is_gone: bool,
     /// The engine's failure that ended the pass early.
     pub failure: Option<RuntimeError>,
+}
+
+/// An engine that is not there, or does not answer: nothing is known of what was asked.
+fn is_lost(error: &RuntimeError) -> bool {
+    matches!(error, RuntimeError::Unreachable { .. } | RuntimeError::TimedOut { .. })
 }
 
 impl Pass {
@@ -147,8 +166,9 @@ impl Pass {
         self.tell(seen, Some(end)).await;
     }
 
-    async fn tell(&self, seen: Option<Observed>, end: Option<End>) {
-        let passed = Passed { uid: self.uid.clone(), seen, troubles: self.troubles.clone(), end };
+    async fn tell(&mut self, seen: Option<Observed>, end: Option<End>) {
+        let notes = std::mem::take(&mut self.notes);
+        let passed = Passed { uid: self.uid.clone(), seen, troubles: self.troubles.clone(), notes, end };
         // A closed mailbox: the daemon ends, and the next one looks for itself.
         let _ = self.shared.edged.send(EdgedMessage::Passed(Box::new(passed))).await;
     }
@@ -164,23 +184,33 @@ impl Pass {
             if next.actions.is_empty() {
                 return Ok(());
             }
+            // After a sandbox nothing else is new, and a person waits for what comes in it.
+            let mut only_new = None;
+            let is_single = next.actions.len() == 1;
             for action in next.actions {
                 if self.fence.as_ref().is_some_and(|fence| !fence.holds()) {
                     return Ok(());
                 }
                 match action {
-                    Action::Stop { ids, grace_secs } => self.stop(&ids, Duration::from_secs(grace_secs)).await?,
+                    Action::Stop(stop) => self.stop(&stop).await?,
                     Action::Remove { id } => self.shared.call(self.shared.runtime.remove(&id)).await?,
-                    Action::Start { container, attempt, level, join } => self.start(&container, attempt, level, join, end).await?,
+                    Action::StartSandbox { attempt } => only_new = self.start_sandbox(attempt).await?.filter(|_| is_single),
+                    Action::Start { container, attempt, level, sandbox } => {
+                        let number = start::Number { attempt, level };
+                        self.start(&container, number, sandbox.as_deref(), &seen, end).await?;
+                    }
                     Action::RemoveDirectory => {
-                        self.remove_directory().await;
+                        self.remove_files().await?;
                         end.is_gone = true;
                         *last = Some(Observed::default());
                         return Ok(());
                     }
                 }
             }
-            seen = self.look().await?;
+            seen = match only_new {
+                Some(id) => self.look_at(&seen, &id).await?,
+                None => self.look().await?,
+            };
             if last.as_ref() != Some(&seen) {
                 *last = Some(seen.clone());
                 // At once: a person waits for Running.
@@ -193,16 +223,68 @@ impl Pass {
     fn plan(&self, seen: &Observed) -> plan::Plan {
         let desired = self.desired.as_ref().map(|desired| {
             let is_over = desired.refusal.is_some() || desired.pod.is_over() || self.previous.as_ref().is_some_and(PodStatus::is_over);
-            plan::Desired { pod: &desired.pod, is_over, previous: self.previous.as_ref() }
+            plan::Desired { pod: &desired.pod, is_over, previous: self.previous.as_ref(), grace_secs: self.grace_secs }
         });
-        plan(desired, seen, &self.troubles, self.shared.now())
+        plan(desired, &Situation { seen, troubles: &self.troubles, healths: &self.healths, now: self.shared.now() })
     }
 
-    async fn look(&self) -> Result<Observed, RuntimeError> {
+    async fn look(&mut self) -> Result<Observed, RuntimeError> {
         let shared = &self.shared;
         let listed = shared.call(shared.runtime.list(&[(label::NODE, &shared.node), (label::POD_UID, &self.uid)])).await?;
         let found = join_all(listed.iter().map(|one| shared.call(shared.runtime.inspect(&one.id)))).await;
-        Ok(Observed::new(found.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten()))
+        let mut seen = Observed::new(found.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten());
+        if let Some(ip) = seen.ip() {
+            self.pod_ip = ip.to_owned();
+        }
+        for one in seen.all_mut() {
+            one.words = self.words(one).await;
+        }
+        Ok(seen)
+    }
+
+    /// What is there, after this one was made and nothing else was done.
+    async fn look_at(&mut self, seen: &Observed, id: &str) -> Result<Observed, RuntimeError> {
+        match self.shared.call(self.shared.runtime.inspect(id)).await? {
+            Some(found) => {
+                self.pod_ip = found.ip.clone().unwrap_or_default();
+                Ok(seen.with(found))
+            }
+            None => self.look().await,
+        }
+    }
+
+    /// What an ended container left: its file, else the end of its log where it asked for that. What was read once is kept.
+    async fn words(&self, one: &Seen) -> String {
+        let ContainerState::Exited(exit) = &one.container.state else { return String::new() };
+        let reported = self.previous.as_ref().and_then(|previous| previous.container(&one.name));
+        let states = reported.into_iter().flat_map(|status| [&status.state, &status.last_state]).filter_map(|state| state.terminated.as_ref());
+        if let Some(known) = states.into_iter().find(|end| end.container_id.ends_with(&one.container.id)) {
+            return known.message.clone();
+        }
+        let (pods, uid, name, attempt) = (self.shared.pods.clone(), self.uid.clone(), one.name.clone(), one.attempt);
+        let read = tokio::task::spawn_blocking(move || volume::read_termination_file(&pods, &uid, &name, attempt)).await;
+        if let Ok(Some(words)) = read {
+            return words;
+        }
+        let asks = one.container.labels.get(label::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+        if asks && exit.code != 0 { self.last_lines(&one.container.id).await } else { String::new() }
+    }
+
+    /// The end of a container's log.
+    async fn last_lines(&self, id: &str) -> String {
+        let query = LogQuery { tail: Some(LOG_LINES), ..LogQuery::default() };
+        let mut lines = self.shared.runtime.logs(id, &query);
+        let mut bytes = Vec::new();
+        let read = async {
+            while let Some(Ok(chunk)) = lines.next().await {
+                bytes.extend(chunk);
+                let surplus = bytes.len().saturating_sub(LOG_BYTES);
+                bytes.drain(..surplus);
+            }
+        };
+        // A log that does not end is as good as what came of it.
+        let _ = tokio::time::timeout(LOG_LIMIT, read).await;
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// A pod that shall run, and may.
@@ -214,9 +296,10 @@ impl Pass {
     async fn prepare_volumes(&mut self, seen: &Observed, end: &mut End) {
         let Some(Desired { pod, objects, .. }) = self.runnable().cloned() else { return };
         let pods = self.shared.pods.clone();
+        let facts = env::Facts { host_ip: self.shared.host_ip.clone(), ..env::Facts::default() };
         let prepared = {
             let pod = pod.clone();
-            tokio::task::spawn_blocking(move || volume::prepare(&pods, &pod, &objects)).await
+            tokio::task::spawn_blocking(move || volume::prepare(&pods, &pod, &facts, &objects)).await
         };
         let message = match prepared {
             Ok(Ok(())) => return,
@@ -229,8 +312,10 @@ impl Pass {
             Err(error) => format!("the volumes were not made: {error}"),
         };
         log::warn!(pod = pod.full_name().as_str(), reason = message.as_str(); "volumes of a pod cannot be made");
-        for container in &pod.spec.containers {
-            if !seen.current(&container.name).is_some_and(super::observed::Seen::is_running) {
+        self.note(true, "FailedMount", None, message.clone());
+        self.troubles.insert(label::SANDBOX_NAME.to_owned(), self.pause(CREATING, message.clone()));
+        for container in pod.all_containers() {
+            if !seen.current(&container.name).is_some_and(Seen::is_running) {
                 self.troubles.insert(container.name.clone(), self.pause(CREATING, message.clone()));
             }
         }
@@ -241,88 +326,21 @@ impl Pass {
         Trouble { reason: reason.into(), message, failures: 0, retry_at: self.shared.now().saturating_add(BACKOFF_FIRST).unwrap_or(Timestamp::MAX) }
     }
 
+    /// Trouble that is tried again after a pause that doubles.
     fn fails(&mut self, container: &str, reason: &str, message: String) {
         log::warn!(uid = self.uid.as_str(), container = container, reason = reason, message = message.as_str(); "container cannot be started");
         let trouble = Trouble::after(self.troubles.get(container), reason, message, self.shared.now());
         self.troubles.insert(container.to_owned(), trouble);
     }
 
-    async fn stop(&self, ids: &[String], grace: Duration) -> Result<(), RuntimeError> {
-        let stopped = join_all(ids.iter().map(|id| self.shared.runtime.stop(id, grace))).await;
-        stopped.into_iter().collect()
+    fn note(&mut self, is_warning: bool, reason: &'static str, container: Option<&str>, message: String) {
+        self.notes.push(Note { is_warning, reason, message, container: container.map(str::to_owned) });
     }
 
-    async fn remove_directory(&self) {
-        let (pods, uid) = (self.shared.pods.clone(), self.uid.clone());
-        let removed = tokio::task::spawn_blocking(move || volume::remove(&pods, &uid)).await;
-        if let Ok(Err(error)) = removed {
-            // Found again by the next comparison, which lists the directories too.
-            log::warn!(uid = self.uid.as_str(), error = chain(&error).as_str(); "directory of a pod cannot be removed");
-        }
-    }
-
-    /// Starts a container. Only an engine that does not answer is an error; all else becomes trouble of this container.
-    async fn start(&mut self, name: &str, attempt: u32, level: u32, join: Option<String>, end: &mut End) -> Result<(), RuntimeError> {
-        let Some(Desired { pod, objects, .. }) = self.desired.clone() else { return Ok(()) };
-        let Some(container) = pod.spec.containers.iter().find(|one| one.name == name) else { return Ok(()) };
-        let shared = self.shared.clone();
-        let policy = container.pull_policy();
-        let is_asked = policy == PullPolicy::Always && !self.fresh.contains(name);
-        if is_asked || !shared.call(shared.runtime.has_image(&container.image)).await? {
-            if policy == PullPolicy::Never {
-                let message = format!("Container image \"{}\" is not present with pull policy of Never", container.image);
-                self.fails(name, "ErrImageNeverPull", message);
-            } else {
-                end.images.insert(name.to_owned(), container.image.clone());
-                let waits = Trouble { retry_at: Timestamp::MAX, ..self.pause(CREATING, format!("pulling image \"{}\"", container.image)) };
-                // While it is tried again, the last failure is what a person wants to see.
-                let earlier = self.troubles.remove(name).filter(|trouble| trouble.reason == "ErrImagePull");
-                self.troubles.insert(name.to_owned(), earlier.map_or(waits, |trouble| Trouble { retry_at: Timestamp::MAX, ..trouble }));
-            }
-            return Ok(());
-        }
-        let process = match env::process(&pod, container, &shared.host_ip, &objects) {
-            Ok(process) => process,
-            Err(error) => {
-                if let EnvError::Object(LookupError::Missing { kind, name }) = &error {
-                    end.objects.insert((*kind == "secret", name.clone()));
-                }
-                self.troubles.insert(name.to_owned(), self.pause("CreateContainerConfigError", error.to_string()));
-                return Ok(());
-            }
-        };
-        let mut spec = spec_of(&pod, container, &shared.pods, join);
-        (spec.env, spec.command, spec.args) = (process.env, process.command, process.args);
-        spec.name = format!("k8s_{name}_{}_{}_{}_{attempt}", pod.metadata.name, pod.metadata.namespace, self.uid);
-        spec.labels.extend(
-            [(label::NODE, shared.node.clone()), (label::RESTARTS, attempt.to_string()), (label::LEVEL, level.to_string())]
-                .map(|(k, v)| (k.to_owned(), v)),
-        );
-        let id = match shared.call(shared.runtime.create(&spec)).await {
-            Ok(id) => id,
-            Err(error @ (RuntimeError::Unreachable { .. } | RuntimeError::TimedOut { .. })) => return Err(error),
-            Err(error) => {
-                self.fails(name, "CreateContainerError", error.to_string());
-                return Ok(());
-            }
-        };
-        match shared.call(shared.runtime.start(&id)).await {
-            Ok(()) => {
-                self.troubles.remove(name);
-                self.fresh.remove(name);
-                end.started.insert(name.to_owned());
-                log::info!(pod = pod.full_name().as_str(), container = name, restarts = attempt; "container started");
-                if let Some(id) = self.cause {
-                    log::debug!(id:% = id, pod = pod.full_name().as_str(), container = name; "container follows from a message of the cloud");
-                }
-                Ok(())
-            }
-            Err(error @ (RuntimeError::Unreachable { .. } | RuntimeError::TimedOut { .. })) => Err(error),
-            Err(error) => {
-                self.fails(name, "RunContainerError", error.to_string());
-                // It never ran: the next try takes its name and number.
-                shared.call(shared.runtime.remove(&id)).await
-            }
-        }
+    /// What the pod's processes may ask for.
+    fn facts(&self, pod: &Pod, seen: &Observed) -> env::Facts {
+        let host_ip = self.shared.host_ip.clone();
+        let pod_ip = if pod.spec.host_network { host_ip.clone() } else { seen.ip().unwrap_or(&self.pod_ip).to_owned() };
+        env::Facts { host_ip, pod_ip, machine: self.shared.capacity }
     }
 }

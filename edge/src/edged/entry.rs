@@ -1,0 +1,111 @@
+//! What is known of one pod beside the store and the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use model::ResourceKey;
+
+use super::observed::{Healths, Observed, Seen, Trouble, Troubles};
+use super::pod::Refusal;
+use super::probes::Probers;
+use super::runtime::Summary;
+use super::status::PodStatus;
+use super::worker::{CREATING, Desired, Pull};
+
+/// Pause before an object that is missing is asked from the cloud again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What is known of one pod.
+#[derive(Default)]
+pub struct Entry {
+    /// Its key, while the store has it.
+    pub key: Option<ResourceKey>,
+    pub desired: Option<Desired>,
+    /// Of the stored object and of all that it reads: differs when any of them was stored anew.
+    pub version: u64,
+    pub is_busy: bool,
+    /// Something happened during the pass.
+    pub is_dirty: bool,
+    pub seen: Option<Observed>,
+    pub troubles: Troubles,
+    /// What the probes of its running containers said.
+    pub healths: Healths,
+    /// The tasks that ask them.
+    pub probers: Probers,
+    pub fresh: BTreeSet<String>,
+    /// Images that containers wait for.
+    pub images: BTreeMap<String, Pull>,
+    /// Pulls that ended: image, and the engine's words if it failed.
+    pub pulled: Vec<(Pull, Result<(), String>)>,
+    /// The cloud's message that changed the pod, or what it reads, last; only for the log.
+    pub cause: Option<actor::MsgId>,
+    /// What was told to MetaManager last; loaded from the store at first sight.
+    pub previous: Option<PodStatus>,
+    pub is_loaded: bool,
+    /// MetaManager had no room for the last status.
+    pub is_unreported: bool,
+    /// Why it must end here although its object wants it to run (evicted, deadline): kept until the status that says so is.
+    pub failure: Option<Refusal>,
+    /// It has a place on this node.
+    pub is_admitted: bool,
+    /// The grace with which it ends then, in seconds; `None` is its own.
+    pub grace_secs: Option<u64>,
+    /// The last pass was cut short by the engine.
+    pub is_cut_short: bool,
+    pub timer: Option<actix::SpawnHandle>,
+    pub asked: BTreeMap<(bool, String), Timestamp>,
+}
+
+impl Entry {
+    /// Whether the engine's list shows something else than what was seen last.
+    pub fn differs_from(&self, listed: &[&Summary]) -> bool {
+        let Some(seen) = &self.seen else { return true };
+        // Paused is running: its process is there.
+        let runs = |state: &str| matches!(state, "running" | "paused" | "restarting");
+        let is_running = |id: &str| seen.everything().find(|one| one.container.id == id).map(Seen::is_running);
+        listed.len() != seen.everything().count() || listed.iter().any(|one| is_running(&one.id) != Some(runs(&one.state)))
+    }
+
+    /// Whether it takes one of the node's places: wanted, and not over.
+    pub fn is_active(&self) -> bool {
+        self.key.is_some() && self.is_admitted && self.failure.is_none() && !self.previous.as_ref().is_some_and(PodStatus::is_over)
+    }
+
+    /// When the pod has failed if it still runs then (`activeDeadlineSeconds`).
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let previous = self.previous.as_ref().filter(|previous| !previous.is_over() && self.failure.is_none())?;
+        let seconds = self.desired.as_ref()?.pod.spec.active_deadline_seconds?;
+        let began: Timestamp = previous.start_time.as_ref()?.parse().ok()?;
+        began.saturating_add(jiff::SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// Takes in the pulls that ended.
+    pub fn apply_pulls(&mut self, now: Timestamp) {
+        for (pull, result) in std::mem::take(&mut self.pulled) {
+            let waiting: Vec<String> = self.images.iter().filter(|(_, wanted)| **wanted == pull).map(|(name, _)| name.clone()).collect();
+            for container in waiting {
+                self.images.remove(&container);
+                let trouble = self.troubles.remove(&container);
+                match &result {
+                    Ok(()) => {
+                        self.fresh.insert(container);
+                    }
+                    Err(message) => {
+                        let earlier = trouble.filter(|trouble| trouble.reason != CREATING);
+                        let text = format!("failed to pull image \"{}\": {message}", pull.image);
+                        self.troubles.insert(container, Trouble::after(earlier.as_ref(), "ErrImagePull", text, now));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Objects of those missing that are to be asked from the cloud now.
+    pub fn due_questions(&mut self, missing: &BTreeSet<(bool, String)>, now: Timestamp) -> Vec<(bool, String)> {
+        self.asked.retain(|object, at| missing.contains(object) && now.duration_since(*at).unsigned_abs() < ASK_AGAIN);
+        let open: Vec<_> = missing.iter().filter(|object| !self.asked.contains_key(*object)).cloned().collect();
+        self.asked.extend(open.iter().map(|object| (object.clone(), now)));
+        open
+    }
+}

@@ -1,0 +1,192 @@
+//! Pods from files on this machine (`edged.static-pod-path`): they run whether or not there was ever a cloud, and no cloud
+//! can change them.
+//!
+//! As the kubelet: one pod a file, JSON or YAML; the node's name is added to the pod's; its uid is of its content, so that a
+//! changed file is another pod. Unlike the kubelet no mirror of it appears in the API: `skep-edge pods` and `GET /pods` show it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use model::{Namespace, ObjectName, ResourceKey, ResourceKind};
+use serde_json::{Value, json};
+
+/// Largest file.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Most files that are read.
+const FILES_MAX: usize = 256;
+
+/// A pod from a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StaticPod {
+    /// Its key, with the node's name in it.
+    pub key: ResourceKey,
+    /// As the store would have it.
+    pub json: String,
+    /// Name of the file.
+    pub file: String,
+}
+
+/// Why a file is no pod.
+#[derive(Debug, thiserror::Error)]
+pub enum StaticError {
+    /// Neither JSON nor YAML.
+    #[error("cannot be read: {0}")]
+    Form(String),
+    /// Not a Pod, or without a usable name.
+    #[error("{0}")]
+    Content(&'static str),
+    /// Too large, or not readable.
+    #[error("{0}")]
+    File(String),
+}
+
+/// What the directory holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StaticPods {
+    /// By uid.
+    pub pods: BTreeMap<String, StaticPod>,
+    /// Files that are no pods, by name, each with the reason.
+    pub errors: BTreeMap<String, String>,
+    /// Why the directory itself cannot be read.
+    pub unreadable: Option<String>,
+}
+
+impl StaticPods {
+    /// With the pods of an earlier look whose files cannot be read now: a file that is being written, or a disk that is
+    /// away, ends no pod.
+    #[must_use]
+    pub fn keeping(mut self, before: &Self) -> Self {
+        let is_kept = |pod: &StaticPod| self.unreadable.is_some() || self.errors.contains_key(&pod.file);
+        let kept: Vec<_> = before.pods.iter().filter(|(_, pod)| is_kept(pod)).map(|(uid, pod)| (uid.clone(), pod.clone())).collect();
+        self.pods.extend(kept);
+        self
+    }
+}
+
+/// Reads all files of a directory. One that is not there holds nothing. Blocks on the disk.
+pub fn read(directory: &Path, node: &str) -> StaticPods {
+    let mut found = StaticPods::default();
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return found,
+        Err(error) => {
+            found.unreadable = Some(error.to_string());
+            return found;
+        }
+    };
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
+    names.sort();
+    for name in names.into_iter().take(FILES_MAX) {
+        let path = directory.join(&name);
+        if path.is_dir() {
+            continue;
+        }
+        match read_file(&path).and_then(|text| parse(&text, &name.to_string_lossy(), node)) {
+            Ok((uid, pod)) => drop(found.pods.insert(uid, pod)),
+            Err(error) => drop(found.errors.insert(name.to_string_lossy().into_owned(), error.to_string())),
+        }
+    }
+    found
+}
+
+fn read_file(path: &Path) -> Result<String, StaticError> {
+    let file = |error: std::io::Error| StaticError::File(error.to_string());
+    let metadata = std::fs::metadata(path).map_err(file)?;
+    if !metadata.is_file() {
+        return Err(StaticError::File("is no file".into()));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(StaticError::File(format!("has {} bytes, at most {FILE_BYTES_MAX} are possible", metadata.len())));
+    }
+    std::fs::read_to_string(path).map_err(file)
+}
+
+/// The pod of a file, and its uid.
+///
+/// # Errors
+/// See [`StaticError`].
+pub fn parse(text: &str, file: &str, node: &str) -> Result<(String, StaticPod), StaticError> {
+    let mut pod: Value =
+        serde_saphyr::from_str(text).map_err(|error| StaticError::Form(error.to_string().lines().next().unwrap_or_default().into()))?;
+    if pod["kind"] != "Pod" || pod["apiVersion"] != "v1" {
+        return Err(StaticError::Content("must be one object with apiVersion v1 and kind Pod"));
+    }
+    if !pod["metadata"].is_object() || !pod["spec"].is_object() {
+        return Err(StaticError::Content("must have metadata and spec"));
+    }
+    let name = pod["metadata"]["name"].as_str().map(|name| format!("{name}-{node}"));
+    let name = name.and_then(|name| ObjectName::new(&name).ok()).ok_or(StaticError::Content("must have a metadata.name that is a DNS name"))?;
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
+    let namespace = Namespace::new(&namespace).map_err(|_| StaticError::Content("must have a metadata.namespace that is a DNS label"))?;
+    let content = ring::digest::digest(&ring::digest::SHA256, format!("{node}\0{file}\0{pod}").as_bytes());
+    let uid: String = content.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let metadata = &mut pod["metadata"];
+    (metadata["name"], metadata["namespace"], metadata["uid"]) = (json!(name.as_str()), json!(namespace.as_str()), json!(uid));
+    if !metadata["annotations"].is_object() {
+        metadata["annotations"] = json!({});
+    }
+    metadata["annotations"]["kubernetes.io/config.source"] = json!("file");
+    metadata["annotations"]["kubernetes.io/config.hash"] = json!(uid);
+    pod["spec"]["nodeName"] = json!(node);
+    let key = ResourceKey::object(namespace, ResourceKind::Pod, name);
+    Ok((uid, StaticPod { key, json: pod.to_string(), file: file.to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::super::pod::Pod;
+    use super::*;
+
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: i:1\n";
+
+    #[test]
+    fn a_file_is_a_pod_of_this_node_whose_uid_is_of_its_content() {
+        let (uid, pod) = parse(POD, "web.yaml", "n1").unwrap();
+        assert_eq!(pod.key.to_string(), "default/pod/web-n1");
+        let read = Pod::parse(&pod.json).unwrap();
+        assert_eq!((read.check(), read.metadata.uid.as_str(), read.spec.node_name.as_str()), (Ok(()), uid.as_str(), "n1"));
+        assert_eq!(parse(POD, "web.yaml", "n1").unwrap().0, uid);
+        for (text, file, node) in [(POD.replace("i:1", "i:2"), "web.yaml", "n1"), (POD.into(), "b.yaml", "n1"), (POD.into(), "web.yaml", "n2")] {
+            assert_ne!(parse(&text, file, node).unwrap().0, uid);
+        }
+        let as_json = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"w","namespace":"ns"},"spec":{"containers":[]}}"#;
+        assert_eq!(parse(as_json, "w.json", "n1").unwrap().1.key.to_string(), "ns/pod/w-n1");
+    }
+
+    #[test]
+    fn what_is_no_pod_is_named_and_the_others_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("a.yaml", POD);
+        write("b.yaml", ": [ no");
+        write("c.yaml", &POD.replace("Pod", "Deployment"));
+        write("d.yaml", &POD.replace("web", "../../etc"));
+        write("e.yaml", &"#".repeat(2 << 20));
+        write("f.yaml", "");
+        write("g.yaml", &format!("{POD}---\n{POD}"));
+        write(".hidden.yaml", POD);
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("h.yaml")).unwrap();
+        let found = read(dir.path(), "n1");
+        assert_eq!(found.pods.len(), 1);
+        let names: Vec<&str> = found.errors.keys().map(String::as_str).collect();
+        assert_eq!(names, ["b.yaml", "c.yaml", "d.yaml", "e.yaml", "f.yaml", "g.yaml", "h.yaml"], "{:?}", found.errors);
+        assert!(read(&dir.path().join("none"), "n1").pods.is_empty());
+    }
+
+    #[test]
+    fn a_pod_whose_file_is_being_written_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |text: &str| std::fs::write(dir.path().join("web.yaml"), text).unwrap();
+        write(POD);
+        let before = read(dir.path(), "n1");
+        write(&POD[..POD.len() - 20]);
+        write(": [");
+        assert_eq!(read(dir.path(), "n1").keeping(&before).pods, before.pods);
+        std::fs::remove_file(dir.path().join("web.yaml")).unwrap();
+        assert!(read(dir.path(), "n1").keeping(&before).pods.is_empty());
+        let away = StaticPods { unreadable: Some("input/output error".into()), ..StaticPods::default() };
+        assert_eq!(away.keeping(&before).pods, before.pods);
+    }
+}

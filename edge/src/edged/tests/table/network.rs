@@ -1,0 +1,59 @@
+use serde_json::json;
+
+use super::{row, run, service};
+
+#[actix_rt::test]
+async fn namespaces_names_and_ports() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (tcp, udp, busy) = (free(), free(), taken.local_addr().unwrap().port());
+    run(
+        |_| {},
+        |_| {
+            vec![
+                row("host-network", "hostname").spec("/hostNetwork", json!(true)).host("/NetworkMode", json!("host")),
+                row("host-two", "while ! [ -e /d/x ]; do sleep 0.1; done; echo both")
+                    .with("containers", "other", "touch /d/x", json!({}))
+                    .shared()
+                    .spec("/hostNetwork", json!(true))
+                    .says("both"),
+                row("host-pid", "[ $$$$ != 1 ] && echo outside").spec("/hostPID", json!(true)).says("outside").host("/PidMode", json!("host")),
+                row("host-ipc", "id").spec("/hostIPC", json!(true)).host("/IpcMode", json!("host")),
+                row("loopback", "while ! nc 127.0.0.1 8080 < /dev/null | grep pong; do sleep 0.2; done")
+                    .with(
+                        "containers",
+                        "server",
+                        "while ! [ -e /d/end ]; do timeout 1 nc -l -p 8080 -e /bin/busybox echo pong; done; exit 0",
+                        json!({}),
+                    )
+                    .shared()
+                    .main("/command/3", json!("while ! nc 127.0.0.1 8080 < /dev/null | grep pong; do sleep 0.2; done; touch /d/end"))
+                    .says("pong"),
+                row("aliases", "cat /etc/hosts")
+                    .spec("/hostAliases", json!([{"ip": "10.9.8.7", "hostnames": ["plc", "plc.local"]}]))
+                    .says("10.9.8.7\tplc\n")
+                    .says("plc.local"),
+                row("resolver", "cat /etc/resolv.conf")
+                    .spec("/dnsPolicy", json!("None"))
+                    .spec(
+                        "/dnsConfig",
+                        json!({"nameservers": ["10.9.8.53"], "searches": ["shop.local"], "options": [{"name": "ndots", "value": "3"}]}),
+                    )
+                    .says("nameserver 10.9.8.53")
+                    .says("search shop.local")
+                    .says("options ndots:3"),
+                row("search", "cat /etc/resolv.conf").spec("/dnsConfig", json!({"searches": ["added.local"]})).says("added.local"),
+                service("tcp", "").main("/ports", json!([{"containerPort": 80, "hostPort": tcp, "hostIP": "127.0.0.1"}])),
+                service("udp", "").main("/ports", json!([{"containerPort": 53, "hostPort": udp, "protocol": "UDP", "hostIP": "127.0.0.1"}])),
+                service("taken", "").main("/ports", json!([{"containerPort": 80, "hostPort": busy, "hostIP": "127.0.0.1"}])).fails(
+                    "Pending",
+                    "CreatePodSandboxError",
+                    "of this machine is taken",
+                ),
+                service("unpublished", "").main("/ports", json!([{"containerPort": 80, "name": "http"}])),
+            ]
+        },
+    )
+    .await;
+    drop(taken);
+}
