@@ -75,9 +75,21 @@ pub fn running(node: &str, pod: &str, container: &str) -> Result<Value, String> 
     Err(format!("containers of pod {pod}: {seen:?}"))
 }
 
+/// Names of all volumes that the edge of this node made.
+///
+/// # Errors
+/// Docker's words.
+pub fn volumes(node: &str) -> Result<Vec<String>, String> {
+    let names = docker(&["volume", "ls", "--quiet", "--filter", &format!("label=io.skep.node={node}")])?;
+    Ok(names.split_whitespace().map(str::to_owned).collect())
+}
+
 /// Removes whatever the edge of this node has left.
 pub fn remove_all(node: &str) {
     for id in containers(node, None).unwrap_or_default() {
-        let _ = docker(&["rm", "--force", &id]);
+        let _ = docker(&["rm", "--force", "--volumes", &id]);
+    }
+    for name in volumes(node).unwrap_or_default() {
+        let _ = docker(&["volume", "rm", "--force", &name]);
     }
 }

@@ -24,6 +24,9 @@ pub struct EdgeOptions {
     pub environment: Vec<(String, String)>,
 }
 
+/// However full this machine's disk is, a test removes no image of another and turns no pod away for it.
+const KEEPS_IMAGES: &str = "  image-gc-high-threshold: 100\n  eviction-hard:\n    nodefs-available: \"\"\n    imagefs-available: \"\"\n";
+
 /// A `skep-edge` on free ports and with a directory of its own. Removes its containers when it goes.
 #[derive(Debug)]
 pub struct EdgeUnderTest {
@@ -86,7 +89,7 @@ impl EdgeUnderTest {
             "data-dir: {data}\n\
              mqtt:\n  internal-server: tcp://127.0.0.1:{mqtt_port}\n\
              edgehub:\n  websocket:\n    url: wss://127.0.0.1:{hub_port}\n  controller:\n    node-id: {node}\n\
-             edged:\n  docker-address: unix://{docker}\n  read-only-port: {pods_port}\n\
+             edged:\n  docker-address: unix://{docker}\n  read-only-port: {pods_port}\n{KEEPS_IMAGES}\
              admin:\n  port: {admin_port}\n",
             data = edge.data().display(),
             hub_port = edge.options.hub_port,
@@ -163,11 +166,13 @@ impl EdgeUnderTest {
         });
     }
 
-    /// Runs another subcommand with this configuration, and says how it ended.
+    /// Runs another subcommand with this configuration, and says how it ended. What follows a `--` is left as it is.
     #[track_caller]
     pub fn command(&self, arguments: &[&str]) -> End {
         let config = self.config().display().to_string();
-        let arguments: Vec<String> = arguments.iter().copied().chain(["--config", &config]).map(str::to_owned).collect();
+        let own = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+        let (own, others) = arguments.split_at(own);
+        let arguments: Vec<String> = [own, &["--config", &config], others].concat().into_iter().map(str::to_owned).collect();
         run(&program("skep-edge"), &arguments, &self.options.environment, self.dir.path(), Duration::from_secs(30))
     }
 

@@ -11,6 +11,7 @@ mod layering;
 mod link;
 mod manifests;
 mod page;
+mod pods;
 mod set_aside;
 mod setup;
 mod steps;
