@@ -13,8 +13,8 @@
 #                                 and API; checks that nothing acknowledged is lost and that both sides agree in the end
 #   make lint                     format, clippy, dependency policy, shell scripts
 #   make dist                     the two programs as they are shipped, in target/dist; prints their sizes
-#   make bench [SCENARIO=name]    measurements into target/bench: actors, twin, page, link, storm, api; a missed goal is shown, a
-#                                 wrong result fails
+#   make bench [SCENARIO=name]    measurements into target/bench: actors, twin, page, link, storm, api, pods; a missed goal is shown,
+#                                 a wrong result fails; pods needs Docker (SKEP_SKIP=docker leaves that part out)
 #     SCENARIO=twin ENDPOINT=tcp://HOST:PORT [DEVICES=a,b,c or PREFIX/COUNT]
 #                                 the same client against another MQTT endpoint that speaks KubeEdge's topics for these devices
 #     SCENARIO=storm [NODES=10000]
@@ -108,9 +108,9 @@ BENCH_OPTIONS = $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(DEVICES),--dev
 bench:
 	@deploy/setup.sh --for bench
 	cargo build --profile dist --locked -p skep-tests --bin bench
-	$(if $(ENDPOINT),,$(if $(filter-out twin link storm api,$(SCENARIO)),,$(DIST_EDGE)))
-	$(if $(filter-out link storm api,$(SCENARIO)),,$(DIST_CLOUD))
-	@"$(TARGET)/dist/bench" $(SCENARIO) $(BENCH_OPTIONS)
+	$(if $(ENDPOINT),,$(if $(filter-out twin link storm api pods,$(SCENARIO)),,$(DIST_EDGE)))
+	$(if $(filter-out link storm api pods,$(SCENARIO)),,$(DIST_CLOUD))
+	@deploy/with-docker "$(TARGET)/dist/bench" $(SCENARIO) $(BENCH_OPTIONS)
 
 clean-demo:
 	@deploy/with-docker deploy/demo.sh --clean

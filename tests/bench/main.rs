@@ -16,6 +16,7 @@ mod hollow;
 mod link;
 mod machine;
 mod page;
+mod pods;
 mod storm;
 mod twin;
 
@@ -55,7 +56,7 @@ const SCENARIOS: &[Scenario] = &[
         about: "the API server is away for a while; --seconds N",
         run: Some(|figures| api::run(figures, &api::Options::default())),
     },
-    Scenario { name: "pods", about: "apply to started and Running", run: None },
+    Scenario { name: "pods", about: "apply to started and Running, changed volumes, idle pods, cold start; with Docker", run: Some(pods::run) },
     Scenario { name: "memory", about: "resident memory of both daemons", run: None },
 ];
 
