@@ -295,8 +295,8 @@ impl Pass {
 
     async fn prepare_volumes(&mut self, seen: &Observed, end: &mut End) {
         let Some(Desired { pod, objects, .. }) = self.runnable().cloned() else { return };
-        let pods = self.shared.pods.clone();
-        let facts = env::Facts { host_ip: self.shared.host_ip.clone(), ..env::Facts::default() };
+        // The machine's size among them: it stands for limits that a container has not set.
+        let (pods, facts) = (self.shared.pods.clone(), self.facts(&pod, seen));
         let prepared = {
             let pod = pod.clone();
             tokio::task::spawn_blocking(move || volume::prepare(&pods, &pod, &facts, &objects)).await
