@@ -36,6 +36,7 @@ pub struct World {
     pub downstream: Handle<DownstreamMessage>,
     known: downstream::Shared,
     pub upstream: Handle<UpstreamMessage>,
+    pub said: upstream::state::Shared,
     pub devices: Handle<DeviceControllerMessage>,
     pub running: Running,
 }
@@ -77,7 +78,7 @@ impl World {
         let hub = Probe::new("cloud_hub", 4096);
         let (downstream, upstream, devices) = (mailbox("downstream", 256), mailbox("upstream", 256), mailbox("device_controller", 256));
         let clock = Arc::new(SystemClock);
-        let known = downstream::Shared::default();
+        let (known, said) = (downstream::Shared::default(), upstream::state::Shared::default());
         let running = Supervisor::new("test", Policy::default())
             .child(ChildSpec::new(&downstream, {
                 let peers = downstream::Peers { downstream: downstream.clone(), cloud_hub: hub.handle() };
@@ -90,8 +91,8 @@ impl World {
             .child(
                 ChildSpec::new(&upstream, {
                     let peers = upstream::Peers { upstream: upstream.clone(), downstream: downstream.clone(), cloud_hub: hub.handle() };
-                    let (kube, clock) = (kube.clone(), clock.clone());
-                    move || Upstream::new(peers.clone(), Cluster::connect(&kube).unwrap(), clock.clone())
+                    let (kube, clock, said) = (kube.clone(), clock.clone(), said.clone());
+                    move || Upstream::new(peers.clone(), Cluster::connect(&kube).unwrap(), clock.clone()).publishing(said.clone())
                 })
                 .batch(64),
             )
@@ -107,7 +108,7 @@ impl World {
             )
             .start(|why| panic!("{why}"));
         let cluster = Cluster::connect(&kube).unwrap();
-        Self { dir, address: api.addr, api: Some(api), cluster, hub, downstream, known, upstream, devices, running }
+        Self { dir, address: api.addr, api: Some(api), cluster, hub, downstream, known, upstream, said, devices, running }
     }
 
     /// The API server goes away.

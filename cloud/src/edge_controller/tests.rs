@@ -12,7 +12,9 @@ use wire::hub::{Downstream as Body, Frame, ObjectOperation, OutboxKey, PodStatus
 use super::downstream::DownstreamMessage;
 use super::resource::node::EDGE_LABEL;
 use super::upstream::UpstreamMessage;
+use super::upstream::state::Snapshot;
 use crate::cluster::{self, Part};
+use crate::standing::Standing;
 use crate::testing::{World, node, said};
 
 fn raw(value: Value) -> RawJson {
@@ -212,6 +214,31 @@ async fn a_node_writes_its_own_node_and_pods_only() {
 }
 
 #[actix_rt::test]
+async fn a_status_that_could_not_be_merged_is_refused_and_the_next_one_is_written() {
+    let world = World::start().await;
+    world.ask("n1", &register("n1")).await;
+    let uid = world.create(&cluster::POD, pod("web", "n1")).await["metadata"]["uid"].as_str().unwrap().to_owned();
+    let many: Vec<Value> = (0..20_000).map(|n| json!({"type": format!("x{n}"), "status": "True"})).collect();
+    let of_node = |status: Value| {
+        let content = raw(json!({"UID": "n1", "Status": status}));
+        said(Said::NodeStatus { namespace: Namespace::default(), node: node("n1"), content })
+    };
+    let large = json!({"phase": "Running", "message": "x".repeat(1 << 20)});
+    for (frame, why) in [
+        (of_node(json!({"conditions": many})), "at most 64 conditions"),
+        (pod_status("web", &uid, json!({"phase": "Running", "conditions": many})), "at most 64 conditions"),
+        (pod_status("web", &uid, large), "at most 1048576 bytes"),
+    ] {
+        let answer = world.ask("n1", &frame).await;
+        assert!(matches!(&answer, Body::Refusal { reason, .. } if reason.contains(why)), "{answer:?}");
+    }
+    let fine = json!({"phase": "Running", "conditions": &many[..64]});
+    assert!(matches!(world.ask("n1", &pod_status("web", &uid, fine)).await, Body::Confirm { .. }));
+    assert!(matches!(world.ask("n1", &of_node(json!({"conditions": &many[..64]}))).await, Body::Confirm { .. }));
+    world.stop().await;
+}
+
+#[actix_rt::test]
 async fn an_event_is_created_counts_up_and_is_found_as_kubectl_describe_looks_for_it() {
     let world = World::start().await;
     world.ask("n1", &register("n1")).await;
@@ -263,6 +290,8 @@ async fn a_node_writes_events_of_its_own_things_only_and_over_its_own_events_onl
         assert!(world.cluster.get(&cluster::EVENT, Some("default"), name).await.is_err(), "{name}");
     }
     assert_eq!(world.cluster.get(&cluster::EVENT, Some("default"), "web.17").await.unwrap()["count"], 1);
+    let told = Snapshot::of(&world.said, &Standing::default());
+    assert_eq!((told.events_written, told.events_moot, told.events_dropped), (1, 2, 3));
     world.stop().await;
 }
 

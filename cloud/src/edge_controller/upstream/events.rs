@@ -5,8 +5,17 @@ use serde_json::Value;
 use wire::RawJson;
 
 use super::scribe::{Scribe, Verdict};
+use super::state::EVENTS_BURST;
 use crate::cluster::{self, ClusterError, Part};
 use crate::edge_controller::resource::event::{self, Subject};
+
+/// Whether a node may tell of something.
+enum Permission {
+    Granted,
+    /// The pod is gone.
+    Moot,
+    Refused(String),
+}
 
 impl Scribe {
     /// Writes an Event of one of the node's pods or of the node itself. One of a pod that is gone is settled without being
@@ -14,11 +23,23 @@ impl Scribe {
     pub(super) async fn event(&self, node: &NodeName, namespace: &Namespace, name: &ObjectName, said: &RawJson) -> Verdict {
         let event = match event::read(node, namespace, name, said) {
             Ok(event) => event,
-            Err(error) => return Verdict::Refused(error.to_string()),
+            Err(error) => {
+                self.known.event_dropped();
+                return Verdict::Refused(error.to_string());
+            }
         };
+        if !self.known.may_write_event(node, self.clock.now().millis()) {
+            self.known.event_dropped();
+            return Verdict::Refused(format!("node `{node}` writes too many Events: {EVENTS_BURST} at once, then one a second"));
+        }
         let verdict = match self.may_report(node, namespace, &event.subject).await {
-            Ok(None) => self.write_event(namespace, name, &event.object).await.unwrap_or_else(Verdict::from),
-            Ok(Some(verdict)) => verdict,
+            Ok(Permission::Granted) => self.write_event(namespace, name, &event.object).await.unwrap_or_else(Verdict::from),
+            Ok(Permission::Moot) => {
+                log::debug!(node = node.as_str(), event = name.as_str(); "an event tells of a pod that is gone; it is not written");
+                self.known.event_moot();
+                return Verdict::Confirmed;
+            }
+            Ok(Permission::Refused(reason)) => Verdict::Refused(reason),
             Err(error) => error.into(),
         };
         match &verdict {
@@ -28,17 +49,16 @@ impl Scribe {
         verdict
     }
 
-    /// `None` when the node may; else how it is answered.
-    async fn may_report(&self, node: &NodeName, namespace: &Namespace, subject: &Subject) -> Result<Option<Verdict>, ClusterError> {
-        let Subject::Pod { name, uid } = subject else { return Ok(None) };
+    async fn may_report(&self, node: &NodeName, namespace: &Namespace, subject: &Subject) -> Result<Permission, ClusterError> {
+        let Subject::Pod { name, uid } = subject else { return Ok(Permission::Granted) };
         let found = match self.cluster.get(&cluster::POD, Some(namespace.as_str()), name.as_str()).await {
-            Err(ClusterError::NotFound) => return Ok(Some(Verdict::Confirmed)),
+            Err(ClusterError::NotFound) => return Ok(Permission::Moot),
             found => found?,
         };
         Ok(match (found["metadata"]["uid"] == uid.as_str(), found["spec"]["nodeName"] == node.as_str()) {
-            (true, true) => None,
-            (false, true | false) => Some(Verdict::Confirmed),
-            (true, false) => Some(Verdict::Refused(format!("the pod `{namespace}/{name}` is not bound to node `{node}`"))),
+            (true, true) => Permission::Granted,
+            (false, true | false) => Permission::Moot,
+            (true, false) => Permission::Refused(format!("the pod `{namespace}/{name}` is not bound to node `{node}`")),
         })
     }
 

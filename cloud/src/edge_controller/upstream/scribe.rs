@@ -13,7 +13,7 @@ use super::state::Shared;
 use crate::cloud_hub::CloudHubMessage;
 use crate::cluster::{self, Cluster, ClusterError, Part};
 use crate::edge_controller::downstream::{DownstreamMessage, Permission, watch};
-use crate::edge_controller::resource::{node, pod};
+use crate::edge_controller::resource::{conditions, node, pod};
 
 /// How long the downstream half may take to say what a node may read.
 const PERMISSION_WITHIN: Duration = Duration::from_secs(5);
@@ -171,11 +171,14 @@ impl Scribe {
     }
 
     async fn node_status(&self, name: &NodeName, content: &RawJson) -> Result<Verdict, ClusterError> {
+        let content = match conditions::read(content, |content| &content["Status"]) {
+            Ok(content) => content,
+            Err(error) => return Ok(Verdict::Refused(format!("node `{name}`: {error}"))),
+        };
         let existing = match self.cluster.get(&cluster::NODE, None, name.as_str()).await {
             Err(ClusterError::NotFound) => return Ok(Verdict::Refused(format!("there is no Node `{name}`, it has to register first"))),
             found => found?,
         };
-        let content: Value = content.to().unwrap_or_default();
         let Some(patch) = node::status_patch(&existing, &content["Status"], &self.now().rfc3339()) else {
             return Ok(Verdict::Refused("the status of the node is not an object".into()));
         };
@@ -206,6 +209,10 @@ impl Scribe {
         if report.uid.is_empty() {
             return Ok(Verdict::Refused(format!("the status of pod `{key}` does not say which uid it is of")));
         }
+        let reported = match conditions::read(&report.status, |status| status) {
+            Ok(reported) => reported,
+            Err(error) => return Ok(Verdict::Refused(format!("pod `{key}`: {error}"))),
+        };
         let found = match self.cluster.get(kind, scope, name).await {
             Err(ClusterError::NotFound) => return Ok(self.gone(node, key, &report.uid).await),
             found => found?,
@@ -217,7 +224,6 @@ impl Scribe {
             // The pod that it speaks of is gone.
             (false, true | false) => return Ok(self.gone(node, key, &report.uid).await),
         }
-        let reported: Value = report.status.to().unwrap_or_default();
         if let Some(patch) = pod::status_patch(&found, &reported, &self.now().rfc3339()) {
             match self.cluster.patch(kind, scope, name, Part::Status, &patch).await {
                 Err(ClusterError::NotFound) => return Ok(self.gone(node, key, &report.uid).await),

@@ -2,7 +2,7 @@
 
 use model::NodeName;
 
-use super::state::{DUE_MAX, LOST_AFTER_MS, Leases, RENEW_EVERY_MS, RETRY_AFTER_MS};
+use super::state::{DUE_MAX, EVENTS_BURST, LOST_AFTER_MS, Leases, RENEW_EVERY_MS, RETRY_AFTER_MS, Shared};
 
 fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
@@ -42,4 +42,16 @@ fn leases_are_handed_out_within_the_budget_the_most_overdue_first() {
     let first = leases.take_due(1_000_000);
     assert_eq!((first.len(), first[0].as_str()), (DUE_MAX, "n0"));
     assert_eq!(leases.take_due(1_000_000).len(), 10);
+}
+
+#[test]
+fn a_node_writes_many_events_at_once_and_then_one_a_second() {
+    let (shared, n1, n2) = (Shared::default(), node("n1"), node("n2"));
+    let written = |node: &NodeName, tries: usize, now: i64| (0..tries).filter(|_| shared.may_write_event(node, now)).count();
+    let burst = usize::try_from(EVENTS_BURST).unwrap();
+    assert_eq!(written(&n1, 5000, 0), burst);
+    assert_eq!((written(&n1, 5, 999), written(&n1, 5, 1000), written(&n1, 5, 1999), written(&n1, 5, 4500)), (0, 1, 0, 3));
+    assert_eq!(written(&n2, 5000, 4500), burst, "each node has its own");
+    assert_eq!(written(&n1, 5, 100), 0, "a clock that was set back");
+    assert_eq!(written(&n1, 5000, i64::MAX), burst);
 }
