@@ -141,13 +141,19 @@ async fn empty(store: &Store, namespace: &str) -> Result<bool, StoreError> {
     Ok(true)
 }
 
+/// When an Event told of something last. Of those who write them some have a wrong clock: one that is ahead would keep it for
+/// ever, one that is behind not at all.
+fn last_time<'a>(text_at: impl Fn(&str) -> &'a str, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
+    times.iter().filter_map(|pointer| text_at(pointer).parse().ok()).filter(|time| *time <= now).max()
+}
+
 async fn sweep_events(store: &Store) -> Result<(), StoreError> {
-    let limit = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(EVENT_LIFE.as_secs().cast_signed());
+    let now = jiff::Timestamp::now();
+    let limit = now - jiff::SignedDuration::from_secs(EVENT_LIFE.as_secs().cast_signed());
     let mut old = Vec::new();
     for_each(store, &kind::EVENTS, |event| {
-        let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
-        let last = times.iter().find_map(|pointer| event.str_at(pointer).parse::<jiff::Timestamp>().ok());
-        if last.is_none_or(|last| last < limit) {
+        if last_time(|pointer| event.str_at(pointer), now).is_none_or(|last| last < limit) {
             old.push(Key::new(&kind::EVENTS, event.namespace(), event.name()));
         }
     })
@@ -157,4 +163,29 @@ async fn sweep_events(store: &Store) -> Result<(), StoreError> {
         done(store.write(delete).await)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_lives_by_the_latest_of_its_times_that_has_come() {
+        let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        for (last, want) in [
+            ("2026-01-01T11:59:00Z", Some("2026-01-01T11:59:00Z")),
+            ("9999-12-30T00:00:00Z", Some("2026-01-01T10:00:00Z")),
+            ("1970-01-01T00:00:05Z", Some("2026-01-01T10:00:00Z")),
+            ("soon", Some("2026-01-01T10:00:00Z")),
+        ] {
+            let event = json!({"lastTimestamp": last, "metadata": {"creationTimestamp": "2026-01-01T10:00:00Z"}});
+            let text_at = |pointer: &str| event.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
+            assert_eq!(last_time(text_at, now), want.map(|time| time.parse().unwrap()), "{last}");
+        }
+        assert_eq!(last_time(|_| "", now), None);
+    }
 }
