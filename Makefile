@@ -106,7 +106,7 @@ BENCH_OPTIONS = $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(DEVICES),--dev
 # In the profile that is shipped: code of another one would be measured for nobody, and its libraries are built for `make
 # dist` anyway.
 bench:
-	@deploy/setup.sh --for bench
+	@deploy/setup.sh --for $(if $(filter-out pods,$(SCENARIO))$(filter docker,$(SKEP_SKIP)),bench,bench-pods)
 	cargo build --profile dist --locked -p skep-tests --bin bench
 	$(if $(ENDPOINT),,$(if $(filter-out twin link storm api pods,$(SCENARIO)),,$(DIST_EDGE)))
 	$(if $(filter-out link storm api pods,$(SCENARIO)),,$(DIST_CLOUD))

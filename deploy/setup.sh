@@ -2,12 +2,14 @@
 # Installs what Skep needs to be built, shown and tested on Debian or Ubuntu, and only what is missing.
 # Says what it is going to do before it does it.
 #
-#   deploy/setup.sh [--for build|bench|demo|test|lint|ci] [--check]
+#   deploy/setup.sh [--for build|bench|bench-pods|demo|test|lint|ci] [--check]
 #
 #   --for build  build tools and Rust
 #   --for bench  the same and sqlite3
+#   --for bench-pods
+#                the same, Docker and a static busybox
 #   --for demo   build tools, Rust, Docker, kubectl, sqlite3, mosquitto's clients          (default)
-#   --for test   the same, the mosquitto broker, openssl, a static busybox and a Chromium
+#   --for test   the same, the mosquitto broker, openssl, a static busybox, Podman and a Chromium
 #   --for lint   build tools, Rust with rustfmt and clippy, shellcheck, cargo-deny
 #   --for ci     lint and test
 #   --check      install nothing; list what is missing
@@ -36,20 +38,20 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --for) [ $# -ge 2 ] || { echo 'setup: --for needs one of build, bench, demo, test, lint, ci' >&2; exit 64; }
+        --for) [ $# -ge 2 ] || { echo 'setup: --for needs one of build, bench, bench-pods, demo, test, lint, ci' >&2; exit 64; }
                scope=$2; shift 2 ;;
         --check) install=no; shift ;;
-        -h|--help) sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h|--help) sed -n '2,21s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "setup: unknown argument $1; see $0 --help" >&2; exit 64 ;;
     esac
 done
 case $scope in
-    build|bench) want_run=no want_test=no want_lint=no ;;
+    build|bench|bench-pods) want_run=no want_test=no want_lint=no ;;
     demo) want_run=yes want_test=no want_lint=no ;;
     test) want_run=yes want_test=yes want_lint=no ;;
     lint) want_run=no want_test=no want_lint=yes ;;
     ci)   want_run=yes want_test=yes want_lint=yes ;;
-    *) echo "setup: --for $scope is unknown; one of build, bench, demo, test, lint, ci" >&2; exit 64 ;;
+    *) echo "setup: --for $scope is unknown; one of build, bench, bench-pods, demo, test, lint, ci" >&2; exit 64 ;;
 esac
 
 # cargo installed by rustup is not on the PATH of a fresh shell; Debian's own cargo would be too old.
@@ -117,22 +119,27 @@ rust=ok
 rust_is_here || { rust=missing; missing+=("Rust $rust_min or newer (found: $(cargo_version || true))"); }
 
 docker=ok kubectl=ok chromium=ok
-if [ $want_run = yes ] || [ "$scope" = bench ]; then
+if [ $want_run = yes ] || [ "$scope" = bench ] || [ "$scope" = bench-pods ]; then
     need sqlite3 sqlite3
     need setpriv util-linux
 fi
 if [ $want_run = yes ]; then
     need mosquitto_sub mosquitto-clients
     need ss iproute2
+    kubectl_is_here || { kubectl=missing; missing+=("kubectl 1.$KUBECTL_MINOR_MIN or newer"); }
+fi
+if [ $want_run = yes ] || [ "$scope" = bench-pods ]; then
     have dockerd || have docker || { packages+=(docker.io); missing+=("Docker engine (Debian package docker.io)"); }
     docker_answers || { docker=silent; missing+=("a Docker engine that answers"); }
-    kubectl_is_here || { kubectl=missing; missing+=("kubectl 1.$KUBECTL_MINOR_MIN or newer"); }
 fi
 if [ $want_test = yes ]; then
     need mosquitto mosquitto
     need openssl openssl
-    need busybox busybox-static
+    need podman podman
     chromium_is_here || chromium=missing
+fi
+if [ $want_test = yes ] || [ "$scope" = bench-pods ]; then
+    need busybox busybox-static
 fi
 if [ "${CI:-}" = true ]; then without_chromium='tests of the admin page will fail, because CI=true'
 else without_chromium='tests of the admin page will be skipped'

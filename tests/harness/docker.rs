@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use actor::testing::{Lack, leave_out};
 use serde_json::Value;
 
 /// Runs `docker`.
@@ -20,10 +21,9 @@ pub fn docker(arguments: &[&str]) -> Result<String, String> {
 /// # Panics
 /// When Docker does not answer and nobody asked to leave the test out.
 #[track_caller]
-#[allow(clippy::print_stderr)] // shown by the test runner
 pub fn required() -> bool {
     if std::env::var("SKEP_SKIP").is_ok_and(|skip| skip == "docker") {
-        eprintln!("SKIPPED because of SKEP_SKIP=docker: this test needs Docker");
+        leave_out(Lack::Machine, "this test needs Docker, and SKEP_SKIP=docker is set");
         return false;
     }
     if let Err(words) = docker(&["version", "--format", "{{.Server.Version}}"]) {

@@ -1,5 +1,5 @@
 //! mosquitto's clients and broker as foreign parties for tests, and what records what the MQTT client tells.
-#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "tests: a panic is the failure, and one that cannot run says so loudly")]
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the failure")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use actor::testing::{Lack, leave_out};
 use bytes::Bytes;
 
 use super::outbox::Publication;
@@ -31,7 +32,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn clients_are_installed() -> bool {
     let found = ["mosquitto_pub", "mosquitto_sub"].iter().all(|name| Command::new(name).arg("--help").output().is_ok());
     if !found {
-        eprintln!("SKIPPED: mosquitto_pub and mosquitto_sub are not installed (apt-get install mosquitto-clients)");
+        leave_out(Lack::Program, "mosquitto_pub and mosquitto_sub are not installed (Debian package mosquitto-clients)");
     }
     found
 }
@@ -176,7 +177,7 @@ impl Mosquitto {
 
     fn configured_at(address: SocketAddr, more: impl FnOnce(&Path) -> String) -> Option<Self> {
         let Some(program) = program() else {
-            eprintln!("SKIPPED: mosquitto is not installed (apt-get install mosquitto)");
+            leave_out(Lack::Program, "mosquitto is not installed (Debian package mosquitto)");
             return None;
         };
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,6 @@
 //! For tests of modules: probes in place of peers, leases without a supervisor, deadlines in place of sleeps.
 
+use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,28 @@ use crate::mailbox::{Handle, mailbox};
 use crate::pump::Pump;
 use crate::queue::{Batch, Blame};
 use crate::ward::Ward;
+
+/// Why a test cannot run here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Something that `deploy/setup.sh --for test` installs.
+    Program,
+    /// Something that a machine or a user may not have, such as the right to mount; or somebody asked to leave the test out.
+    Machine,
+}
+
+/// Says loudly that this test is left out: a test that did nothing must not look like one that passed.
+///
+/// # Panics
+/// When `CI=true` and a program is missing: there nothing is left out but what the machine cannot have.
+#[track_caller]
+pub fn leave_out(lack: Lack, reason: impl std::fmt::Display) {
+    let is_ci = std::env::var("CI").as_deref() == Ok("true");
+    assert!(lack == Lack::Machine || !is_ci, "this test cannot run, and CI=true leaves none out: {reason}");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not by a macro: the test runner hides what a test that passes prints by one.
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED {test}: {reason}");
+}
 
 /// A mailbox whose messages a test takes out itself.
 pub struct Probe<M: Mail> {

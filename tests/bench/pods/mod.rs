@@ -75,13 +75,13 @@ fn has_docker() -> Result<bool, String> {
     }
     docker::docker(&["version", "--format", "{{.Server.Version}}"]).map_err(|words| {
         format!(
-            "this scenario needs a Docker engine that answers ({words}): run deploy/setup.sh --for test, or leave Docker out with SKEP_SKIP=docker"
+            "this scenario needs a Docker engine that answers ({words}): run deploy/setup.sh --for bench-pods, or leave Docker out with SKEP_SKIP=docker"
         )
     })?;
     let made = std::process::Command::new(top().join("deploy/examples/build-image.sh")).args([BUSYBOX, IMAGE]).output();
     let made = made.map_err(|error| format!("build-image.sh: {error}"))?;
     if !made.status.success() {
-        return Err(format!("no image of {BUSYBOX} (run deploy/setup.sh --for test): {}", String::from_utf8_lossy(&made.stderr)));
+        return Err(format!("no image of {BUSYBOX} (run deploy/setup.sh --for bench-pods): {}", String::from_utf8_lossy(&made.stderr)));
     }
     Ok(true)
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use actor::testing::{Lack, leave_out};
 use harness::mqtt::Listener;
 use harness::{CloudUnderTest, EdgeOptions, EdgeUnderTest, eventually, http, names, sqlite};
 use serde_json::Value;
@@ -16,17 +17,17 @@ struct Small(PathBuf);
 
 impl Small {
     /// `None`, said loudly, where this user may not mount.
-    #[allow(clippy::print_stderr, reason = "a test that cannot be run says so")]
     fn over(directory: PathBuf) -> Option<Self> {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]).arg(&directory).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(directory)),
             Ok(output) => {
-                eprintln!("SKIPPED: no small file system: {}; run as root", String::from_utf8_lossy(&output.stderr).trim());
+                let why = String::from_utf8_lossy(&output.stderr);
+                leave_out(Lack::Machine, format!("no small file system: {}; run as root", why.trim()));
                 None
             }
             Err(error) => {
-                eprintln!("SKIPPED: no small file system: {error}");
+                leave_out(Lack::Machine, format!("no small file system: {error}"));
                 None
             }
         }

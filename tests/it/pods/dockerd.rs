@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use actor::testing::{Lack, leave_out};
 use harness::{Daemon, eventually};
 use tempfile::TempDir;
 
@@ -15,11 +16,10 @@ pub struct Dockerd {
 
 impl Dockerd {
     /// `None`, said loudly, where this user may not run one.
-    #[allow(clippy::print_stderr, reason = "a test that cannot be run says so")]
     pub fn start() -> Option<Self> {
         let user = Command::new("id").arg("-u").output().map(|output| output.stdout).unwrap_or_default();
         if user != b"0\n" {
-            eprintln!("SKIPPED: an engine of the test's own needs root");
+            leave_out(Lack::Machine, "an engine of the test's own needs root");
             return None;
         }
         if !harness::docker::required() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use actor::testing::{Lack, leave_out};
 use harness::{Daemon, EdgeOptions, eventually};
 use serde_json::json;
 use tempfile::TempDir;
@@ -18,20 +19,18 @@ struct Podman {
 
 impl Podman {
     /// `None`, said loudly, where there is no Podman or this user may not run it.
-    #[allow(clippy::print_stderr, reason = "a test that cannot be run says so")]
     fn start() -> Option<Self> {
         let user = Command::new("id").arg("-u").output().map(|output| output.stdout).unwrap_or_default();
         let is_there = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-        let why = match (is_there("podman"), user == b"0\n") {
-            (false, _) => "there is no podman; install the package podman to run it",
-            (true, false) => "an engine of the test's own needs root",
-            (true, true) => {
-                let runtime = if is_there("crun") { "crun" } else { "runc" };
-                return Some(Self::run(runtime));
-            }
-        };
-        eprintln!("SKIPPED: a pod on Podman: {why}");
-        None
+        if !is_there("podman") {
+            leave_out(Lack::Program, "there is no podman (Debian package podman): run deploy/setup.sh --for test");
+            return None;
+        }
+        if user != b"0\n" {
+            leave_out(Lack::Machine, "an engine of the test's own needs root");
+            return None;
+        }
+        Some(Self::run(if is_there("crun") { "crun" } else { "runc" }))
     }
 
     fn run(runtime: &str) -> Self {
@@ -94,8 +93,10 @@ fn a_pod_runs_falls_runs_again_and_goes_on_podman() {
     assert_eq!(running.keys().collect::<Vec<_>>(), ["POD", "c"]);
     let address = site.status(&name).unwrap()["podIP"].as_str().unwrap_or_default().to_owned();
     assert!(address.parse::<std::net::IpAddr>().is_ok(), "podIP: {address}");
-    let logs = site.edge.command(&["logs", &name, "-c", "c"]);
-    assert_eq!((logs.code, logs.output.trim()), (Some(0), "hello"));
+    eventually!(10, "its log is what it wrote", {
+        let logs = site.edge.command(&["logs", &name, "-c", "c"]);
+        if logs.code == Some(0) && logs.output.trim() == "hello" { Ok(()) } else { Err(format!("{logs:?}")) }
+    });
     assert_eq!(site.edge.command(&["exec", &name, "-c", "c", "--", "/bin/sh", "-c", "exit 5"]).code, Some(5));
 
     site.edge.kill();

@@ -1,11 +1,12 @@
 //! A real Docker engine for tests: an image of busybox made on the spot, and everything removed afterwards.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "test support: a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "test support: a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actor::testing::{Lack, leave_out};
 use docker_api::Docker;
 use docker_api::opts::{ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ImageBuildOpts};
 use futures_util::StreamExt;
@@ -26,13 +27,17 @@ pub struct Engine {
 
 /// The engine, or `None` with a loud word when none answers here.
 pub async fn engine() -> Option<Engine> {
+    if std::env::var("SKEP_SKIP").is_ok_and(|skip| skip == "docker") {
+        leave_out(Lack::Machine, "this test needs Docker, and SKEP_SKIP=docker is set");
+        return None;
+    }
     let docker = Docker::unix(SOCKET);
     if let Err(error) = docker.version().await {
-        eprintln!("SKIPPED: no Docker engine answers at {SOCKET}: {error}");
+        leave_out(Lack::Program, format!("no Docker engine answers at {SOCKET}: {error}"));
         return None;
     }
     if !std::path::Path::new(BUSYBOX).exists() {
-        eprintln!("SKIPPED: no {BUSYBOX} (Debian: busybox-static)");
+        leave_out(Lack::Program, format!("there is no {BUSYBOX} (Debian package busybox-static)"));
         return None;
     }
     let id = uuid::Uuid::new_v4().simple().to_string();
