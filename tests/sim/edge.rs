@@ -167,7 +167,7 @@ impl Edge {
                             let refusal = answer(Upstream::Refusal { resource: frame.body.resource(), reason }, around);
                             self.say(&refusal);
                         }
-                        Effect::Changed(_) | Effect::Deleted(_) | Effect::Report { .. } => {}
+                        Effect::Changed(_) | Effect::Deleted(_) | Effect::Unreported(_) | Effect::Report { .. } => {}
                     }
                 }
             }

@@ -111,8 +111,8 @@ pub(super) fn spec_of(pod: &Pod, container: &Container, sandbox: Option<&str>, m
         (false, Some(id)) => Network::Join(id.to_owned()),
         (false, None) => Network::Bridge,
     };
-    // Of a joined network these are the sandbox's.
-    let has_names = sandbox.is_none();
+    // Of a joined network these are the sandbox's; the machine's network brings none along.
+    let has_names = has_names(pod, sandbox);
     ContainerSpec {
         name: container_name(pod, &container.name, made.attempt),
         image: container.image.clone(),
@@ -140,6 +140,11 @@ pub(super) fn spec_of(pod: &Pod, container: &Container, sandbox: Option<&str>, m
         stdin_once: container.stdin_once,
         tty: container.tty,
     }
+}
+
+/// Whether a container has a resolver configuration and hosts of its own.
+pub(super) fn has_names(pod: &Pod, sandbox: Option<&str>) -> bool {
+    pod.spec.host_network || sandbox.is_none()
 }
 
 /// Name of a container at the engine (the kubelet's form).
@@ -289,9 +294,19 @@ fn hosts(pod: &Pod) -> Vec<(String, String)> {
 fn resolver(pod: &Pod, machine: &Resolver) -> Resolver {
     let config = &pod.spec.dns_config;
     let option = |one: &super::pod::DnsOption| one.value.as_ref().map_or_else(|| one.name.clone(), |value| format!("{}:{value}", one.name));
-    let own =
+    let mut own =
         Resolver { nameservers: config.nameservers.clone(), searches: config.searches.clone(), options: config.options.iter().map(option).collect() };
-    if pod.spec.dns_policy == "None" || own == Resolver::default() {
+    if pod.spec.dns_policy == "None" {
+        // The engine would fill an empty list with the machine's: this is its word for no domain, and a resolver's own default.
+        if own.searches.is_empty() {
+            own.searches.push(".".into());
+        }
+        if own.options.is_empty() {
+            own.options.push("ndots:1".into());
+        }
+        return own;
+    }
+    if own == Resolver::default() {
         return own;
     }
     let joined = |machine: &[String], own: &[String]| {

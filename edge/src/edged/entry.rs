@@ -1,13 +1,15 @@
 //! What is known of one pod beside the store and the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use model::ResourceKey;
+use tokio::sync::Notify;
 
 use super::observed::{Healths, Observed, Seen, Trouble, Troubles};
-use super::pod::Refusal;
+use super::pod::{Container, Refusal};
 use super::probes::Probers;
 use super::runtime::Summary;
 use super::status::PodStatus;
@@ -27,6 +29,10 @@ pub struct Entry {
     pub is_busy: bool,
     /// Something happened during the pass.
     pub is_dirty: bool,
+    /// With how many seconds of grace the pass under way ends the pod; `None` if it does not.
+    pub pass_ends: Option<u64>,
+    /// Ends the pass's waiting.
+    pub interrupt: Arc<Notify>,
     pub seen: Option<Observed>,
     pub troubles: Troubles,
     /// What the probes of its running containers said.
@@ -55,6 +61,8 @@ pub struct Entry {
     pub is_cut_short: bool,
     pub timer: Option<actix::SpawnHandle>,
     pub asked: BTreeMap<(bool, String), Timestamp>,
+    /// Containers whose definition changed since the last pass.
+    pub changed: BTreeSet<String>,
 }
 
 impl Entry {
@@ -70,6 +78,31 @@ impl Entry {
     /// Whether it takes one of the node's places: wanted, and not over.
     pub fn is_active(&self) -> bool {
         self.key.is_some() && self.is_admitted && self.failure.is_none() && !self.previous.as_ref().is_some_and(PodStatus::is_over)
+    }
+
+    /// With how many seconds of grace the pod ends as it is known now; `None` if it shall run.
+    pub fn ends_with(&self) -> Option<u64> {
+        let Some(desired) = &self.desired else { return Some(self.grace_secs.unwrap_or(u64::MAX)) };
+        let ends = desired.pod.is_deleting() || desired.refusal.is_some() || self.failure.is_some();
+        ends.then(|| self.grace_secs.unwrap_or_else(|| desired.pod.grace_secs()))
+    }
+
+    /// Takes in another object: what went wrong with a container tells nothing of it once it is defined anew.
+    pub fn define(&mut self, desired: Desired) {
+        if let Some(before) = &self.desired {
+            let is_other = |one: &&Container| before.pod.container(&one.name).is_some_and(|before| before.hash() != one.hash());
+            self.changed.extend(desired.pod.all_containers().filter(is_other).map(|one| one.name.clone()));
+        }
+        self.desired = Some(desired);
+    }
+
+    /// Forgets what went wrong with containers that are defined anew.
+    pub fn apply_changes(&mut self) {
+        for name in std::mem::take(&mut self.changed) {
+            self.troubles.remove(&name);
+            self.images.remove(&name);
+            self.fresh.remove(&name);
+        }
     }
 
     /// When the pod has failed if it still runs then (`activeDeadlineSeconds`).

@@ -96,7 +96,7 @@ fn from_source(
         (None, None) => return Ok(None),
     };
     let Some(object) = objects.get_optional(is_secret, &reference.name, reference.optional)? else { return Ok(None) };
-    match object.data.get(&reference.key) {
+    match object.variable(&reference.key) {
         Some(bytes) => text(name, bytes).map(Some),
         None if reference.optional => Ok(None),
         None => {
@@ -131,7 +131,7 @@ pub fn process(pod: &Pod, container: &Container, facts: &Facts, objects: &Object
         for (is_secret, reference) in references {
             let Some(reference) = reference else { continue };
             let Some(object) = objects.get_optional(is_secret, &reference.name, reference.optional)? else { continue };
-            for (key, bytes) in &object.data {
+            for (key, bytes) in object.variables() {
                 let name = format!("{}{key}", from.prefix);
                 // A key that is no variable name is left out, as the kubelet does.
                 if is_variable(&name) {
@@ -317,6 +317,24 @@ mod tests {
         let prefixed = pod(r#"{"name":"c","image":"i","envFrom":[{"prefix":"P","configMapRef":{"name":"cfg"}}]}"#);
         let env = process(&prefixed, &prefixed.spec.containers[0], &facts(""), &objects).unwrap().env;
         assert_eq!(env, ["P.=v", "P..=u", "P.ok=w", "P1a=x", "P_=z", "Pa-b.c=y"]);
+    }
+
+    #[test]
+    fn binary_data_of_a_config_map_is_no_part_of_an_environment() {
+        let mut objects = Objects::default();
+        objects.insert(false, "cfg".into(), KeyedObject::parse(false, r#"{"data":{"a":"1"},"binaryData":{"logo.png":"/w==","b":"Mg=="}}"#));
+        let env = |container: &str| {
+            let pod = pod(container);
+            process(&pod, &pod.spec.containers[0], &facts(""), &objects).map(|made| made.env)
+        };
+        assert_eq!(env(r#"{"name":"c","image":"i","envFrom":[{"configMapRef":{"name":"cfg"}}]}"#).unwrap(), ["a=1"]);
+        let by_key = |optional: bool| {
+            env(&format!(
+                r#"{{"name":"c","image":"i","env":[{{"name":"X","valueFrom":{{"configMapKeyRef":{{"name":"cfg","key":"b","optional":{optional}}}}}}}]}}"#
+            ))
+        };
+        assert_eq!(by_key(false).unwrap_err().to_string(), "couldn't find key b in ConfigMap ns/cfg");
+        assert_eq!(by_key(true).unwrap(), [""; 0]);
     }
 
     #[test]

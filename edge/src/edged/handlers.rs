@@ -24,6 +24,8 @@ use crate::meta_manager::MetaManagerMessage;
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// Longest pause of a pod that waits for time alone; the comparison comes more often anyway.
 const WAKE_MAX: Duration = Duration::from_secs(600);
+/// Grace of a pod whose object was deleted by force while it was ending, in seconds (the kubelet's least).
+const FORCED_GRACE_SECS: u64 = 1;
 /// Pause before the node registers again after a refusal.
 const REGISTER_AGAIN: Duration = Duration::from_secs(10);
 
@@ -103,6 +105,12 @@ impl Edged {
                     self.pass(uid);
                 }
             }
+            EdgedMessage::StatusLost { uid } => {
+                // Told again with the next tick.
+                if let Some(entry) = self.pods.get_mut(uid) {
+                    entry.is_unreported = true;
+                }
+            }
             EdgedMessage::Passed(passed) => self.passed(passed, ctx),
             EdgedMessage::Probed(probed) => self.probed(probed),
             EdgedMessage::Pulled { pull, result } => self.pulled(pull, result),
@@ -135,6 +143,7 @@ impl Edged {
                 if let Some(uid) = uid {
                     self.know(&uid, key);
                     self.note_cause(&uid, by);
+                    self.hurry(&uid);
                     self.pass(&uid);
                 }
             }
@@ -161,6 +170,11 @@ impl Edged {
             && let Some(key) = entry.key.take()
         {
             self.uids.remove(&key);
+            // The object goes when nothing runs any more. One that goes before was taken away by force.
+            if entry.desired.as_ref().is_some_and(|desired| desired.pod.is_deleting()) {
+                entry.grace_secs = Some(FORCED_GRACE_SECS);
+            }
+            self.hurry(uid);
         }
         self.pass(uid);
     }
@@ -181,6 +195,8 @@ impl Edged {
 
     pub(super) fn pass(&mut self, uid: &str) {
         if let Some(pass) = self.begin_pass(uid) {
+            // A pod that is to go is asked less.
+            self.watch_health(uid);
             actix_rt::spawn(Pass::run(pass));
         }
     }
@@ -360,6 +376,10 @@ impl Edged {
             Ok(listed) => listed,
             Err(failure) => {
                 self.engine_failed(failure);
+                // One that takes the question and does not answer it. A single container that hangs tells nothing of the engine.
+                if matches!(failure, RuntimeError::TimedOut { .. }) {
+                    self.set_readiness(Readiness::NotReady(failure.to_string()));
+                }
                 self.relist = RELIST_FIRST;
                 return self.remind_relist(ctx);
             }

@@ -60,6 +60,11 @@ pub enum EdgedMessage {
         /// How it went.
         result: Result<(), RuntimeError>,
     },
+    /// From MetaManager: the last status of this pod could not be stored, and nobody heard of it.
+    StatusLost {
+        /// The pod.
+        uid: String,
+    },
     /// From the task that looks after the machine: what is free of it.
     Housekept(Signals),
     /// From a job of housekeeping: what came of it.
@@ -84,6 +89,7 @@ impl Mail for EdgedMessage {
             Self::Passed(_) => "Passed",
             Self::Probed(_) => "Probed",
             Self::Pulled { .. } => "Pulled",
+            Self::StatusLost { .. } => "StatusLost",
             Self::Housekept(_) => "Housekept",
             Self::Tidied(_) => "Tidied",
         }
@@ -95,7 +101,7 @@ impl Mail for EdgedMessage {
             Self::ObjectChanged { key } | Self::ObjectDeleted { key } => format!("{kind} {key}"),
             Self::Runtime(event) => format!("{kind} {}", brief(&format!("{event:?}"))),
             Self::StaticPods(found) => format!("{kind} {} and {} errors", found.pods.len(), found.errors.len()),
-            Self::PodDue { uid } => format!("{kind} {}", brief(uid)),
+            Self::PodDue { uid } | Self::StatusLost { uid } => format!("{kind} {}", brief(uid)),
             Self::Passed(passed) => format!("{kind} {}", brief(&passed.uid)),
             Self::Pulled { pull, result } => format!("{kind} {} {}", brief(&pull.image), if result.is_ok() { "ok" } else { "failed" }),
             Self::Probed(probed) => format!("{kind} {} {} {:?}", brief(&probed.uid), brief(&probed.container), probed.result.kind),
@@ -129,6 +135,7 @@ impl Mail for EdgedMessage {
             | Self::Listed(Err(_))
             | Self::StatusDue
             | Self::PodDue { .. }
+            | Self::StatusLost { .. }
             | Self::Pulled { .. }
             | Self::Housekept(_) => 256,
         }

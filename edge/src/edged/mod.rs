@@ -10,7 +10,7 @@
 //! | own tasks | [`EdgedMessage::Housekept`], [`EdgedMessage::Tidied`] | the node's conditions and images; a pod is ended |
 //! | EdgeHub | [`EdgedMessage::CloudConnected`] | registration and status of the node to MetaManager |
 //! | EdgeHub | [`EdgedMessage::CloudDisconnected`] | – |
-//! | MetaManager | [`EdgedMessage::RegistrationRefused`] | registration again after a pause |
+//! | MetaManager | [`EdgedMessage::RegistrationRefused`], [`EdgedMessage::StatusLost`] | registration after a pause, status with the next tick |
 //!
 //! What shall be is read from the store, what is from the engine by labels, at each pass; a message is only a reason to
 //! look. So a restart of this module or of the daemon touches no running container, and a lost hint costs time, not truth.

@@ -1,6 +1,6 @@
 //! ConfigMaps and Secrets as bytes by key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use serde::Deserialize;
@@ -27,6 +27,8 @@ pub enum ObjectError {
 pub struct KeyedObject {
     /// Values by key; the keys are not yet checked for use as file names.
     pub data: BTreeMap<String, Vec<u8>>,
+    /// Those of them that come from a ConfigMap's `binaryData`: for files only.
+    pub binary: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +57,8 @@ impl KeyedObject {
             true => encoded.extend(raw.data.unwrap_or_default()),
             false => plain.extend(raw.data.unwrap_or_default()),
         }
+        let is_binary = |key: &&String| !is_secret && !plain.contains_key(*key);
+        let binary = encoded.keys().filter(is_binary).cloned().collect();
         let mut data = BTreeMap::new();
         for (key, text) in encoded {
             let compact: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
@@ -66,7 +70,17 @@ impl KeyedObject {
         if bytes > OBJECT_BYTES_MAX {
             return Err(ObjectError::TooLarge(bytes));
         }
-        Ok(Self { data })
+        Ok(Self { data, binary })
+    }
+
+    /// What an environment can have: of a ConfigMap the kubelet takes only `data`.
+    pub fn variables(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.data.iter().filter(|(key, _)| !self.binary.contains(*key))
+    }
+
+    /// The value that an environment can have of this key.
+    pub fn variable(&self, key: &str) -> Option<&Vec<u8>> {
+        self.data.get(key).filter(|_| !self.binary.contains(key))
     }
 }
 

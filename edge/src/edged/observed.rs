@@ -35,6 +35,8 @@ pub struct Seen {
     pub level: u32,
     /// Its last words, if it has ended and left any.
     pub words: String,
+    /// This program has stopped it to start another in its place, so that one comes however it ended.
+    pub is_replaced: bool,
 }
 
 impl Seen {
@@ -43,12 +45,16 @@ impl Seen {
         let number = |name: &str| container.labels.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         let (attempt, level) = (number(label::RESTARTS), number(label::LEVEL));
         let name = container.labels.get(label::CONTAINER)?.clone();
-        Some(Self { container, name, attempt, level, words: String::new() })
+        Some(Self { container, name, attempt, level, words: String::new(), is_replaced: false })
     }
 
     /// Whether its process runs.
     pub fn is_running(&self) -> bool {
         matches!(self.container.state, ContainerState::Running { .. })
+    }
+
+    fn is_of(&self, name: &str) -> bool {
+        self.name == name && self.container.state != ContainerState::Dead
     }
 
     /// The sandbox that it belongs to; `None` in a pod without one.
@@ -72,6 +78,8 @@ impl Seen {
 pub struct Observed {
     seen: Vec<Seen>,
     sandboxes: Vec<Seen>,
+    /// Of both kinds.
+    leaving: Vec<Seen>,
 }
 
 impl Observed {
@@ -82,8 +90,9 @@ impl Observed {
 
     fn sorted(mut all: Vec<Seen>) -> Self {
         all.sort_by(|a, b| (&a.name, a.attempt, &a.container.id).cmp(&(&b.name, b.attempt, &b.container.id)));
+        let (leaving, all): (Vec<Seen>, Vec<Seen>) = all.into_iter().partition(|one| one.container.state == ContainerState::Removing);
         let (sandboxes, seen) = all.into_iter().partition(|one| one.name == label::SANDBOX_NAME);
-        Self { seen, sandboxes }
+        Self { seen, sandboxes, leaving }
     }
 
     /// The same with one that was made since.
@@ -109,19 +118,25 @@ impl Observed {
         &self.sandboxes
     }
 
-    /// Everything that the engine has of the pod.
-    pub fn everything(&self) -> impl Iterator<Item = &Seen> {
-        self.seen.iter().chain(&self.sandboxes)
+    /// What the engine is about to remove, whoever asked for it: nothing is known of it any more, and it is in nobody's list
+    /// but [`Observed::everything`].
+    pub fn leaving(&self) -> &[Seen] {
+        &self.leaving
     }
 
-    /// The newest container of that name.
+    /// Everything that the engine has of the pod.
+    pub fn everything(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().chain(&self.sandboxes).chain(&self.leaving)
+    }
+
+    /// The newest container of that name. What is left of a removal that failed is none.
     pub fn current(&self, name: &str) -> Option<&Seen> {
-        self.seen.iter().rev().find(|seen| seen.name == name)
+        self.seen.iter().rev().find(|seen| seen.is_of(name))
     }
 
     /// The one before the newest.
     pub fn previous(&self, name: &str) -> Option<&Seen> {
-        self.seen.iter().rev().filter(|seen| seen.name == name).nth(1)
+        self.seen.iter().rev().filter(|seen| seen.is_of(name)).nth(1)
     }
 
     /// Whether any container runs.

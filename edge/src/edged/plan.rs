@@ -13,6 +13,8 @@
 //!   this program forgets nothing.
 //! - Of the ended ones the newest before the current is kept (`lastState`), older ones are removed.
 //! - When all containers have ended for good, the sidecars are stopped in reverse order, and the sandbox goes.
+//! - One that is stopped so that another takes its place (a probe that failed, a sandbox that is gone, another definition) is
+//!   followed by one however it ended.
 //! - A pod that is over (all ended for good, or final in the API) is never started again.
 
 use jiff::Timestamp;
@@ -68,6 +70,8 @@ pub struct Stop {
     pub grace_secs: u64,
     /// Why, where it is not the end of the pod: for its event.
     pub reason: Option<String>,
+    /// Others are started in their place, however they end.
+    pub is_replacement: bool,
 }
 
 /// What to do now, and when to look again at the latest.
@@ -132,8 +136,10 @@ fn named(one: &Seen) -> (String, String) {
 fn remove_all(seen: &Observed) -> Plan {
     let running: Vec<&Seen> = seen.all().iter().filter(|one| one.is_running()).collect();
     if running.is_empty() {
-        let removals = seen.everything().map(|one| Action::Remove { id: one.container.id.clone() });
-        return Plan { actions: removals.chain([Action::RemoveDirectory]).collect(), wake_at: None };
+        let removals = seen.all().iter().chain(seen.sandboxes()).map(|one| Action::Remove { id: one.container.id.clone() });
+        // The engine tells when the last one has left.
+        let directory = seen.leaving().is_empty().then_some(Action::RemoveDirectory);
+        return Plan { actions: removals.chain(directory).collect(), wake_at: None };
     }
     let grace = |one: &&Seen| one.container.labels.get(label::GRACE).and_then(|text| text.parse().ok()).unwrap_or(ORPHAN_GRACE_SECS);
     let grace_secs = running.iter().map(grace).max().unwrap_or(ORPHAN_GRACE_SECS);
@@ -164,12 +170,19 @@ fn stop_all(pod: &Pod, seen: &Observed, reason: Option<String>) -> Stop {
         afterwards: sidecars.into_iter().map(|(_, one)| named(one)).collect(),
         grace_secs: pod.grace_secs(),
         reason,
+        is_replacement: false,
     }
 }
 
-fn stop_one(pod: &Pod, one: &Seen, grace_secs: Option<u64>, reason: impl Into<String>) -> Action {
+/// All that run, because their sandbox is gone.
+fn stop_lost(pod: &Pod, seen: &Observed) -> Action {
+    let stop = stop_all(pod, seen, Some("Pod sandbox changed, it will be killed and re-created.".into()));
+    Action::Stop(Stop { is_replacement: pod.spec.restart_policy != RestartPolicy::Never, ..stop })
+}
+
+fn stop_one(pod: &Pod, one: &Seen, grace_secs: Option<u64>, reason: impl Into<String>) -> Stop {
     let grace_secs = grace_secs.unwrap_or_else(|| pod.grace_secs());
-    Action::Stop(Stop { together: vec![named(one)], afterwards: Vec::new(), grace_secs, reason: Some(reason.into()) })
+    Stop { together: vec![named(one)], grace_secs, reason: Some(reason.into()), ..Stop::default() }
 }
 
 fn run(desired: &Desired<'_>, situation: &Situation<'_>) -> Plan {
@@ -189,7 +202,7 @@ fn run(desired: &Desired<'_>, situation: &Situation<'_>) -> Plan {
     // What belongs to a sandbox that is gone has lost its network.
     let lost = |one: &&Seen| one.is_running() && one.sandbox() != sandbox;
     if seen.all().iter().any(|one| lost(&one)) {
-        return Plan::of(Action::Stop(stop_all(pod, seen, Some("Pod sandbox changed, it will be killed and re-created.".into()))));
+        return Plan::of(stop_lost(pod, seen));
     }
     if planner.is_done() {
         plan.actions = if seen.any_running() { vec![Action::Stop(stop_all(pod, seen, None))] } else { sandboxes_away(seen) };
@@ -202,7 +215,7 @@ fn run(desired: &Desired<'_>, situation: &Situation<'_>) -> Plan {
         }
     }
     for container in &pod.spec.containers {
-        planner.container(container, pod.spec.restart_policy, &mut plan);
+        planner.container(container, &mut plan);
     }
     plan
 }
@@ -211,12 +224,14 @@ fn run(desired: &Desired<'_>, situation: &Situation<'_>) -> Plan {
 fn superfluous(pod: &Pod, seen: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     for one in seen.all() {
-        let kept = [seen.current(&one.name), seen.previous(&one.name)].into_iter().flatten().any(|kept| kept.container.id == one.container.id);
-        if kept && pod.container(&one.name).is_some() {
+        let is = |kept: Option<&Seen>| kept.is_some_and(|kept| kept.container.id == one.container.id);
+        // The one before the newest is kept for how it ended: one that somebody started again stands in the newest's way.
+        let is_kept = is(seen.current(&one.name)) || is(seen.previous(&one.name)) && !one.is_running();
+        if is_kept && pod.container(&one.name).is_some() {
             continue;
         }
         actions.push(match one.is_running() {
-            true => stop_one(pod, one, None, "no container of the pod any more"),
+            true => Action::Stop(stop_one(pod, one, None, "no container of the pod any more")),
             false => Action::Remove { id: one.container.id.clone() },
         });
     }
@@ -236,10 +251,7 @@ enum Next {
     /// Never started: made by a run that was cut short.
     Discard(String),
     /// Runs and must not: the next look sees it ended.
-    Replace {
-        grace_secs: Option<u64>,
-        reason: String,
-    },
+    Replace(Stop),
     Start {
         attempt: u32,
         level: u32,
@@ -258,24 +270,21 @@ impl<'a> Planner<'a> {
     fn begin(&self, plan: &mut Plan) {
         let (pod, seen) = (self.desired.pod, self.situation.seen);
         if seen.any_running() {
-            let stop = stop_all(pod, seen, Some("Pod sandbox changed, it will be killed and re-created.".into()));
-            plan.actions.push(Action::Stop(stop));
+            plan.actions.push(stop_lost(pod, seen));
             return;
         }
         let policy = pod.spec.restart_policy;
-        let stays = |container: &Container| match seen.current(&container.name).map(|one| &one.container.state) {
-            Some(ContainerState::Exited(exit)) => !starts_again(policy, exit.code),
-            // Somebody removed it: as the kubelet, what was started once is not started again by this policy.
-            None => policy == RestartPolicy::Never && self.desired.previous.and_then(|p| p.restarts(&container.name)).is_some(),
-            Some(_) => false,
-        };
         let never_again = policy == RestartPolicy::Never && pod.spec.init_containers.iter().any(|init| self.has_failed(init));
-        if never_again || pod.spec.containers.iter().all(stays) {
+        if never_again || pod.spec.containers.iter().all(|one| self.has_ended(one)) {
             plan.actions = sandboxes_away(seen);
             return;
         }
         if let Some(trouble) = self.situation.troubles.get(label::SANDBOX_NAME).filter(|trouble| trouble.retry_at > self.situation.now) {
             return plan.wake(trouble.retry_at);
+        }
+        // As for a container: its name is free when it has left.
+        if seen.leaving().iter().any(|one| one.name == label::SANDBOX_NAME) {
+            return;
         }
         let Some(last) = seen.sandboxes().last() else {
             plan.actions.push(Action::StartSandbox { attempt: 0 });
@@ -293,32 +302,36 @@ impl<'a> Planner<'a> {
         plan.actions.push(Action::StartSandbox { attempt: last.attempt.saturating_add(1) });
     }
 
-    fn is_init(&self, container: &Container) -> bool {
-        self.desired.pod.spec.init_containers.iter().any(|init| init.name == container.name)
-    }
-
     fn has_failed(&self, init: &Container) -> bool {
         matches!(self.situation.seen.current(&init.name).map(|one| &one.container.state), Some(ContainerState::Exited(exit)) if exit.code != 0)
             && !init.is_sidecar()
     }
 
+    /// Whether a container has ended and does not come back, in whichever sandbox: as it is there, or as it was reported
+    /// before somebody removed it. By the policy `Never` what was started once has ended when it is gone.
+    fn has_ended(&self, container: &Container) -> bool {
+        let policy = self.desired.pod.policy_of(container);
+        match self.situation.seen.current(&container.name).map(|one| (&one.container.state, one.is_replaced)) {
+            Some((ContainerState::Exited(exit), false)) => !policy.starts_again(exit.code),
+            Some(_) => false,
+            None => self.desired.previous.is_some_and(|previous| {
+                previous.has_ended(&container.name, policy) || policy == RestartPolicy::Never && previous.restarts(&container.name).is_some()
+            }),
+        }
+    }
+
     /// Whether all containers have ended and none comes back, or an init container has ended the pod.
     fn is_done(&self) -> bool {
         let policy = self.desired.pod.spec.restart_policy;
-        // One that ended for good in an earlier sandbox is not started again for a new one.
-        let ended = |container: &Container| match self.situation.seen.current(&container.name).map(|one| &one.container.state) {
-            Some(ContainerState::Exited(exit)) => !starts_again(policy, exit.code),
-            _ => false,
-        };
         let init_failed = |init: &Container| policy == RestartPolicy::Never && self.current(init).is_some() && self.has_failed(init);
-        self.desired.pod.spec.init_containers.iter().any(init_failed) || self.desired.pod.spec.containers.iter().all(ended)
+        self.desired.pod.spec.init_containers.iter().any(init_failed) || self.desired.pod.spec.containers.iter().all(|one| self.has_ended(one))
     }
 
     /// Whether the next container may begin as far as this init container is concerned; plans what it still needs.
     fn init(&self, init: &Container, mains_began: bool, plan: &mut Plan) -> bool {
         let current = self.current(init);
         if init.is_sidecar() {
-            self.container(init, RestartPolicy::Always, plan);
+            self.container(init, plan);
             let healths = self.situation.healths;
             return current.is_some_and(|one| one.is_running() && is_started(healths, init.startup_probe.is_some(), &one.container.id));
         }
@@ -328,26 +341,19 @@ impl<'a> Planner<'a> {
             _ if mains_began => true,
             Some(ContainerState::Running { .. }) => false,
             _ => {
-                let policy = match self.desired.pod.spec.restart_policy {
-                    RestartPolicy::Never => RestartPolicy::Never,
-                    RestartPolicy::Always | RestartPolicy::OnFailure => RestartPolicy::OnFailure,
-                };
-                self.container(init, policy, plan);
+                self.container(init, plan);
                 false
             }
         }
     }
 
     /// Plans the next step of one container.
-    fn container(&self, container: &Container, policy: RestartPolicy, plan: &mut Plan) {
-        let Some(step) = self.next(container, policy) else { return };
+    fn container(&self, container: &Container, plan: &mut Plan) {
+        let Some(step) = self.next(container) else { return };
         match step {
             Next::Wait(at) => plan.wake(at),
             Next::Discard(id) => plan.actions.push(Action::Remove { id }),
-            Next::Replace { grace_secs, reason } => {
-                let current = self.situation.seen.current(&container.name);
-                plan.actions.extend(current.map(|one| stop_one(self.desired.pod, one, grace_secs, reason)));
-            }
+            Next::Replace(stop) => plan.actions.push(Action::Stop(stop)),
             Next::Start { attempt, level } => {
                 match self.situation.troubles.get(&container.name).filter(|trouble| trouble.retry_at > self.situation.now) {
                     Some(trouble) => plan.wake(trouble.retry_at),
@@ -362,42 +368,46 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn next(&self, container: &Container, policy: RestartPolicy) -> Option<Next> {
+    fn next(&self, container: &Container) -> Option<Next> {
+        let policy = self.desired.pod.policy_of(container);
         let Some(current) = self.situation.seen.current(&container.name) else {
+            // Its name is free when it has left, and the engine tells.
+            if self.situation.seen.leaving().iter().any(|one| one.name == container.name) {
+                return None;
+            }
+            if !self.desired.pod.is_init(container) && self.has_ended(container) {
+                return None;
+            }
             let attempt = self.desired.previous.and_then(|p| p.restarts(&container.name)).map_or(0, |before| before.saturating_add(1));
             return Some(Next::Start { attempt, level: 0 });
         };
         let id = &current.container.id;
+        let pod = self.desired.pod;
         let another = |level| Some(Next::Start { attempt: current.attempt.saturating_add(1), level });
+        let comes_back = |code| current.is_replaced || policy.starts_again(code);
         match &current.container.state {
-            ContainerState::Created | ContainerState::Dead => Some(Next::Discard(id.clone())),
+            // Neither is ever the current one.
+            ContainerState::Removing | ContainerState::Dead => None,
+            ContainerState::Created => Some(Next::Discard(id.clone())),
             ContainerState::Running { .. } if is_outdated(container, current) => {
-                Some(Next::Replace { grace_secs: None, reason: format!("Container {} definition changed", container.name) })
+                let stop = stop_one(pod, current, None, format!("Container {} definition changed", container.name));
+                Some(Next::Replace(Stop { is_replacement: true, ..stop }))
             }
             ContainerState::Running { .. } => {
                 let (why, grace_secs) = self.situation.healths.get(id)?.failed.clone()?;
-                Some(Next::Replace { grace_secs, reason: why })
+                let stop = stop_one(pod, current, grace_secs, why);
+                Some(Next::Replace(Stop { is_replacement: policy != RestartPolicy::Never, ..stop }))
             }
-            ContainerState::Exited(_) if is_outdated(container, current) => another(0),
             // In another sandbox the pod begins anew, and with it what prepares it.
-            ContainerState::Exited(_) if current.sandbox() != self.sandbox && self.is_init(container) => another(0),
-            ContainerState::Exited(exit) if !starts_again(policy, exit.code) => None,
-            ContainerState::Exited(_) if current.sandbox() != self.sandbox => another(0),
+            ContainerState::Exited(_) if current.sandbox() != self.sandbox && pod.is_init(container) => another(0),
+            ContainerState::Exited(exit) if !comes_back(exit.code) => None,
+            ContainerState::Exited(_) if current.sandbox() != self.sandbox || is_outdated(container, current) => another(0),
             ContainerState::Exited(exit) => {
                 let (level, at) = current.next_start()?;
                 // A clock that was set back would make the pause as long as the step: then it starts at once.
                 if at > self.situation.now && exit.finished_at <= self.situation.now { Some(Next::Wait(at)) } else { another(level) }
             }
         }
-    }
-}
-
-/// Whether the policy starts a container again that ended with this code.
-pub fn starts_again(policy: RestartPolicy, code: i64) -> bool {
-    match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => code != 0,
-        RestartPolicy::Never => false,
     }
 }
 

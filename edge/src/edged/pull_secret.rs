@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     fn secret(objects: &mut Objects, name: &str, key: &str, value: &str) -> LocalRef {
-        let object = KeyedObject { data: BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]) };
+        let object = KeyedObject { data: BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]), ..KeyedObject::default() };
         objects.insert(true, name.into(), Ok(object));
         LocalRef { name: name.into() }
     }

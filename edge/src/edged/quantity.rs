@@ -30,8 +30,16 @@ pub fn nano(value: &Value) -> Result<u64, QuantityError> {
 /// As [`nano`].
 pub fn units(value: &Value) -> Result<u64, QuantityError> {
     let text = text(value)?;
-    let nano = parse(&text)?;
-    u64::try_from((nano + NANO - 1).div_euclid(NANO)).map_err(|_| QuantityError::Range(text))
+    let units = divided(parse(&text)?, NANO).and_then(|units| u64::try_from(units).ok());
+    units.ok_or(QuantityError::Range(text))
+}
+
+/// So much of a resource: of `cpu` as [`nano`], of all else (bytes) as [`units`], which takes what no billionths can say.
+///
+/// # Errors
+/// As [`nano`].
+pub fn of(resource: &str, value: &Value) -> Result<u64, QuantityError> {
+    if resource == "cpu" { nano(value) } else { units(value) }
 }
 
 /// Bytes as Kubernetes writes them: with the largest binary suffix that leaves nothing behind a point.
@@ -90,7 +98,12 @@ fn parse(text: &str) -> Result<i128, QuantityError> {
     };
     let numerator = digits.checked_mul(NANO).and_then(|n| n.checked_mul(multiplier)).ok_or_else(range)?;
     let denominator = 10_i128.checked_pow(scale).and_then(|d| d.checked_mul(divisor)).ok_or_else(range)?;
-    Ok((numerator + denominator - 1).div_euclid(denominator))
+    divided(numerator, denominator).ok_or_else(range)
+}
+
+/// Rounded up.
+fn divided(numerator: i128, denominator: i128) -> Option<i128> {
+    Some(numerator.checked_add(denominator - 1)?.div_euclid(denominator))
 }
 
 #[cfg(test)]
@@ -121,6 +134,14 @@ mod tests {
         ] {
             assert_eq!(units(&given), Ok(want), "{given}");
         }
+    }
+
+    #[test]
+    fn more_than_billionths_can_say_is_only_too_much_of_a_cpu() {
+        let much = json!("32Gi");
+        assert_eq!([of("memory", &much), of("ephemeral-storage", &much)], [Ok(32 << 30), Ok(32 << 30)]);
+        assert!(matches!(of("cpu", &much), Err(QuantityError::Range(_))));
+        assert_eq!((of("cpu", &json!("500m")), of("memory", &json!("500m"))), (Ok(500_000_000), Ok(1)));
     }
 
     #[test]
@@ -158,6 +179,11 @@ mod tests {
         }
         for given in [json!("-1"), json!("1e99"), json!("9".repeat(60)), json!("99999Ei")] {
             assert!(matches!(nano(&given), Err(QuantityError::Range(_))), "{given}");
+        }
+        // The largest that fits before it is rounded up, and not after.
+        let much = "170141183460469231731687303715";
+        for range in [units(&json!(much)), nano(&json!(format!("0.{much}"))), nano(&json!(format!("{much}n")))] {
+            assert!(matches!(range, Err(QuantityError::Range(_))), "{range:?}");
         }
     }
 }

@@ -160,7 +160,8 @@ impl Edged {
             (entry.is_loaded, entry.previous) = (true, previous);
         }
         let is_new = entry.version != version || entry.desired.is_none();
-        (entry.version, entry.desired) = (version, Some(desired));
+        entry.version = version;
+        entry.define(desired);
         if let (Some(desired), Some(failure)) = (&mut entry.desired, &entry.failure) {
             desired.refusal.get_or_insert_with(|| failure.clone());
         }
@@ -176,6 +177,7 @@ impl Edged {
         {
             log::warn!(uid = uid, reason = failure.reason.as_str(), message = failure.message.as_str(); "a pod is ended");
             (entry.failure, entry.grace_secs) = (Some(failure.clone()), grace_secs);
+            self.hurry(uid);
             self.event(uid, None, Severity::Warning, &failure.reason, &failure.message);
             self.pass(uid);
         }
@@ -213,13 +215,20 @@ impl Edged {
         }
         if let Err(error) = self.reload(uid) {
             log::error!(uid = uid, error = error.to_string().as_str(); "a pod cannot be read from the store");
+            // The next comparison tries again.
+            self.pods.entry(uid.to_owned()).or_default().is_cut_short = true;
             return None;
         }
         self.admit(uid);
         let now = self.shared.now();
         let entry = self.pods.get_mut(uid)?;
+        entry.apply_changes();
         entry.apply_pulls(now);
         (entry.is_busy, entry.is_dirty) = (true, false);
+        // A new one: what the last pass was told is not for this one.
+        (entry.pass_ends, entry.interrupt) = (entry.ends_with(), Arc::default());
+        let stopped = entry.seen.iter().flat_map(|seen| seen.all()).filter(|one| one.is_replaced);
+        let replaced = stopped.map(|one| one.container.id.clone()).collect();
         Some(Pass {
             uid: uid.to_owned(),
             desired: entry.desired.clone(),
@@ -234,7 +243,23 @@ impl Edged {
             pod_ip: String::new(),
             images: BTreeMap::new(),
             grace_secs: entry.grace_secs,
+            replaced,
+            interrupt: entry.interrupt.clone(),
+            is_interrupted: false,
         })
+    }
+
+    /// Ends the waiting of a pass that knows of no end of its pod, or of a later one.
+    pub(super) fn hurry(&mut self, uid: &str) {
+        if !self.pods.get(uid).is_some_and(|entry| entry.is_busy) || self.reload(uid).is_err() {
+            return;
+        }
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        let ends = entry.ends_with();
+        if ends.is_some_and(|ends| entry.pass_ends.is_none_or(|known| ends < known)) {
+            entry.pass_ends = ends;
+            entry.interrupt.notify_one();
+        }
     }
 
     /// Takes in what a pass saw. The report is what the cloud does not know yet.
@@ -309,13 +334,14 @@ fn load(read: &mut Read<'_>, key: &ResourceKey, uid: &str, from_file: Option<&st
             row.value
         }
     };
-    let (pod, refusal) = match Pod::parse(&json) {
+    let (mut pod, refusal) = match Pod::parse(&json) {
         Ok(pod) => {
             let refusal = pod.check().err();
             (pod, refusal)
         }
         Err(refusal) => (nameless(key, uid), Some(refusal)),
     };
+    pod.is_static = from_file.is_some();
     let mut objects = Objects::default();
     for (is_secret, name) in pod.references() {
         let Ok(object_name) = ObjectName::new(&name) else { continue };

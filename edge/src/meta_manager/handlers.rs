@@ -66,8 +66,11 @@ impl MetaManager {
                 apply(tx, part, now, effects)?;
                 Ok(part.len())
             },
-            // The cloud hears nothing and sends again; Edged reports again with its next look.
-            |_, _, _| None,
+            // The cloud hears nothing and sends again.
+            |meta, message, _| match message {
+                MetaManagerMessage::PodStatus { report, .. } => Some((meta.id, Effect::Unreported(report.uid.clone()))),
+                _ => None,
+            },
         );
         // Replaced: the successor has the messages already, and nothing was written.
         let Ok(Batch { effects, handled, .. }) = done else { return };
@@ -99,6 +102,10 @@ impl MetaManager {
                 }
                 Effect::Deleted(key) => {
                     self.hint(by, EdgedMessage::ObjectDeleted { key }, rooms.edged.pop());
+                    continue;
+                }
+                Effect::Unreported(uid) => {
+                    self.hint(by, EdgedMessage::StatusLost { uid }, rooms.edged.pop());
                     continue;
                 }
                 Effect::Report { key, text, report } => {

@@ -178,6 +178,8 @@ pub enum Effect {
     Changed(ResourceKey),
     /// To Edged: look.
     Deleted(ResourceKey),
+    /// To Edged, about the pod of this uid: its status is not stored, and was told to nobody.
+    Unreported(String),
     /// To the cloud.
     Report {
         /// The status' row.

@@ -518,3 +518,16 @@ fn what_was_acknowledged_is_there_after_a_restart() {
     let rows = again.read(|read| meta::list(read, ResourceKind::Pod, None)).unwrap();
     assert_eq!(rows.len(), 1);
 }
+
+#[test]
+fn a_status_that_could_not_be_stored_is_told_to_nobody_but_edged_which_says_it_again() {
+    let mut fixture = fixture();
+    fixture.handle(vec![cloud(ObjectOperation::Insert, "default/pod/web", object("web", "u-1", "1"))]);
+    (fixture.hints(), fixture.sent());
+    tamper(&fixture.store, "CREATE TRIGGER sabotage BEFORE INSERT ON meta WHEN NEW.type = 'podstatus' BEGIN SELECT RAISE(ABORT, 'no'); END");
+    fixture.handle(vec![status("default/pod/web", "u-1", "Succeeded")]);
+    assert_eq!((fixture.hints(), fixture.reports().len()), (vec!["StatusLost u-1".to_owned()], 0));
+    tamper(&fixture.store, "DROP TRIGGER sabotage");
+    fixture.handle(vec![status("default/pod/web", "u-1", "Succeeded")]);
+    assert_eq!((fixture.hints(), fixture.reports().len()), (vec![], 1));
+}

@@ -135,17 +135,42 @@ impl Pod {
 }
 
 fn check_image(field: &str, container: &Container) -> Result<(), Refusal> {
-    let image = &container.image;
-    let is_plain = !image.is_empty() && image.len() <= 512 && image.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@+".contains(&b));
-    let digest = image.split_once('@').map(|(_, digest)| digest);
-    let is_digest = |digest: &str| digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    if !is_plain || image.split('/').any(|part| part.is_empty() || part == ".." || part == ".") || digest.is_some_and(|digest| !is_digest(digest)) {
-        return Err(Refusal::invalid(format_args!("{field}.image"), format_args!("is not an image reference: `{}`", shown(image))));
+    // Anything else can be put right while the pod runs: then it is this container's trouble alone.
+    if container.image.is_empty() {
+        return Err(Refusal::invalid(format_args!("{field}.image"), "must not be empty"));
     }
     if !["", "Always", "IfNotPresent", "Never"].contains(&container.image_pull_policy.as_str()) {
         return Err(Refusal::invalid(format_args!("{field}.imagePullPolicy"), "must be Always, IfNotPresent or Never"));
     }
     Ok(())
+}
+
+impl Container {
+    /// Whether its image has the form of a reference. Only such a one may become part of a request to the engine, which may
+    /// still find it wrong.
+    pub fn has_reference(&self) -> bool {
+        is_reference(&self.image)
+    }
+}
+
+/// `[host[:port]/]path[:tag][@digest]`, as distribution's grammar has it.
+fn is_reference(image: &str) -> bool {
+    let (rest, digest) = image.split_once('@').map_or((image, None), |(rest, digest)| (rest, Some(digest)));
+    let slash = rest.rfind('/').map_or(0, |at| at + 1);
+    let (last, tag) = rest[slash..].split_once(':').map_or((&rest[slash..], None), |(last, tag)| (last, Some(tag)));
+    let ends_plainly = |part: &str| [part.bytes().next(), part.bytes().last()].iter().all(|end| end.is_some_and(|b| b.is_ascii_alphanumeric()));
+    let is_path = |part: &str| ends_plainly(part) && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
+    let is_host = |part: &str| ends_plainly(part) && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:".contains(&b));
+    let is_before = rest[..slash].strip_suffix('/').is_none_or(|before| {
+        let mut parts = before.split('/');
+        parts.next().is_some_and(is_host) && parts.all(is_path)
+    });
+    let is_tag = |tag: &str| {
+        let is_word = tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        (1..=128).contains(&tag.len()) && is_word && !tag.starts_with(['.', '-'])
+    };
+    let is_digest = |digest: &str| digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    image.len() <= 512 && is_before && is_path(last) && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
 }
 
 fn check_resources(field: &str, container: &Container) -> Result<(), Refusal> {
@@ -162,11 +187,11 @@ fn check_resources(field: &str, container: &Container) -> Result<(), Refusal> {
     }
     for (list, values) in [("limits", &resources.limits), ("requests", &resources.requests)] {
         for (name, value) in values {
-            quantity::nano(value).map_err(|error| Refusal::invalid(format_args!("{field}.{list}.{name}"), error))?;
+            quantity::of(name, value).map_err(|error| Refusal::invalid(format_args!("{field}.{list}.{name}"), error))?;
         }
     }
     for name in RESOURCES {
-        let value = |list: &std::collections::BTreeMap<String, serde_json::Value>| list.get(name).and_then(|value| quantity::nano(value).ok());
+        let value = |list: &std::collections::BTreeMap<String, serde_json::Value>| list.get(name).and_then(|value| quantity::of(name, value).ok());
         if let (Some(request), Some(limit)) = (value(&resources.requests), value(&resources.limits))
             && request > limit
             && limit > 0
@@ -183,7 +208,8 @@ pub(super) fn check_resource_ref(field: &str, reference: &ResourceFieldRef) -> R
         return Err(Refusal::unsupported(format_args!("{field} resourceFieldRef `{}`", shown(&reference.resource))));
     }
     let Some(divisor) = reference.divisor.as_ref().filter(|divisor| !divisor.is_null()) else { return Ok(()) };
-    quantity::nano(divisor).map(|_| ()).map_err(|error| Refusal::invalid(format_args!("{field}.divisor"), error))
+    let resource = reference.resource.rsplit('.').next().unwrap_or_default();
+    quantity::of(resource, divisor).map(|_| ()).map_err(|error| Refusal::invalid(format_args!("{field}.divisor"), error))
 }
 
 fn check_rights(field: &str, container: &Container) -> Result<(), Refusal> {

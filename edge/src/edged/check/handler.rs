@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::pod::{Container, Handler, Probe, Refusal};
+use super::super::pod::{Container, GRACE_SECS_MAX, Handler, Probe, Refusal};
 use super::{check_number, shown};
 
 /// Longest command of a probe or hook, all its words together.
@@ -57,7 +57,8 @@ impl Container {
         if kind == "readinessProbe" && probe.termination_grace_period_seconds.is_some() {
             return Err(Refusal::invalid(format_args!("{field}.terminationGracePeriodSeconds"), "must not be set on a readiness probe"));
         }
-        check_number(&format!("{field}.terminationGracePeriodSeconds"), probe.termination_grace_period_seconds, 1, i64::from(u32::MAX))?;
+        let most = GRACE_SECS_MAX.cast_signed();
+        check_number(&format!("{field}.terminationGracePeriodSeconds"), probe.termination_grace_period_seconds, 1, most)?;
         self.check_handler(field, &probe.handler, true)
     }
 

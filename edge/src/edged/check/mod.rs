@@ -29,7 +29,6 @@ const SPEC_IGNORED: &[&str] = &[
     "overhead",
     "preemptionPolicy",
     "priorityClassName",
-    "runtimeClassName",
     "schedulerName",
     "schedulingGates",
     "serviceAccount",
@@ -93,7 +92,7 @@ fn check_path(field: &str, path: &str) -> Result<(), Refusal> {
 }
 
 /// A value for a message: its beginning, without control characters.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

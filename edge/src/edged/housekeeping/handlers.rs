@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::entry::Entry;
+use super::super::observed::Observed;
 use super::super::pressure::{Pressure, Shortage, Signals};
 use super::super::state::Edged;
 use super::super::status::PodStatus;
@@ -71,14 +72,14 @@ impl Edged {
         }
         let pods = if clears || measures || evicts { self.pods.iter().filter_map(|(uid, entry)| measured(uid, entry)).collect() } else { Vec::new() };
         let is_needed = lists || measures || evicts;
-        is_needed.then(|| Job { shared: self.shared.clone(), shortages, lists, clears, measures, evicts, pods })
+        is_needed.then(|| Job { shared: self.shared.clone(), shortages, is_full, lists, clears, measures, evicts, pods })
     }
 
-    /// Whether what the last ended pod frees is still waited for.
+    /// Whether what the last ended pod frees is still waited for: its processes, then what it wrote.
     fn is_freeing(&self, house: &House, now: Timestamp) -> bool {
         let Some((uid, at)) = &house.ended else { return false };
-        let runs = self.pods.get(uid).and_then(|entry| entry.seen.as_ref()).is_some_and(super::super::observed::Observed::any_running);
-        runs && !is_due(Some(*at), FREES_WITHIN, now)
+        let is_ending = |entry: &Entry| entry.is_busy || entry.seen.as_ref().is_some_and(Observed::any_running);
+        self.pods.get(uid).is_some_and(is_ending) && !is_due(Some(*at), FREES_WITHIN, now)
     }
 
     /// Takes in what was done.
@@ -88,8 +89,9 @@ impl Edged {
         {
             self.post_node_status();
         }
+        // At once, as the kubelet: what takes more than it may does not take more while it ends.
         for (uid, refusal) in &tidied.excessive {
-            self.fail_pod(uid, refusal.clone(), None);
+            self.fail_pod(uid, refusal.clone(), Some(0));
         }
         if let Some((uid, refusal)) = &tidied.chosen {
             let now = self.shared.now();
@@ -121,7 +123,8 @@ fn measured(uid: &str, entry: &Entry) -> Option<Measured> {
         pod: desired.pod.clone(),
         is_over: is_over || desired.pod.is_deleting(),
         running: running.into_iter().map(|one| (one.name.clone(), one.container.id.clone())).collect(),
-        // Of a pod that goes on, the ended containers are its memory of what happened.
-        ended: if is_over { ended.into_iter().map(|one| one.container.id.clone()).collect() } else { Vec::new() },
+        // Of a pod that goes on, the ended containers are its memory of what happened, and so they are while nobody has stored
+        // its end.
+        ended: if is_over && !entry.is_unreported { ended.into_iter().map(|one| one.container.id.clone()).collect() } else { Vec::new() },
     })
 }

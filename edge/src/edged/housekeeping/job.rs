@@ -22,6 +22,8 @@ pub struct Job {
     pub(super) shared: Arc<Shared>,
     /// What is short.
     pub(super) shortages: Vec<Shortage>,
+    /// The engine's disk is fuller than images may make it.
+    pub(super) is_full: bool,
     /// List the images.
     pub(super) lists: bool,
     /// Remove images and, for disk pressure, ended containers.
@@ -75,6 +77,16 @@ impl Job {
         tokio::task::spawn_blocking(compare).await.unwrap_or(true)
     }
 
+    /// Whether the disk with the images is what is short.
+    pub(super) fn is_short(&self, one_disk: bool) -> bool {
+        self.shortages.iter().any(|one| one.signal == Signal::Imagefs || one_disk && one.signal.pressure() == Pressure::Disk)
+    }
+
+    /// Whether images go: not from a disk that has room, and with a threshold of 100 percent never.
+    pub(super) fn removes_images(&self, is_short: bool) -> bool {
+        self.shared.housekeeping.images_high < 100 && (self.is_full || is_short)
+    }
+
     /// Lists the images, removes what may go, and gives what is left.
     async fn images(&self, one_disk: bool) -> Result<Vec<Image>, RuntimeError> {
         let (shared, now) = (&self.shared, self.shared.now());
@@ -85,13 +97,14 @@ impl Job {
             house.images_at = Some(now);
         }
         if self.clears {
-            let helps = |one: &Shortage| one.signal == Signal::Imagefs || one_disk && one.signal.pressure() == Pressure::Disk;
-            let is_short = self.shortages.iter().any(helps);
+            let is_short = self.is_short(one_disk);
             if is_short {
                 self.remove_ended().await?;
             }
-            let removed = self.remove_images(&images, is_short).await?;
-            images.retain(|image| !removed.contains(&image.id));
+            if self.removes_images(is_short) {
+                let removed = self.remove_images(&images, is_short).await?;
+                images.retain(|image| !removed.contains(&image.id));
+            }
         }
         shared.house().images.clone_from(&images);
         Ok(images)

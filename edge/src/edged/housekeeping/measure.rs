@@ -62,10 +62,12 @@ impl Measures<'_> {
             let (used, request) = match signal {
                 Signal::Memory => (self.usage(id).await.memory_working_set, container.memory_request().ok().flatten().unwrap_or(0)),
                 Signal::Pids => (self.usage(id).await.pids, 0),
-                Signal::Nodefs | Signal::Imagefs if self.one_disk || signal == Signal::Imagefs => {
-                    (self.container_bytes(id).await, storage(&container.resources.requests).or(storage(&container.resources.limits)).unwrap_or(0))
+                Signal::Nodefs | Signal::Imagefs => {
+                    let is_there = self.one_disk || signal == Signal::Imagefs;
+                    let used = if is_there { self.container_bytes(id).await } else { 0 };
+                    (used, storage(&container.resources.requests).or(storage(&container.resources.limits)).unwrap_or(0))
                 }
-                Signal::Nodefs | Signal::Imagefs | Signal::Inodes => (0, 0),
+                Signal::Inodes => (0, 0),
             };
             suspect.containers.push(Consumer { name: container.name.clone(), used, request });
         }
@@ -109,10 +111,11 @@ impl Measures<'_> {
         tokio::task::spawn_blocking(move || disk::taken(&path, enough)).await.unwrap_or_default()
     }
 
-    /// The pods that take more than they may, each with the first limit that it exceeds. One after the other: this is no hurry.
+    /// The pods that take more than they may, each with the first limit that it exceeds; critical ones are not ended for that
+    /// (the kubelet's rule). One after the other: this is no hurry.
     pub async fn excessive(&self, pods: &[Measured]) -> Vec<(String, Refusal)> {
         let mut found = Vec::new();
-        for pod in pods.iter().filter(|pod| !pod.is_over) {
+        for pod in pods.iter().filter(|pod| !pod.is_over && !pod.pod.is_critical()) {
             if let Some(message) = self.exceeds(pod).await {
                 found.push((pod.uid.clone(), Refusal { reason: EVICTED.into(), message }));
             }
@@ -128,10 +131,7 @@ impl Measures<'_> {
                 return Some(format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\".", one.name, written(one, limit)));
             }
         }
-        let limits: Vec<u64> = pod.pod.spec.containers.iter().filter_map(|one| storage(&one.resources.limits)).collect();
-        if limits.is_empty() {
-            return None;
-        }
+        let all = storage_limit(&pod.pod)?;
         let mut total = self.volumes(&pod.pod).await.bytes;
         let mut fat = None;
         for (container, id) in pod.containers() {
@@ -140,7 +140,6 @@ impl Measures<'_> {
             let limit = storage(&container.resources.limits);
             fat = fat.or_else(|| limit.filter(|limit| used > *limit).map(|limit| (container.name.clone(), limit)));
         }
-        let all = limits.iter().fold(0_u64, |sum, limit| sum.saturating_add(*limit));
         if total > all {
             return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {}.", quantity::binary(all)));
         }
@@ -159,6 +158,22 @@ fn on_disk(pod: &Pod) -> impl Iterator<Item = &Volume> {
             || one.projected.is_some()
     };
     pod.spec.volumes.iter().filter(move |one| !one.is_memory() && !is_other(one))
+}
+
+/// The most local storage that a pod as a whole may take: the sum of its containers and sidecars, or what an init container
+/// may take together with the sidecars before it, if that is more (Kubernetes' `PodLimits`). `None` without any limit.
+pub(super) fn storage_limit(pod: &Pod) -> Option<u64> {
+    let limit = |one: &Container| storage(&one.resources.limits);
+    pod.all_containers().find_map(limit)?;
+    let (mut sidecars, mut most) = (0_u64, 0_u64);
+    for init in &pod.spec.init_containers {
+        let together = sidecars.saturating_add(limit(init).unwrap_or(0));
+        most = most.max(together);
+        if init.is_sidecar() {
+            sidecars = together;
+        }
+    }
+    Some(pod.spec.containers.iter().filter_map(limit).fold(sidecars, u64::saturating_add).max(most))
 }
 
 /// The amount of local storage in a list of resources; the spec's checks have read it before.

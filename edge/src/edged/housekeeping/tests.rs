@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use super::super::message::EdgedMessage;
 use super::super::node::{Machine, Readiness};
 use super::super::pod::{Pod, Refusal};
-use super::super::pressure::{Shortage, Signal, Signals, Threshold, Thresholds};
+use super::super::pressure::{Consumer, Shortage, Signal, Signals, Threshold, Thresholds};
 use super::super::runtime::docker::DockerRuntime;
 use super::super::runtime::testing::{Engine, engine};
 use super::super::runtime::{ContainerRuntime, RuntimeEvent, label};
 use super::super::{Config, Edged, Peers, Shared, node, volume};
 use super::job::Job;
-use super::measure::{Measured, Measures};
+use super::measure::{Measured, Measures, storage_limit};
 use super::{Settings, Tidied, keep};
 use crate::meta_manager::MetaManagerMessage;
 use crate::store::Store;
@@ -45,6 +45,10 @@ fn settings() -> Settings {
 }
 
 fn fixture_on(socket: &str, node: &str) -> Fixture {
+    fixture_with(socket, node, settings())
+}
+
+fn fixture_with(socket: &str, node: &str, settings: Settings) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().join("edge.db")).unwrap();
     let (meta, own) = (Probe::new("metaManager", 64), Probe::new("edged", 64));
@@ -52,7 +56,7 @@ fn fixture_on(socket: &str, node: &str) -> Fixture {
     let clock = ManualClock::at(Timestamp(START));
     let runtime = Arc::new(DockerRuntime::new(socket).unwrap());
     let shared = Shared::with_clock(runtime, own.handle(), &node, "10.0.0.2", dir.path(), Arc::new(clock.clone())).unwrap();
-    let shared = Arc::new(shared.with(node::Settings::default(), settings()));
+    let shared = Arc::new(shared.with(node::Settings::default(), settings));
     let config = Config { node, version: "v1".into(), status_interval: Duration::from_secs(10) };
     let peers = Peers { meta_manager: meta.handle(), own: own.handle() };
     let edged = Edged::new(store.clone(), shared.clone(), Machine::default(), config, peers);
@@ -163,11 +167,14 @@ async fn the_chosen_pod_is_ended_and_the_next_waits_for_what_it_frees() {
     let refusal = Refusal { reason: "Evicted".into(), message: "The node was low on resource: memory.".into() };
     fixture.edged.tidied(&Tidied { chosen: Some(("u-a".into(), refusal.clone())), ..Tidied::default() });
     assert_eq!(fixture.edged.pods["u-a"].failure.as_ref(), Some(&refusal));
+    assert_eq!(fixture.edged.pods["u-a"].grace_secs, Some(0));
     let low = Signals { memory_available: 1, ..fine() };
     let evicts = |fixture: &Fixture| {
         let job = fixture.edged.job(&low, settings().thresholds.crossed(&low), fixture.shared.now());
         job.is_some_and(|job| job.evicts)
     };
+    assert!(!evicts(&fixture), "its pass is under way: what it wrote may still be there");
+    fixture.edged.pods.get_mut("u-a").unwrap().is_busy = false;
     assert!(evicts(&fixture), "nothing of it runs");
     let container = super::super::runtime::Container {
         id: "c".into(),
@@ -182,7 +189,37 @@ async fn the_chosen_pod_is_ended_and_the_next_waits_for_what_it_frees() {
     assert!(!evicts(&fixture), "it is ending");
     fixture.clock.advance(30_000);
     assert!(evicts(&fixture), "it does not end, and the machine cannot wait for ever");
-    fixture.edged.tidied(&Tidied { excessive: vec![("u-gone".into(), refusal)], ..Tidied::default() });
+    fixture.edged.pods.get_mut("u-a").unwrap().is_busy = true;
+    assert!(evicts(&fixture), "nor for a pass that does not");
+    fixture.put(&plain("b"));
+    fixture.edged.begin_pass("u-b").unwrap();
+    fixture.edged.tidied(&Tidied { excessive: vec![("u-gone".into(), refusal.clone()), ("u-b".into(), refusal)], ..Tidied::default() });
+    assert_eq!(fixture.edged.pods["u-b"].grace_secs, Some(0), "as the kubelet");
+}
+
+#[test]
+fn images_go_from_the_disk_that_is_short_or_full_and_with_a_threshold_of_100_never() {
+    let on = |images_high: u8, is_full: bool, short: Option<Signal>, one_disk: bool| {
+        let fixture = fixture_with("unix:///nowhere.sock", "n1", Settings { images_high, ..settings() });
+        let shortages = short.map(|signal| Shortage { signal, threshold: 100, available: 1 }).into_iter().collect();
+        let shared = fixture.shared;
+        let job = Job { shared, shortages, is_full, lists: true, clears: true, measures: false, evicts: false, pods: Vec::new() };
+        let is_short = job.is_short(one_disk);
+        (is_short, job.removes_images(is_short))
+    };
+    for signal in [Signal::Nodefs, Signal::Inodes] {
+        assert_eq!(on(80, false, Some(signal), true), (true, true));
+        assert_eq!(on(80, false, Some(signal), false), (false, false), "images are on another disk");
+        assert_eq!(on(80, true, Some(signal), false), (false, true));
+        assert_eq!(on(100, false, Some(signal), true), (true, false), "ended containers only");
+    }
+    assert_eq!(on(80, false, Some(Signal::Imagefs), false), (true, true));
+    assert_eq!(on(100, false, Some(Signal::Imagefs), false), (true, false));
+    assert_eq!((on(80, true, None, true), on(80, false, Some(Signal::Memory), true)), ((false, true), (false, false)));
+    let mut fixture = fixture();
+    fixture.edged.node.set(Readiness::Ready("docker://1".into()), fixture.shared.now());
+    let is_full = |signals: &Signals| fixture.edged.job(signals, Vec::new(), fixture.shared.now()).unwrap().is_full;
+    assert!(!is_full(&fine()) && is_full(&Signals { imagefs_available: 18, ..fine() }));
 }
 
 fn measured(pod: &Value) -> Measured {
@@ -214,6 +251,8 @@ async fn a_pod_whose_volume_exceeds_its_limit_is_named_with_the_kubelets_words()
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].0.as_str(), found[0].1.reason.as_str()), ("u-one", "Evicted"));
     assert_eq!(found[0].1.message, "Usage of EmptyDir volume \"small\" exceeds the limit \"1Mi\".");
+    let critical = Arc::new(Pod { is_static: true, ..(*one.pod).clone() });
+    assert_eq!(measures.excessive(&[Measured { pod: critical, ..one.clone() }]).await, [], "the node needs it more");
     assert_eq!(measures.excessive(&[Measured { is_over: true, ..one }]).await, []);
 
     let limits = json!([{"name": "a", "image": "i:1", "resources": {"limits": {"ephemeral-storage": "1Mi"}}}]);
@@ -224,6 +263,46 @@ async fn a_pod_whose_volume_exceeds_its_limit_is_named_with_the_kubelets_words()
     std::fs::write(dir.join("file"), vec![1; 2 << 20]).unwrap();
     let found = measures.excessive(&[two]).await;
     assert_eq!(found[0].1.message, "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.");
+}
+
+#[test]
+fn a_pods_limit_of_local_storage_is_the_larger_one_of_its_beginning_and_of_what_runs_then() {
+    let one = |limit: &str| json!({"name": "c", "image": "i:1", "resources": {"limits": {"ephemeral-storage": limit}}});
+    let sidecar = |limit: &str| {
+        let mut container = one(limit);
+        container["restartPolicy"] = json!("Always");
+        container
+    };
+    let open = json!({"name": "o", "image": "i:1"});
+    let limit = |inits: Value, containers: Value| {
+        let object = pod("one", json!({"initContainers": inits, "containers": containers}));
+        storage_limit(&Pod::parse(&object.to_string()).unwrap())
+    };
+    assert_eq!(limit(json!([open]), json!([open])), None);
+    assert_eq!(limit(json!([]), json!([one("3"), open, one("4")])), Some(7));
+    assert_eq!(limit(json!([one("9"), one("8")]), json!([one("7")])), Some(9), "init containers run one after the other");
+    assert_eq!(limit(json!([one("9")]), json!([open])), Some(9));
+    assert_eq!(limit(json!([sidecar("2")]), json!([one("7")])), Some(9));
+    assert_eq!(limit(json!([sidecar("2"), one("9"), sidecar("3")]), json!([one("5")])), Some(11), "with the sidecars before it");
+    assert_eq!(limit(json!([one("9"), sidecar("2"), sidecar("3")]), json!([one("5")])), Some(10));
+}
+
+#[actix_rt::test]
+async fn a_request_of_local_storage_counts_also_where_containers_write_to_another_disk() {
+    let fixture = fixture();
+    let asking =
+        json!({"name": "a", "image": "i:1", "resources": {"requests": {"ephemeral-storage": "1Gi"}, "limits": {"ephemeral-storage": "2Gi"}}});
+    let one = measured(&pod("one", json!({"containers": [asking], "volumes": [{"name": "v", "emptyDir": {}}]})));
+    let one = Measured { running: vec![("a".into(), "id".into())], ..one };
+    let dir = volume::source(&fixture.shared.pods, &one.pod, &one.pod.spec.volumes[0]).unwrap();
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("file"), vec![1; 2 << 20]).unwrap();
+    let measures = Measures { shared: &fixture.shared, one_disk: false };
+    let suspects = measures.suspects(Signal::Nodefs, std::slice::from_ref(&one)).await;
+    assert_eq!(suspects[0].containers, [Consumer { name: "a".into(), used: 0, request: 1 << 30 }]);
+    assert!((2 << 20..3 << 20).contains(&suspects[0].shared), "{suspects:?}");
+    let suspects = measures.suspects(Signal::Inodes, &[one]).await;
+    assert_eq!(suspects[0].containers, [Consumer { name: "a".into(), used: 0, request: 0 }], "nobody asks for files");
 }
 
 #[test]
@@ -250,6 +329,26 @@ async fn what_is_free_is_told_from_the_first_moment_on_and_until_the_mailbox_is_
 
 const SOCKET: &str = "unix:///var/run/docker.sock";
 
+/// Names of images, removed when the test ends, however it does.
+struct Images<'a>(&'a Engine, Vec<String>);
+
+impl Drop for Images<'_> {
+    fn drop(&mut self) {
+        let (docker, images) = (self.0.docker.clone(), std::mem::take(&mut self.1));
+        let clean = async move {
+            for image in images {
+                let opts = docker_api::opts::ImageRemoveOpts::builder().force(true).build();
+                let _ = docker.images().get(image).remove(&opts).await;
+            }
+        };
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _ = runtime.block_on(async { tokio::time::timeout(SOON, clean).await });
+        });
+        let _ = cleaner.join();
+    }
+}
+
 /// An image that nobody else has.
 async fn image(engine: &Engine, name: &str) -> String {
     use docker_api::opts::ImageBuildOpts;
@@ -267,8 +366,8 @@ async fn image(engine: &Engine, name: &str) -> String {
 }
 
 /// A job that removes images because the disk is short, on an engine of which only `ours` are older than the age.
-async fn clear(engine: &Engine, ours: &BTreeSet<String>, pods: Vec<Measured>) -> Tidied {
-    let fixture = fixture_on(SOCKET, &engine.node);
+async fn clear(engine: &Engine, settings: Settings, ours: &BTreeSet<String>, pods: Vec<Measured>) -> Tidied {
+    let fixture = fixture_with(SOCKET, &engine.node, settings);
     let now = fixture.shared.now();
     // Images of others on this engine are seen for the first time by the job: too young to go.
     let listed: Vec<_> = engine.runtime.images().await.unwrap().into_iter().filter(|image| ours.contains(&image.id)).collect();
@@ -276,7 +375,8 @@ async fn clear(engine: &Engine, ours: &BTreeSet<String>, pods: Vec<Measured>) ->
     fixture.shared.house().history.listed(&listed, now);
     fixture.clock.advance(121_000);
     let shortages = vec![Shortage { signal: Signal::Imagefs, threshold: 100, available: 1 }];
-    let job = Job { shared: fixture.shared.clone(), shortages, lists: true, clears: true, measures: false, evicts: false, pods };
+    let shared = fixture.shared.clone();
+    let job = Job { shared, shortages, is_full: false, lists: true, clears: true, measures: false, evicts: false, pods };
     job.work().await
 }
 
@@ -285,24 +385,21 @@ async fn an_unused_image_goes_and_one_of_a_container_or_a_pod_or_the_edge_itself
     let Some(engine) = engine().await else { return };
     let id = engine.node.trim_start_matches("test-");
     let names = [format!("skep-test-gone-{id}:1"), format!("skep-test-used-{id}:1"), format!("skep-test-named-{id}:1"), format!("skep-pause-{id}:1")];
+    let _images = Images(&engine, names.to_vec());
     let mut ids = Vec::new();
     for name in &names {
         ids.push(image(&engine, name).await);
     }
     let mut spec = engine.spec("u-1", &["true"]);
     spec.image.clone_from(&names[1]);
-    let container = engine.runtime.create(&spec).await.unwrap();
+    engine.runtime.create(&spec).await.unwrap();
     let named = measured(&pod("named", json!({"containers": [{"name": "a", "image": names[2]}]})));
 
-    let tidied = clear(&engine, &ids.iter().cloned().collect(), vec![named]).await;
+    let tidied = clear(&engine, settings(), &ids.iter().cloned().collect(), vec![named]).await;
     let left: BTreeSet<String> = tidied.images.unwrap().into_iter().map(|image| image.id).collect();
     assert_eq!(ids.iter().map(|id| left.contains(id)).collect::<Vec<_>>(), [false, true, true, true]);
     for (name, stays) in names.iter().zip([false, true, true, true]) {
         assert_eq!(engine.runtime.image(name).await.unwrap().is_some(), stays, "{name}");
-    }
-    engine.runtime.remove(&container).await.unwrap();
-    for name in &names[1..] {
-        engine.runtime.remove_image(name).await.unwrap();
     }
 }
 
@@ -311,8 +408,13 @@ async fn for_disk_pressure_the_ended_containers_of_a_pod_that_is_over_go_first()
     let Some(engine) = engine().await else { return };
     let id = engine.runtime.create(&engine.spec("u-over", &["true"])).await.unwrap();
     let over = Measured { is_over: true, ended: vec![id.clone()], ..measured(&plain("over")) };
-    clear(&engine, &BTreeSet::new(), vec![over]).await;
+    let name = format!("skep-test-kept-{}:1", engine.node.trim_start_matches("test-"));
+    let _images = Images(&engine, vec![name.clone()]);
+    let unused = image(&engine, &name).await;
+    let tidied = clear(&engine, Settings { images_high: 100, ..settings() }, &[unused.clone()].into(), vec![over]).await;
     assert_eq!(engine.runtime.inspect(&id).await.unwrap(), None);
+    assert!(tidied.images.unwrap().iter().any(|image| image.id == unused), "images are never removed");
+    assert!(engine.runtime.image(&name).await.unwrap().is_some());
 }
 
 #[actix_rt::test]
@@ -357,8 +459,11 @@ async fn a_pod_that_takes_memory_is_ended_when_the_machine_is_short_of_it_and_a_
         pod["metadata"]["uid"] = json!(format!("{}-{name}", engine.node));
         pod
     };
-    let (victim, mut critical) = (sleeper("victim"), sleeper("critical"));
+    let (mut victim, mut critical) = (sleeper("victim"), sleeper("critical"));
+    victim["spec"]["volumes"] = json!([{"name": "cache", "emptyDir": {}}]);
     critical["spec"]["priority"] = json!(2_000_001_000);
+    let written = Pod::parse(&victim.to_string()).unwrap();
+    let written = volume::source(&fixture.shared.pods, &written, &written.spec.volumes[0]).unwrap();
     fixture.put(&victim);
     fixture.put(&critical);
     let Fixture { edged, meta, own, shared, _dir, .. } = fixture;
@@ -371,6 +476,7 @@ async fn a_pod_that_takes_memory_is_ended_when_the_machine_is_short_of_it_and_a_
         engine.containers().await.iter().any(|one| one.labels.get(label::POD_UID) == Some(&uid) && one.state == "running")
     };
     eventually!(SOON, runs("victim").await && runs("critical").await);
+    std::fs::write(written.join("file"), "x").unwrap();
     let mut reasons = Vec::new();
     eventually!(SOON, {
         // The first rounds may come before the module has seen the containers.
@@ -383,6 +489,7 @@ async fn a_pod_that_takes_memory_is_ended_when_the_machine_is_short_of_it_and_a_
         }
         reasons.contains(&("victim".to_owned(), json!("Failed"), json!("Evicted"))) && !runs("victim").await
     });
+    eventually!(SOON, !written.exists());
     assert!(runs("critical").await && !reasons.iter().any(|(name, phase, _)| name == "critical" && phase == "Failed"), "{reasons:?}");
     assert!(shared.house().pressures().held().len() == 1 && Path::new(&shared.pods).exists());
 }

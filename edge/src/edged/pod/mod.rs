@@ -119,11 +119,26 @@ impl Pod {
         self.all_containers().find(|container| container.name == name)
     }
 
-    /// Whether something has to hold what the containers share. A single container in the machine's network shares nothing,
-    /// and a small machine is spared a process.
+    /// Whether it prepares the pod, as a sidecar or by its end.
+    pub fn is_init(&self, container: &Container) -> bool {
+        self.spec.init_containers.iter().any(|init| init.name == container.name)
+    }
+
+    /// Which ends of a container are followed by another start: an init container has done its work when it ended well.
+    pub fn policy_of(&self, container: &Container) -> RestartPolicy {
+        match (self.is_init(container), container.is_sidecar(), self.spec.restart_policy) {
+            (true, true, _) => RestartPolicy::Always,
+            (true, false, RestartPolicy::Always) => RestartPolicy::OnFailure,
+            (_, _, policy) => policy,
+        }
+    }
+
+    /// Whether something has to hold what the containers share. A single container in the machine's network shares nothing
+    /// unless the pod has file systems in memory or kernel parameters, and a small machine is spared a process.
     pub fn needs_sandbox(&self) -> bool {
         let spec = &self.spec;
-        !spec.host_network || spec.share_process_namespace || self.all_containers().count() > 1 || spec.volumes.iter().any(Volume::is_memory)
+        let has_shared = spec.volumes.iter().any(Volume::is_memory) || !spec.security_context.sysctls.is_empty();
+        !spec.host_network || spec.share_process_namespace || self.all_containers().count() > 1 || has_shared
     }
 
     /// The volume of that name.
@@ -262,7 +277,7 @@ impl Container {
 
 /// Quality of service class of a pod (Kubernetes' rule over cpu and memory of all containers).
 pub fn qos_class(pod: &Pod) -> &'static str {
-    let value = |map: &BTreeMap<String, Value>, name: &str| map.get(name).and_then(|v| quantity::nano(v).ok()).filter(|n| *n > 0);
+    let value = |map: &BTreeMap<String, Value>, name: &str| map.get(name).and_then(|v| quantity::of(name, v).ok()).filter(|n| *n > 0);
     let mut any = false;
     let mut guaranteed = true;
     for container in pod.all_containers() {

@@ -32,6 +32,9 @@ pub struct Pod {
     /// What the API server has as its status; of it only the phase and start time are read.
     #[serde(default, deserialize_with = "nullable")]
     pub status: ApiStatus,
+    /// It comes from a file of this machine. Never read from the object: whoever writes one could say so.
+    #[serde(skip)]
+    pub is_static: bool,
 }
 
 /// The part of the API server's status that matters to the edge.
@@ -162,6 +165,17 @@ pub enum RestartPolicy {
     OnFailure,
     /// Not at all.
     Never,
+}
+
+impl RestartPolicy {
+    /// Whether a container is started again that ended with this code.
+    pub fn starts_again(self, code: i64) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => code != 0,
+            Self::Never => false,
+        }
+    }
 }
 
 /// Resolver configuration.

@@ -224,10 +224,6 @@ pub fn admit(pod: &Pod, held: &BTreeSet<Pressure>) -> Result<(), Refusal> {
 
 /// Priority from which on a pod is critical (Kubernetes: `system-cluster-critical`).
 const CRITICAL: i64 = 2_000_000_000;
-/// Where a pod came from that no API server knows.
-const SOURCE: &str = "kubernetes.io/config.source";
-/// On the API server's picture of such a pod.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 impl Pod {
     /// Its priority; without one, that of the two classes that every cluster has, else 0.
@@ -243,8 +239,6 @@ impl Pod {
 
     /// Whether the node needs it more than what it takes (the kubelet's rule): static, or of a critical priority.
     pub fn is_critical(&self) -> bool {
-        let annotations = &self.metadata.annotations;
-        let is_static = annotations.get(SOURCE).is_some_and(|source| source != "api") || annotations.contains_key(MIRROR);
-        is_static || self.priority() >= CRITICAL
+        self.is_static || self.priority() >= CRITICAL
     }
 }

@@ -50,11 +50,12 @@ impl Outcome {
     }
 }
 
-/// Asks a container as its probe says. The answer comes within `limit`, or a failure does.
-pub async fn ask(handler: &Handler, container: &Container, target: &Target, limit: Duration) -> Outcome {
+/// Asks a container as its probe says. The answer comes within `limit`, or a failure does. `late` is the probe's own: its last
+/// program, by the engine's id, if that had no end in time.
+pub async fn ask(handler: &Handler, container: &Container, target: &Target, limit: Duration, late: &mut Option<String>) -> Outcome {
     let Handler { exec, http_get, tcp_socket, grpc, sleep: _ } = handler;
     if let Some(exec) = exec {
-        ask_program(&exec.command, target, limit).await
+        ask_program(&exec.command, target, limit, late).await
     } else if let Some(get) = http_get {
         match http::Request::new(get, container, &target.pod_ip) {
             Ok(request) => ask_http(&request, limit).await,
@@ -72,11 +73,25 @@ pub async fn ask(handler: &Handler, container: &Container, target: &Target, limi
     }
 }
 
-async fn ask_program(command: &[String], target: &Target, limit: Duration) -> Outcome {
+/// A program that hangs would get company in each period, as engines cannot end it: while it runs, there is no other.
+async fn ask_program(command: &[String], target: &Target, limit: Duration, late: &mut Option<String>) -> Outcome {
+    let timed_out = format!("command timed out after {}s", limit.as_secs_f32());
+    if let Some(program) = late {
+        match timeout(limit, target.runtime.goes_on(program)).await {
+            Ok(Ok(false)) => *late = None,
+            Ok(Ok(true)) => return Outcome::failure(format_args!("{timed_out}, and still runs")),
+            Ok(Err(error)) => return Outcome::unknown(error),
+            Err(_) => return Outcome::failure(timed_out),
+        }
+    }
     match target.runtime.exec(&target.container_id, command, limit).await {
         Ok(executed) if executed.code == 0 => Outcome::Success,
         Ok(executed) => Outcome::failure(executed.output.trim_end()),
-        Err(RuntimeError::TimedOut { .. }) => Outcome::failure(format_args!("command timed out after {}s", limit.as_secs_f32())),
+        Err(RuntimeError::TimedOut { .. }) => Outcome::failure(timed_out),
+        Err(RuntimeError::GoesOn { program, .. }) => {
+            *late = Some(program);
+            Outcome::failure(timed_out)
+        }
         Err(error) => Outcome::unknown(error),
     }
 }

@@ -50,7 +50,7 @@ pub async fn run_hook(handler: &Handler, container: &Container, target: &Target,
         return match target.runtime.exec(&target.container_id, &exec.command, limit).await {
             Ok(executed) if executed.code == 0 => Ok(()),
             Ok(executed) => Err(HookError::Ended { code: executed.code, output: shown(executed.output.trim_end()) }),
-            Err(RuntimeError::TimedOut { .. }) => Err(HookError::TimedOut(limit)),
+            Err(RuntimeError::TimedOut { .. } | RuntimeError::GoesOn { .. }) => Err(HookError::TimedOut(limit)),
             Err(error) => Err(HookError::NotRun(error)),
         };
     }
@@ -59,7 +59,7 @@ pub async fn run_hook(handler: &Handler, container: &Container, target: &Target,
             let request = Request::new(get, container, &target.pod_ip)?;
             return match request.status().await {
                 Ok(_) => Ok(()),
-                Err(source) => Err(HookError::Request { url: request.url().to_owned(), source }),
+                Err(source) => Err(HookError::Request { url: request.url(), source }),
             };
         }
         if let Some(pause) = pause {

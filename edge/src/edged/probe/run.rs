@@ -54,7 +54,8 @@ pub async fn run(job: Job, tell: impl Fn(ProbeResult)) {
             if daemon_for < terms.period {
                 state.delay_first(rand::random());
             }
-            let ask = async |limit| ask(&probe.handler, container, target, limit).await;
+            let mut late = None;
+            let ask = async |limit| ask(&probe.handler, container, target, limit, &mut late).await;
             follow(state, clock, ask, |change| tell(ProbeResult { kind, change })).await
         }
     };
@@ -65,7 +66,7 @@ pub async fn run(job: Job, tell: impl Fn(ProbeResult)) {
 }
 
 /// Follows one probe to its end; whether it ended well.
-async fn follow(mut state: ProbeState, clock: &impl Fn() -> Duration, ask: impl AsyncFn(Duration) -> Outcome, tell: impl Fn(Change)) -> bool {
+async fn follow(mut state: ProbeState, clock: &impl Fn() -> Duration, mut ask: impl AsyncFnMut(Duration) -> Outcome, tell: impl Fn(Change)) -> bool {
     while let Some(at) = state.next_at() {
         sleep(at.saturating_sub(clock())).await;
         let asked = clock();

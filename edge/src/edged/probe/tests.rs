@@ -4,7 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actor::eventually;
 use bytes::Bytes;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +31,7 @@ fn nowhere(pod_ip: &str) -> Target {
 
 async fn asked(handler: Value, limit: Duration) -> Outcome {
     let container: Container = serde_json::from_value(json!({"name": "c"})).unwrap();
-    ask(&serde_json::from_value(handler).unwrap(), &container, &nowhere("127.0.0.1"), limit).await
+    ask(&serde_json::from_value(handler).unwrap(), &container, &nowhere("127.0.0.1"), limit, &mut None).await
 }
 
 fn failed(outcome: Outcome) -> String {
@@ -71,7 +75,13 @@ async fn a_status_of_200_to_399_is_success_and_the_connection_need_not_end() {
     for (answer, want) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Ok(())),
         ("HTTP/1.0 204\r\n\r\n", Ok(())),
-        ("HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n", Ok(())),
+        ("HTTP/1.1 302 Found\r\nLocation: http://elsewhere.invalid/\r\n\r\n", Ok(())),
+        ("HTTP/1.1 302 Found\r\n\r\n", Ok(())),
+        ("HTTP/1.1 302 Found\r\nLocation: \r\n\r\n", Ok(())),
+        ("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Ok(())),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Oh\r\n\r\n", Err("HTTP probe failed with statuscode: 503")),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\n", Err("HTTP probe failed with statuscode: 101")),
+        ("HTTP/1.1 304 Not Modified\r\nLocation: /x\r\n\r\n", Ok(())),
         ("HTTP/1.1 404 Not Found\r\n\r\n", Err("HTTP probe failed with statuscode: 404")),
         ("HTTP/1.1 500 Oh\r\n\r\n", Err("HTTP probe failed with statuscode: 500")),
     ] {
@@ -79,6 +89,43 @@ async fn a_status_of_200_to_399_is_success_and_the_connection_need_not_end() {
         let outcome = asked(json!({"httpGet": {"port": port, "path": "/healthz"}}), PATIENT).await;
         assert_eq!(outcome, want.map_or_else(|text| Outcome::Failure(text.into()), |()| Outcome::Success), "{answer}");
     }
+}
+
+#[actix_rt::test]
+async fn what_a_server_sends_to_on_its_own_host_decides() {
+    let port = server(|mut stream| async move {
+        let mut request = [0; 4096];
+        let read = stream.read(&mut request).await.unwrap_or(0);
+        let request = String::from_utf8_lossy(&request[..read]).into_owned();
+        let to = |status: &str, path: &str| format!("HTTP/1.1 {status}\r\nX-A: b\r\nLOCATION:  {path} \r\n\r\n");
+        let answer = match request.split(' ').nth(1).unwrap_or_default() {
+            "/good" => to("301 Moved Permanently", "well?x=1"),
+            "/bad" => to("307 Temporary Redirect", "/ill"),
+            "/loop" => to("302 Found", "/loop"),
+            "/nowhere" => to("302 Found", "http://[x"),
+            "/ftp" => to("302 Found", "ftp://127.0.0.1/"),
+            "/cut" => "HTTP/1.1 302 Found\r\nLocation: /well?x".to_owned(),
+            "/9" => to("302 Found", "/well?x=1"),
+            path if path.len() == 2 => to("302 Found", &format!("/{}", path[1..].parse::<u8>().unwrap_or(0) + 1)),
+            "/endless" => format!("HTTP/1.1 302 Found\r\n{}", "X-Y: zzzzzzzzzzzzzzzzzzzzzzzzzz\r\n".repeat(4000)),
+            "/well?x=1" => "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
+            _ => "HTTP/1.1 500 Oh\r\n\r\n".to_owned(),
+        };
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let get = |path: &str| json!({"httpGet": {"port": port, "path": path}});
+    assert_eq!(asked(get("/good"), PATIENT).await, Outcome::Success);
+    assert_eq!(failed(asked(get("/bad"), PATIENT).await), "HTTP probe failed with statuscode: 500");
+    assert!(failed(asked(get("/loop"), PATIENT).await).ends_with("stopped after 10 redirects"));
+    assert!(failed(asked(get("/nowhere"), PATIENT).await).ends_with("failed to parse Location header \"http://[x\""));
+    assert!(failed(asked(get("/ftp"), PATIENT).await).ends_with("unsupported protocol scheme \"ftp\""));
+    // Ten requests in all.
+    assert_eq!(asked(get("/1"), PATIENT).await, Outcome::Success);
+    assert!(failed(asked(get("/0"), PATIENT).await).ends_with("stopped after 10 redirects"));
+    // Its headers are read up to a limit, and what is cut off sends nobody elsewhere.
+    assert!(failed(asked(get("/endless"), PATIENT).await).ends_with("server response headers exceeded 65536 bytes; aborted"));
+    assert!(failed(asked(get("/cut"), PATIENT).await).ends_with("unexpected EOF"));
 }
 
 #[actix_rt::test]
@@ -94,13 +141,27 @@ async fn a_server_that_is_silent_talks_nonsense_or_never_ends_is_a_failure_in_ti
     assert!(failed(asked(get(endless), PATIENT).await).contains("malformed HTTP response"));
     let nonsense = saying("SSH-2.0-OpenSSH_9.2\r\n").await;
     assert!(failed(asked(get(nonsense), PATIENT).await).contains("malformed HTTP response \"SSH-2.0-OpenSSH_9.2\""));
-    // Headers without end behind a good first line: the answer is known, and nobody waits for the rest.
-    let headers = server(|mut stream| async move {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
-        while stream.write_all(b"X-Y: zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\r\n").await.is_ok() {}
-    })
-    .await;
-    assert_eq!(asked(get(headers), PATIENT).await, Outcome::Success);
+    // A good first line is no answer before its headers have an end, nor is one that says that another will come.
+    let late = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
+    for line in ["HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nX: y\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        let text = failed(asked(get(saying(line).await), SHORT).await);
+        assert!(text.ends_with(late), "{line}: {text}");
+        let ends = server(move |mut stream| async move {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(line.as_bytes()).await;
+        });
+        let text = failed(asked(get(ends.await), PATIENT).await);
+        assert!(text.ends_with("unexpected EOF"), "{line}: {text}");
+    }
+    // Headers, or answers before the answer, without end.
+    for (first, more) in [("HTTP/1.1 200 OK\r\n", "X-Y: zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz\r\n"), ("", "HTTP/1.1 102 Processing\r\n\r\n")] {
+        let endless = server(move |mut stream| async move {
+            let _ = stream.write_all(first.as_bytes()).await;
+            while stream.write_all(more.as_bytes()).await.is_ok() {}
+        });
+        let text = failed(asked(get(endless.await), PATIENT).await);
+        assert!(text.ends_with("server response headers exceeded 65536 bytes; aborted"), "{text}");
+    }
     let closing = server(|stream| async move { drop(stream) }).await;
     let text = failed(asked(get(closing), PATIENT).await);
     assert!(text.ends_with("EOF") || text.contains("reset") || text.contains("Broken pipe"), "{text}");
@@ -111,14 +172,28 @@ async fn a_server_that_is_silent_talks_nonsense_or_never_ends_is_a_failure_in_ti
     );
 }
 
-#[actix_rt::test]
-async fn https_is_spoken_to_whoever_answers() {
-    let key = rcgen::generate_simple_self_signed(vec!["whatever".into()]).unwrap();
-    let (certificate, key) = (key.cert.der().clone(), rustls_pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap());
+/// Of X.509's first version, as `openssl x509 -req -signkey` makes it without extensions.
+const FIRST_VERSION: &[u8] = b"-----BEGIN CERTIFICATE-----
+MIIBFjCBvQIUFy2XYP9vdyWLCZVJH4/q4f07RCYwCgYIKoZIzj0EAwIwDjEMMAoG
+A1UEAwwDb2xkMB4XDTI2MTIwMTEyMTcyMVoXDTM2MTEyODEyMTcyMVowDjEMMAoG
+A1UEAwwDb2xkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEnT68ZJ1dPr4ksLC9
+uWfnBqepnr69f/3WLOJYFUovcXaoilDop5oTsutwHh/+85Sx8OQBfa9jAvSJF0Gq
+zi1yHjAKBggqhkjOPQQDAgNIADBFAiEArGMPA2puC7Jt/DsQpxt2+WaEFDZ7E21c
+wjvefe2iBrgCIFiaj9O41Eyo1yJC6yg0gPJzIY/z/913SNJHr9nfaoeB
+-----END CERTIFICATE-----
+";
+
+/// A server with this certificate, or one of its own, that speaks TLS up to this version and answers to one name.
+async fn tls_server(certificate: Option<CertificateDer<'static>>, version: &'static rustls::SupportedProtocolVersion) -> u16 {
+    let own = rcgen::generate_simple_self_signed(vec!["whatever".into()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()));
-    let port = server(move |stream| {
+    // Not the key of the other certificate: nobody believes what it says anyway.
+    let shown = CertifiedKey::new(vec![certificate.unwrap_or(own.cert.der().clone())], provider.key_provider.load_private_key(key).unwrap());
+    let tls = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    let tls = tls.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    server(move |stream| {
         let acceptor = acceptor.clone();
         async move {
             let Ok(mut stream) = acceptor.accept(stream).await else { return };
@@ -129,9 +204,19 @@ async fn https_is_spoken_to_whoever_answers() {
             let _ = stream.shutdown().await;
         }
     })
-    .await;
-    let get = json!({"port": port, "scheme": "HTTPS", "httpHeaders": [{"name": "Host", "value": "shop.example"}]});
-    assert_eq!(asked(json!({ "httpGet": get }), PATIENT).await, Outcome::Success);
+    .await
+}
+
+#[actix_rt::test]
+async fn https_is_spoken_to_whoever_answers_whatever_it_shows() {
+    let get = |port: u16| json!({"httpGet": {"port": port, "scheme": "HTTPS", "httpHeaders": [{"name": "Host", "value": "shop.example"}]}});
+    let first_version = CertificateDer::from_pem_slice(FIRST_VERSION).unwrap();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for certificate in [None, Some(first_version.clone()), Some(CertificateDer::from(vec![0]))] {
+            let port = tls_server(certificate, version).await;
+            assert_eq!(asked(get(port), PATIENT).await, Outcome::Success);
+        }
+    }
     let plain = saying("HTTP/1.1 200 OK\r\n\r\n").await;
     assert!(failed(asked(json!({"httpGet": {"port": plain, "scheme": "HTTPS"}}), PATIENT).await).contains("tls: "));
 }
@@ -145,9 +230,9 @@ async fn a_connection_is_enough_for_tcp() {
     assert_eq!(text, format!("dial tcp 127.0.0.1:{closed}: connect: connection refused"));
     let container = Container::default();
     let handler = serde_json::from_value(json!({"tcpSocket": {"port": open}})).unwrap();
-    assert_eq!(ask(&handler, &container, &nowhere(""), PATIENT).await, Outcome::Unknown("the pod has no address".into()));
+    assert_eq!(ask(&handler, &container, &nowhere(""), PATIENT, &mut None).await, Outcome::Unknown("the pod has no address".into()));
     let handler = serde_json::from_value(json!({"tcpSocket": {"port": "web"}})).unwrap();
-    assert!(matches!(ask(&handler, &container, &nowhere("127.0.0.1"), PATIENT).await, Outcome::Unknown(_)));
+    assert!(matches!(ask(&handler, &container, &nowhere("127.0.0.1"), PATIENT, &mut None).await, Outcome::Unknown(_)));
 }
 
 /// A gRPC server that answers each call with this code and these bytes.
@@ -212,7 +297,7 @@ async fn a_program_in_the_container_answers_by_its_exit_code() {
     let target = Target { pod_ip: String::new(), container_id: id, runtime: engine.runtime.clone() };
     let container = Container::default();
     let shell = |script: &str| serde_json::from_value(json!({"exec": {"command": ["/bin/busybox", "sh", "-c", script]}})).unwrap();
-    let asked = async |script: &str, limit| ask(&shell(script), &container, &target, limit).await;
+    let asked = async |script: &str, limit| ask(&shell(script), &container, &target, limit, &mut None).await;
     assert_eq!(asked("echo fine", PATIENT).await, Outcome::Success);
     assert_eq!(asked("echo no; exit 3", PATIENT).await, Outcome::Failure("no".into()));
     let long = failed(asked("yes x | head -c 5000; exit 1", PATIENT).await);
@@ -223,6 +308,27 @@ async fn a_program_in_the_container_answers_by_its_exit_code() {
     assert!(hook("true", PATIENT).await.is_ok());
     assert!(matches!(hook("echo no; exit 3", PATIENT).await, Err(HookError::Ended { code: 3, output }) if output == "no"));
     assert!(matches!(hook("sleep 50", Duration::from_secs(1)).await, Err(HookError::TimedOut(_))));
+}
+
+#[actix_rt::test]
+async fn a_program_that_hangs_gets_no_company() {
+    let Some(engine) = engine().await else { return };
+    let id = engine.runtime.create(&engine.spec("hangs", &["sleep", "100"])).await.unwrap();
+    engine.runtime.start(&id).await.unwrap();
+    let target = Target { pod_ip: String::new(), container_id: id, runtime: engine.runtime.clone() };
+    let (container, limit, mut late) = (Container::default(), Duration::from_secs(1), None);
+    let script = "[ -e /go ] && exit; echo $$ >>/asked; exec sleep 90";
+    let probe = serde_json::from_value(json!({"exec": {"command": ["/bin/busybox", "sh", "-c", script]}})).unwrap();
+    assert_eq!(failed(ask(&probe, &container, &target, limit, &mut late).await), "command timed out after 1s");
+    for _ in 0..2 {
+        assert_eq!(failed(ask(&probe, &container, &target, limit, &mut late).await), "command timed out after 1s, and still runs");
+    }
+    // Another probe of the same container is not in its way.
+    let end = ["/bin/busybox", "sh", "-c", "touch /go; cat /asked; kill $(cat /asked)"].map(str::to_owned);
+    let ended = engine.runtime.exec(&target.container_id, &end, PATIENT).await.unwrap();
+    assert_eq!((ended.code, ended.output.lines().count()), (0, 1), "{ended:?}");
+    eventually!(PATIENT, ask(&probe, &container, &target, PATIENT, &mut late).await == Outcome::Success);
+    assert_eq!(late, None);
 }
 
 #[actix_rt::test]

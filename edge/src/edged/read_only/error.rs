@@ -75,7 +75,7 @@ impl ResponseError for ReadError {
             Self::Pod { .. } | Self::Container { .. } | Self::Previous { .. } | Self::Engine(RuntimeError::NotFound(_)) => StatusCode::NOT_FOUND,
             Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoEngine | Self::Busy(_) | Self::Engine(RuntimeError::Unreachable { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Engine(RuntimeError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Engine(RuntimeError::TimedOut { .. } | RuntimeError::GoesOn { .. }) => StatusCode::GATEWAY_TIMEOUT,
             Self::Engine(RuntimeError::Refused { .. } | RuntimeError::Protocol(_)) => StatusCode::BAD_GATEWAY,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -1,19 +1,24 @@
 //! `GET /containerLogs/{namespace}/{pod}/{container}`: what a container wrote, while it writes if that is asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use actix_web::http::{ConnectionType, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::super::runtime::{LogQuery, RuntimeError, Summary, label};
+use super::super::runtime::{LogQuery, LogStream, RuntimeError, Summary, label};
 use super::{ReadError, Reading, Source, all_pods};
 use crate::store::Store;
 
 /// Pieces between the engine and a reader: a reader that does not read stops the engine's sending.
 const PIECES_MAX: usize = 4;
+/// A reader that takes none of them for this long has lost its place: others wait for it.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// What was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,7 +129,13 @@ pub async fn answer(
     let permit = take(room, what)?;
     let pieces = pump(source, id, asked.query, permit);
     let body = stream::unfold(pieces, |mut pieces| async move { pieces.recv().await.map(|piece| (piece, pieces)) });
-    Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").streaming(body))
+    let mut answer = HttpResponse::Ok().content_type("text/plain; charset=utf-8").streaming(body);
+    if request.version() < Version::HTTP_11 {
+        // Such a reader knows no chunks (RFC 9112 §6.1): the end of the connection is the end of the log.
+        answer.head_mut().no_chunking(true);
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(answer)
 }
 
 fn take(room: &Arc<Semaphore>, what: &'static str) -> Result<OwnedSemaphorePermit, ReadError> {
@@ -134,22 +145,82 @@ fn take(room: &Arc<Semaphore>, what: &'static str) -> Result<OwnedSemaphorePermi
 /// Carries a log from the engine until it ends or the reader has gone. At most [`PIECES_MAX`] pieces wait between them. An
 /// error ends the answer without its last chunk, so that the reader knows that something is missing.
 fn pump(source: Source, id: String, query: LogQuery, permit: OwnedSemaphorePermit) -> mpsc::Receiver<Result<Bytes, RuntimeError>> {
-    let (send, receive) = mpsc::channel(PIECES_MAX);
+    // One more, for the word that something is missing.
+    let (send, receive) = mpsc::channel(PIECES_MAX + 1);
     actix_web::rt::spawn(async move {
         let _permit = permit;
-        let mut lines = source.runtime.logs(&id, &query);
-        loop {
-            let piece = tokio::select! {
-                piece = lines.next() => piece,
-                // A container that says nothing would otherwise keep the place of a reader who has left.
-                () = send.closed() => None,
-            };
-            let Some(piece) = piece else { break };
-            let is_error = piece.is_err();
-            if send.send(piece.map(Bytes::from)).await.is_err() || is_error {
-                break;
-            }
-        }
+        carry(source.runtime.logs(&id, &query), send).await;
     });
     receive
+}
+
+async fn carry(mut lines: LogStream<'_>, send: mpsc::Sender<Result<Bytes, RuntimeError>>) {
+    let Ok(last) = send.clone().try_reserve_owned() else { return };
+    loop {
+        let piece = tokio::select! {
+            piece = lines.next() => piece,
+            // A container that says nothing would otherwise keep the place of a reader who has left.
+            () = send.closed() => None,
+        };
+        match piece {
+            Some(Ok(piece)) => match send.send_timeout(Ok(piece.into()), STUCK_AFTER).await {
+                Ok(()) => {}
+                Err(SendTimeoutError::Closed(_)) => return,
+                Err(SendTimeoutError::Timeout(_)) => {
+                    last.send(Err(RuntimeError::TimedOut { what: "the reader of a log", limit: STUCK_AFTER }));
+                    return;
+                }
+            },
+            Some(Err(error)) => {
+                last.send(Err(error));
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    fn line() -> Result<Vec<u8>, RuntimeError> {
+        Ok(b"line".to_vec())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_loses_its_place_and_knows_that_something_is_missing() {
+        let (send, mut receive) = mpsc::channel(PIECES_MAX + 1);
+        let began = Instant::now();
+        carry(Box::pin(stream::repeat_with(line)), send).await;
+        assert_eq!(began.elapsed().as_secs(), STUCK_AFTER.as_secs());
+        for _ in 0..PIECES_MAX {
+            assert_eq!(receive.recv().await.unwrap().unwrap(), "line");
+        }
+        assert!(matches!(receive.recv().await, Some(Err(RuntimeError::TimedOut { .. }))));
+        assert!(receive.recv().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_may_be_silent_and_a_reader_slow() {
+        let (send, mut receive) = mpsc::channel::<Result<Bytes, RuntimeError>>(PIECES_MAX + 1);
+        // An hour of silence before its first line.
+        let silence = stream::once(async { sleep(Duration::from_secs(3600)).await }).map(|()| line());
+        let lines = silence.chain(stream::repeat_with(line).take(2 * PIECES_MAX));
+        let read = async {
+            let mut count = 0;
+            while let Some(piece) = receive.recv().await {
+                assert_eq!(piece.unwrap(), "line");
+                count += 1;
+                sleep(STUCK_AFTER - Duration::from_secs(1)).await;
+            }
+            count
+        };
+        let ((), count) = tokio::join!(carry(Box::pin(lines), send), read);
+        assert_eq!(count, 1 + 2 * PIECES_MAX);
+    }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use actix_web::body::MessageBody;
 use actix_web::dev::ServiceResponse;
 use actix_web::http::{Method, StatusCode};
-use actix_web::{App, test as http, web};
+use actix_web::{App, HttpServer, test as http, web};
 use actor::eventually;
 use jiff::Timestamp;
 use model::Timestamp as StoredAt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::runtime::docker::DockerRuntime;
 use super::super::runtime::testing::{self, Engine};
@@ -215,6 +216,32 @@ async fn logs_of_this_and_of_the_run_before_are_read_from_the_engine() {
     ] {
         assert_eq!(fixture.get(&reading, path).await, (StatusCode::NOT_FOUND, want.to_owned()));
     }
+}
+
+/// A reader that speaks HTTP/1.0 gets the log as it is, whatever it says of the connection.
+#[actix_rt::test]
+async fn a_reader_without_chunks_gets_none() {
+    let Some(engine) = testing::engine().await else { return };
+    let fixture = Fixture::new();
+    let reading = reading(engine.runtime.clone(), &engine.node);
+    run(&engine, "c", 0, "echo one; echo two", true).await;
+    let (store, listener) = (web::Data::new(fixture.store.clone()), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    let server = HttpServer::new(move || App::new().app_data(store.clone()).app_data(reading.clone()).configure(routes));
+    let server = server.workers(1).disable_signals().listen(listener).unwrap().run();
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    for (version, more, chunks) in [("1.0", "", false), ("1.0", "Connection: keep-alive\r\n", false), ("1.1", "Connection: close\r\n", true)] {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /containerLogs/default/web/c HTTP/{version}\r\nHost: x\r\n{more}\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut said = String::new();
+        tokio::time::timeout(SOON, socket.read_to_string(&mut said)).await.unwrap().unwrap();
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head.to_lowercase().contains("transfer-encoding: chunked"), chunks, "{version} {more}: {said}");
+        assert_eq!(body == "one\ntwo\n", !chunks, "{version} {more}: {said}");
+    }
+    handle.stop(false).await;
 }
 
 #[actix_rt::test]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::{
-    Answer, Container, ContainerRuntime, ContainerSpec, ContainerState, Events, Executed, Exit, Image, LogQuery, LogStream, Login, Network,
+    Answer, Container, ContainerRuntime, ContainerSpec, ContainerState, Events, Executed, Exit, Image, LogQuery, LogStream, Login, Memory, Network,
     RuntimeError, RuntimeEvent, RuntimeVersion, Summary, Usage, label,
 };
 
@@ -91,6 +91,7 @@ impl ContainerRuntime for HollowRuntime {
                 ContainerState::Created => "created",
                 ContainerState::Running { .. } => "running",
                 ContainerState::Exited(_) => "exited",
+                ContainerState::Removing => "removing",
                 ContainerState::Dead => "dead",
             }
             .into(),
@@ -190,7 +191,7 @@ impl ContainerRuntime for HollowRuntime {
         ready(Ok(PathBuf::from("/")))
     }
 
-    fn create_volume<'a>(&'a self, name: &'a str, _bytes: Option<u64>, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()> {
+    fn create_volume<'a>(&'a self, name: &'a str, _memory: Memory, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()> {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         self.inner().volumes.insert(name.to_owned(), labels);
         ready(Ok(()))

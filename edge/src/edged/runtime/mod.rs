@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::stream::Stream;
 
-pub use spec::{ContainerSpec, Limits, Mount, MountSource, Namespace, Network, Propagation, Publish, Resolver, Security};
+pub use spec::{ContainerSpec, Limits, Memory, Mount, MountSource, Namespace, Network, Propagation, Publish, Resolver, Security};
 
 /// Answer of the engine.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, RuntimeError>> + Send + 'a>>;
@@ -90,6 +90,14 @@ pub enum RuntimeError {
         /// Its limit.
         limit: Duration,
     },
+    /// A program in a container did not end in time, and goes on.
+    #[error("the program took longer than {} s", limit.as_secs())]
+    GoesOn {
+        /// The engine's id of it, for [`ContainerRuntime::goes_on`].
+        program: String,
+        /// Its limit.
+        limit: Duration,
+    },
     /// An answer that is not of the engine's API.
     #[error("unexpected answer of the container engine: {0}")]
     Protocol(String),
@@ -116,7 +124,9 @@ pub enum ContainerState {
     },
     /// Its process has ended.
     Exited(Exit),
-    /// Being removed, or broken so that only removal is left.
+    /// The engine is removing it, from before its process is killed on.
+    Removing,
+    /// Broken so that only removal is left.
     Dead,
 }
 
@@ -282,8 +292,12 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Removes a container and its anonymous volumes, running or not. One that is gone is fine.
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// Runs a program in a running container and waits for its end. When that takes longer than `limit` the answer is
-    /// `TimedOut`; the program itself goes on, as engines cannot end it.
+    /// `GoesOn`, as the program does: engines cannot end it. Without word of a program from the engine it is `TimedOut`.
     fn exec<'a>(&'a self, id: &'a str, command: &'a [String], limit: Duration) -> Answer<'a, Executed>;
+    /// Whether a program that did not end in time still runs.
+    fn goes_on<'a>(&'a self, _program: &'a str) -> Answer<'a, bool> {
+        Box::pin(async { Ok(false) })
+    }
     /// The container's log.
     fn logs<'a>(&'a self, id: &'a str, query: &'a LogQuery) -> LogStream<'a>;
     /// What a running container takes; `None` when it does not run.
@@ -304,8 +318,8 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     fn remove_image<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// The directory in which the engine keeps images and containers.
     fn root_dir(&self) -> Answer<'_, std::path::PathBuf>;
-    /// Makes a file system in memory of at most so many bytes, which lives while a container uses it. One of that name is fine.
-    fn create_volume<'a>(&'a self, name: &'a str, bytes: Option<u64>, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()>;
+    /// Makes a file system in memory, which lives while a container uses it. One of that name is fine.
+    fn create_volume<'a>(&'a self, name: &'a str, memory: Memory, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()>;
     /// Names of the volumes that carry all these labels.
     fn volumes<'a>(&'a self, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, Vec<String>>;
     /// Removes a volume. One that is gone is fine.

@@ -53,6 +53,15 @@ pub enum MountSource {
     Volume(String),
 }
 
+/// A file system in memory, in which everybody may write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Most bytes.
+    pub bytes: Option<u64>,
+    /// The group of all that is made in it.
+    pub group: Option<u32>,
+}
+
 /// How mounts below a mount are seen on the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Propagation {

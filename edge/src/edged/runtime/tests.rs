@@ -39,6 +39,7 @@ async fn a_container_is_made_started_seen_stopped_and_removed() {
     let listed = docker.list(&[(label::NODE, &engine.node), (label::POD_UID, "u-1")]).await.unwrap();
     assert_eq!(listed.iter().map(|one| (one.id.as_str(), one.state.as_str())).collect::<Vec<_>>(), [(id.as_str(), "running")]);
     eventually!(SOON, engine.output(&id).await.contains("hello from the volume me; rm -rf / # box"));
+    assert!(docker.usage(&id).await.unwrap().is_some_and(|usage| usage.memory_usage > 0 && usage.cpu_nanos > 0 && usage.pids > 0));
     // `docker inspect`'s view of the limits.
     let raw = engine.docker.containers().get(&id).inspect().await.unwrap().host_config.unwrap();
     assert_eq!((raw["Memory"].as_u64(), raw["MemorySwap"].as_i64(), raw["CpuShares"].as_u64()), (Some(32 << 20), Some(32 << 20), Some(256)));
@@ -48,8 +49,10 @@ async fn a_container_is_made_started_seen_stopped_and_removed() {
     let ContainerState::Exited(exit) = docker.inspect(&id).await.unwrap().unwrap().state else { panic!("it should have ended") };
     assert_eq!((exit.code, exit.oom_killed), (7, false));
     assert!(exit.finished_at >= exit.started_at);
+    assert_eq!(docker.usage(&id).await.unwrap(), None);
     docker.remove(&id).await.unwrap();
     docker.remove(&id).await.unwrap();
+    assert_eq!(docker.usage(&id).await.unwrap(), None);
     docker.stop(&id, Duration::from_secs(1)).await.unwrap();
     assert_eq!(docker.inspect(&id).await.unwrap(), None);
 }

@@ -1,8 +1,9 @@
 //! The status of one container: pure.
 
+use jiff::Timestamp;
+
 use super::super::observed::{Seen, Trouble, backoff, is_started};
-use super::super::plan::starts_again;
-use super::super::pod::{Container, Pod, RestartPolicy};
+use super::super::pod::{Container, Pod};
 use super::super::runtime::{ContainerState as RuntimeState, Exit, label};
 use super::{ContainerStatus, Facts, PodStatus, Running, State, Terminated, Waiting, seconds};
 
@@ -17,26 +18,42 @@ pub(super) fn container_status(facts: &Facts<'_>, container: &Container, is_init
     let trouble = facts.troubles.get(&container.name);
     let not_yet = || waiting(facts, trouble, waits_for);
     let Some(current) = current else {
-        // Nothing is there (any more). A pod that is over keeps what was reported of it, as does an init container that did its work.
-        let did_its_work = |one: &ContainerStatus| is_init && one.state.terminated.as_ref().is_some_and(|end| end.exit_code == 0);
-        match earlier {
-            Some(earlier) if facts.previous.is_some_and(PodStatus::is_over) || did_its_work(earlier) => return earlier.clone(),
-            Some(earlier) => {
-                status.restart_count = earlier.restart_count;
-                status.last_state = earlier.last_state.clone();
+        // Nothing is there (any more). A pod that is over keeps what was reported of it, as does a container that ended for good.
+        let policy = facts.pod.policy_of(container);
+        let ended_for_good = |previous: &PodStatus| previous.is_over() || previous.has_ended(&container.name, policy);
+        if let Some(earlier) = earlier {
+            if facts.previous.is_some_and(ended_for_good) {
+                return earlier.clone();
             }
-            None => {}
+            status.restart_count = earlier.restart_count;
+            let end = last_end(earlier, facts.now);
+            if let Some(ended) = &end.terminated {
+                (status.container_id, status.image_id) = (earlier.container_id.clone(), earlier.image_id.clone());
+                if !is_init && !policy.starts_again(ended.exit_code) {
+                    (status.state, status.last_state) = (end, earlier.last_state.clone());
+                    return status;
+                }
+            }
+            status.last_state = end;
         }
         status.state = not_yet();
         return status;
     };
     status.restart_count = current.attempt;
     status.image_id = format!("docker://{}", current.container.image_id);
-    status.container_id = format!("docker://{}", current.container.id);
+    // One that was made and not started yet has not been anything.
+    if current.container.state != RuntimeState::Created {
+        status.container_id = format!("docker://{}", current.container.id);
+    }
     if let Some(before) = facts.seen.previous(&container.name) {
         status.last_state = ended(before);
-    } else if let Some(earlier) = earlier.filter(|earlier| earlier.restart_count == current.attempt) {
-        status.last_state = earlier.last_state.clone();
+    } else if let Some(earlier) = earlier {
+        status.last_state = match current.attempt.checked_sub(earlier.restart_count) {
+            Some(0) => earlier.last_state.clone(),
+            // The one before was removed by somebody.
+            Some(1) => last_end(earlier, facts.now),
+            _ => status.last_state,
+        };
     }
     match &current.container.state {
         RuntimeState::Running { started_at } => {
@@ -49,8 +66,8 @@ pub(super) fn container_status(facts: &Facts<'_>, container: &Container, is_init
             // An init container is ready when it has ended well.
             status.ready = status.started && is_ready && (!is_init || container.is_sidecar());
         }
-        RuntimeState::Created | RuntimeState::Dead => status.state = not_yet(),
-        RuntimeState::Exited(exit) if comes_back(facts, container, is_init, exit) => match (trouble, current.next_start()) {
+        RuntimeState::Created | RuntimeState::Removing | RuntimeState::Dead => status.state = not_yet(),
+        RuntimeState::Exited(exit) if comes_back(facts, container, current.is_replaced, exit) => match (trouble, current.next_start()) {
             (Some(_), _) => {
                 status.last_state = ended(current);
                 status.state = not_yet();
@@ -67,6 +84,24 @@ pub(super) fn container_status(facts: &Facts<'_>, container: &Container, is_init
         }
     }
     status
+}
+
+/// How a container ended that was reported and is not there any more. Of one that ran nobody knows (the kubelet's words for
+/// that, and its code).
+fn last_end(earlier: &ContainerStatus, now: Timestamp) -> State {
+    if earlier.state.terminated.is_some() {
+        return earlier.state.clone();
+    }
+    let Some(running) = &earlier.state.running else { return earlier.last_state.clone() };
+    let terminated = Terminated {
+        exit_code: 137,
+        reason: "ContainerStatusUnknown".into(),
+        message: "the container ran and is gone: somebody removed it, or the machine was started again".into(),
+        started_at: running.started_at.clone(),
+        finished_at: seconds(now),
+        container_id: earlier.container_id.clone(),
+    };
+    State { terminated: Some(terminated), ..State::default() }
 }
 
 fn reason(reason: &str, message: String) -> State {
@@ -91,14 +126,9 @@ fn crash_loop(pod: &Pod, container: &Container, level: u32) -> State {
     reason("CrashLoopBackOff", message)
 }
 
-fn comes_back(facts: &Facts<'_>, container: &Container, is_init: bool, exit: &Exit) -> bool {
+fn comes_back(facts: &Facts<'_>, container: &Container, is_replaced: bool, exit: &Exit) -> bool {
     let over = facts.refusal.is_some() || facts.pod.is_deleting() || facts.pod.is_over() || facts.previous.is_some_and(PodStatus::is_over);
-    let policy = match (is_init, container.is_sidecar(), facts.pod.spec.restart_policy) {
-        (true, true, _) => RestartPolicy::Always,
-        (true, false, RestartPolicy::Always) => RestartPolicy::OnFailure,
-        (_, _, policy) => policy,
-    };
-    !over && starts_again(policy, exit.code)
+    !over && (is_replaced || facts.pod.policy_of(container).starts_again(exit.code))
 }
 
 /// How a container ended, as a state.

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::observed::{Healths, Observed, Troubles};
-use super::pod::{Pod, Refusal};
+use super::pod::{Pod, Refusal, RestartPolicy};
 
 /// `status` of a Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +169,12 @@ impl PodStatus {
     /// How often a container was started before, if it ever was.
     pub fn restarts(&self, container: &str) -> Option<u32> {
         self.container(container).filter(|one| !one.container_id.is_empty()).map(|one| one.restart_count)
+    }
+
+    /// Whether a container was reported as ended in a way after which this policy does not start it again.
+    pub fn has_ended(&self, container: &str, policy: RestartPolicy) -> bool {
+        let end = self.container(container).and_then(|one| one.state.terminated.as_ref());
+        end.is_some_and(|end| !policy.starts_again(end.exit_code))
     }
 
     /// The container of that name, whichever list it is in.

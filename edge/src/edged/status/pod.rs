@@ -80,7 +80,8 @@ fn phase(facts: &Facts<'_>, inits: &[ContainerStatus], containers: &[ContainerSt
         return text("Pending");
     }
     // Sidecars are stopped after the others, and the pod is over after them.
-    let all_ended = !facts.seen.any_running() && containers.iter().all(|one| one.state.terminated.is_some());
+    let any_replaced = containers.iter().any(|one| facts.seen.current(&one.name).is_some_and(|seen| seen.is_replaced));
+    let all_ended = !facts.seen.any_running() && !any_replaced && containers.iter().all(|one| one.state.terminated.is_some());
     match (all_ended, policy) {
         (false, _) | (true, RestartPolicy::Always) => text("Running"),
         (true, RestartPolicy::OnFailure) => text(if any_failed { "Running" } else { "Succeeded" }),

@@ -55,6 +55,16 @@ fn namespaces_of_the_machine_and_shared_ones() {
 }
 
 #[test]
+fn names_reach_each_container_of_a_pod_in_the_machines_network() {
+    let more = json!({"hostNetwork": true, "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["x"]}], "dnsConfig": {"options": [{"name": "ndots", "value": "3"}]}});
+    for sandbox in [None, Some("box")] {
+        let spec = made(&extended(more.clone(), json!({})), sandbox);
+        assert_eq!((spec.network, spec.hosts), (Network::Host, vec![("x".to_owned(), "1.2.3.4".to_owned())]), "{sandbox:?}");
+        assert_eq!(spec.resolver.options, ["ndots:3"], "{sandbox:?}");
+    }
+}
+
+#[test]
 fn the_sandbox_brings_what_the_containers_share_and_may_do_nothing() {
     let pod = extended(
         json!({"volumes": [{"name": "m", "emptyDir": {"medium": "Memory"}}], "initContainers": [{"name": "i", "image": "i", "restartPolicy": "Always", "ports": [{"containerPort": 1, "hostPort": 2, "protocol": "UDP"}]}],
@@ -148,5 +158,8 @@ fn the_resolver_is_the_machines_with_what_the_pod_adds_or_only_the_pods() {
         )
     );
     let own = of(json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"]}}));
-    assert_eq!((own.nameservers, own.searches), (vec!["9.9.9.9".to_owned()], Vec::<String>::new()));
+    // Nothing of the machine's, also where the pod names nothing.
+    assert_eq!((own.nameservers, own.searches, own.options), (vec!["9.9.9.9".to_owned()], vec![".".to_owned()], vec!["ndots:1".to_owned()]));
+    let own = of(json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"], "searches": ["x.y"], "options": [{"name": "edns0"}]}}));
+    assert_eq!((own.searches, own.options), (vec!["x.y".to_owned()], vec!["edns0".to_owned()]));
 }

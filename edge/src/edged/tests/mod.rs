@@ -1,11 +1,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod container;
+mod ends;
 mod module;
 mod mounts;
 mod plan;
 mod pod;
 mod pressure;
+mod pulls;
+mod registry;
 mod state;
 mod status;
 mod table;
@@ -49,6 +52,7 @@ struct Box {
     joined: &'static str,
     state: ContainerState,
     hash: String,
+    is_replaced: bool,
 }
 
 /// The sandbox of that pod, `POD-0`.
@@ -59,7 +63,7 @@ fn sandbox() -> Box {
 /// A container in the sandbox `POD-0`.
 fn running(name: &'static str) -> Box {
     let hash = pod(spec(&[name], "Always")).spec.containers[0].hash();
-    Box { name, attempt: 0, level: 0, joined: "POD-0", state: ContainerState::Running { started_at: at(0) }, hash }
+    Box { name, attempt: 0, level: 0, joined: "POD-0", state: ContainerState::Running { started_at: at(0) }, hash, is_replaced: false }
 }
 
 fn exited(name: &'static str, code: i64, from: i64, to: i64) -> Box {
@@ -78,6 +82,11 @@ impl Box {
 
     fn state(self, state: ContainerState) -> Self {
         Self { state, ..self }
+    }
+
+    /// Stopped so that another takes its place.
+    fn replaced(self) -> Self {
+        Self { is_replaced: true, ..self }
     }
 
     /// Its id is `name-attempt`; one with a network of its own has an address.
@@ -112,5 +121,11 @@ fn within(boxes: impl IntoIterator<Item = Box>) -> Observed {
 
 /// What is there: just these.
 fn seen(boxes: impl IntoIterator<Item = Box>) -> Observed {
-    Observed::new(boxes.into_iter().map(Box::container))
+    let boxes: Vec<Box> = boxes.into_iter().collect();
+    let replaced: Vec<String> = boxes.iter().filter(|one| one.is_replaced).map(|one| format!("{}-{}", one.name, one.attempt)).collect();
+    let mut seen = Observed::new(boxes.into_iter().map(Box::container));
+    for one in seen.all_mut() {
+        one.is_replaced = replaced.contains(&one.container.id);
+    }
+    seen
 }

@@ -12,6 +12,8 @@ use model::{Namespace, NodeName, Timestamp};
 use serde_json::{Value, json};
 use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, RawJson, Upstream};
 
+use super::super::container::Surroundings;
+use super::super::env::Capacity;
 use super::super::node::Machine;
 use super::super::runtime::docker::DockerRuntime;
 use super::super::runtime::testing::{Engine, engine};
@@ -50,7 +52,8 @@ pub(super) fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
     let cloud = Probe::new("websocket", 256);
     let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(socket).unwrap());
     let machine = Machine { cpus: 2, memory_mib: 1024, address: "10.1.2.3".into(), ..Machine::default() };
-    let shared = Arc::new(Shared::open(runtime.clone(), edged.clone(), &node, &machine.address, dir).unwrap());
+    let shared = Shared::open(runtime.clone(), edged.clone(), &node, &machine.address, dir).unwrap();
+    let shared = Arc::new(shared.on(Surroundings::default(), Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 }));
     let meta_peers = meta_manager::Peers { edge_hub: cloud.handle(), edged: Some(edged.clone()), own: meta.clone() };
     let meta_config = meta_manager::Config::new(node.clone(), Namespace::new("default").unwrap(), Duration::from_secs(60));
     let edged_peers = Peers { meta_manager: meta.clone(), own: edged.clone() };
@@ -125,21 +128,21 @@ impl Edge {
     }
 
     /// Reasons of the Events about a pod so far.
-    fn reasons(&self, pod: &str) -> Vec<String> {
+    pub(super) fn reasons(&self, pod: &str) -> Vec<String> {
         self.listen();
         let told = self.told.borrow();
         let of_pod = told.events.iter().filter(|event| event["involvedObject"]["name"] == pod);
         of_pod.map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn is_ready(&self, pod: &str) -> bool {
+    pub(super) fn is_ready(&self, pod: &str) -> bool {
         let status = self.status(pod);
         let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
         status["phase"] == "Running" && status["conditions"].as_array().is_some_and(|all| all.iter().any(ready))
     }
 
     /// Reason for which the first container waits.
-    fn waits(&self, pod: &str) -> String {
+    pub(super) fn waits(&self, pod: &str) -> String {
         self.status(pod)["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_owned()
     }
 
@@ -155,11 +158,11 @@ impl Edge {
 }
 
 /// A pod that sleeps until it is told to stop, which it does at once.
-fn sleeper(engine: &Engine, name: &str) -> Value {
+pub(super) fn sleeper(engine: &Engine, name: &str) -> Value {
     busybox(engine, name, "trap 'exit 0' TERM; while :; do sleep 0.1; done")
 }
 
-fn busybox(engine: &Engine, name: &str, script: &str) -> Value {
+pub(super) fn busybox(engine: &Engine, name: &str, script: &str) -> Value {
     json!({
         "metadata": {"name": name, "namespace": "default", "uid": format!("{}-{name}", engine.node)},
         "spec": {"nodeName": engine.node, "containers": [{"name": "main", "image": engine.image, "command": ["/bin/busybox", "sh", "-c", script]}]},
@@ -171,7 +174,7 @@ fn pods_dir(dir: &Path, pod: &Value) -> PathBuf {
 }
 
 /// Ids of the containers of a pod that run.
-async fn running_ids(engine: &Engine, pod: &Value) -> Vec<String> {
+pub(super) async fn running_ids(engine: &Engine, pod: &Value) -> Vec<String> {
     let uid = pod["metadata"]["uid"].as_str().unwrap();
     let found =
         engine.containers().await.into_iter().filter(|one| one.labels.get(label::POD_UID).is_some_and(|u| u == uid) && one.state == "running");
@@ -180,7 +183,7 @@ async fn running_ids(engine: &Engine, pod: &Value) -> Vec<String> {
     ids
 }
 
-async fn leave(edge: &Edge, engine: &Engine, pod: &Value) {
+pub(super) async fn leave(edge: &Edge, engine: &Engine, pod: &Value) {
     edge.delete("pod", pod).await;
     eventually!(SOON, engine.things().await == 0);
 }

@@ -4,7 +4,7 @@ use super::super::observed::{Health, Healths, Observed, Trouble, Troubles, backo
 use super::super::plan::{Action, Desired, Plan, Situation, Stop, plan};
 use super::super::pod::Pod;
 use super::super::runtime::ContainerState;
-use super::super::status::{ContainerStatus, PodStatus};
+use super::super::status::{ContainerStatus, PodStatus, State, Terminated};
 use super::{Box, at, exited, pod, pod_json, running, seen, spec, within};
 
 fn wanted(pod: &Pod) -> Option<Desired<'_>> {
@@ -278,4 +278,93 @@ fn after_a_reboot_the_count_of_restarts_goes_on_and_what_must_not_come_back_does
     assert_eq!(now("Always", &within([])).actions, [start("a", 5, 0)]);
     assert_eq!(now("Always", &seen([])).actions, [Action::StartSandbox { attempt: 0 }]);
     assert_eq!(now("Never", &seen([])), Plan::default());
+}
+
+#[test]
+fn what_was_reported_as_ended_for_good_is_not_run_again_when_somebody_removes_it() {
+    let ended = |name: &str, code| {
+        let end = Terminated { exit_code: code, ..Terminated::default() };
+        ContainerStatus {
+            name: name.into(),
+            container_id: "docker://x".into(),
+            state: State { terminated: Some(end), ..State::default() },
+            ..ContainerStatus::default()
+        }
+    };
+    for (policy, code, comes_back) in [("Always", 0, true), ("OnFailure", 0, false), ("OnFailure", 1, true), ("Never", 0, false), ("Never", 1, false)]
+    {
+        let two = pod(spec(&["a", "b"], policy));
+        let now = |containers: Vec<ContainerStatus>, seen: &Observed| {
+            let previous = PodStatus { container_statuses: containers, ..PodStatus::default() };
+            look(Some(Desired { pod: &two, is_over: false, previous: Some(&previous), grace_secs: None }), seen, 2).actions
+        };
+        // Beside one that still runs.
+        let want = if comes_back { vec![start("a", 1, 0)] } else { Vec::new() };
+        assert_eq!(now(vec![ended("a", code)], &within([running("b")])), want, "{policy} {code}");
+        // All have ended: nothing is begun, and the sandbox goes.
+        let both = || vec![ended("a", code), ended("b", code)];
+        let want = if comes_back { vec![start("a", 1, 0), start("b", 1, 0)] } else { vec![remove("POD-0")] };
+        assert_eq!(now(both(), &within([])), want, "{policy} {code}");
+        let want = if comes_back { vec![Action::StartSandbox { attempt: 0 }] } else { Vec::new() };
+        assert_eq!(now(both(), &seen([])), want, "{policy} {code}");
+    }
+}
+
+#[test]
+fn what_is_stopped_so_that_another_takes_its_place_is_followed_by_one_however_it_ends() {
+    let failed = Health { failed: Some(("Container a failed liveness probe, will be restarted".into(), None)), ..Health::default() };
+    let healths = Healths::from([("a-0".to_owned(), failed)]);
+    for (policy, comes_back) in [("Always", true), ("OnFailure", true), ("Never", false)] {
+        let one = pod(spec(&["a"], policy));
+        let up = within([running("a")]);
+        let probed = plan(wanted(&one), &Situation { seen: &up, troubles: &Troubles::new(), healths: &healths, now: at(1) });
+        let lost = look(wanted(&one), &seen([running("a")]), 1);
+        for plan in [probed, lost] {
+            let [Action::Stop(Stop { is_replacement, .. })] = &plan.actions[..] else { panic!("{plan:?}") };
+            assert_eq!(*is_replacement, comes_back, "{policy}");
+        }
+    }
+    // It took the signal for a good end.
+    let one = pod(spec(&["a"], "OnFailure"));
+    assert_eq!(planned(&one, [exited("a", 0, 0, 1).replaced()], 2).actions, [start("a", 1, 1)]);
+    assert_eq!(look(wanted(&one), &seen([exited("a", 0, 0, 1).replaced()]), 2).actions, [Action::StartSandbox { attempt: 0 }]);
+    // Another image: one that runs is replaced whatever the policy, one that had ended for good stays so.
+    let mut json = spec(&["a", "b"], "Never");
+    json["containers"][0]["image"] = "i:2".into();
+    let new = pod(json);
+    let plan = planned(&new, [running("a"), running("b")], 1);
+    let [Action::Stop(Stop { is_replacement: true, .. })] = &plan.actions[..] else { panic!("{plan:?}") };
+    assert_eq!(planned(&new, [exited("a", 0, 0, 1).replaced(), running("b")], 2).actions, [start("a", 1, 0)]);
+    assert_eq!(planned(&new, [exited("a", 0, 0, 1), running("b")], 2), Plan::default());
+}
+
+#[test]
+fn what_the_engine_is_removing_tells_nothing_and_keeps_its_name() {
+    let ended = |name: &str| {
+        let terminated = Some(Terminated::default());
+        let state = State { terminated, ..State::default() };
+        ContainerStatus { name: name.into(), container_id: "docker://x".into(), state, ..ContainerStatus::default() }
+    };
+    let previous = PodStatus { container_statuses: vec![ended("a")], ..PodStatus::default() };
+    for (policy, code_zero_ends) in [("Always", false), ("OnFailure", true), ("Never", true)] {
+        let two = pod(spec(&["a", "b"], policy));
+        let now = |boxes: Vec<Box>| {
+            look(Some(Desired { pod: &two, is_over: false, previous: Some(&previous), grace_secs: None }), &within(boxes), 2).actions
+        };
+        assert_eq!(now(vec![running("a").state(ContainerState::Removing), running("b")]), [], "{policy}");
+        // What is left of a removal that failed is removed again.
+        assert_eq!(now(vec![running("a").state(ContainerState::Dead), running("b")]), [remove("a-0")], "{policy}");
+        let want = if code_zero_ends { vec![] } else { vec![start("a", 1, 0)] };
+        assert_eq!(now(vec![running("b")]), want, "{policy}");
+    }
+    let leaving = || running("POD").state(ContainerState::Removing);
+    assert_eq!(look(wanted(&pod(spec(&["a"], "Always"))), &seen([leaving()]), 1), Plan::default());
+    assert_eq!(look(None, &seen([leaving(), exited("a", 0, 0, 1)]), 1).actions, [remove("a-0")]);
+}
+
+#[test]
+fn an_older_one_that_somebody_starts_again_is_stopped() {
+    let one = pod(spec(&["a"], "Always"));
+    assert_eq!(stopped(&planned(&one, [running("a"), running("a").attempt(1, 1)], 2)).0, pairs(&["a-0"]));
+    assert_eq!(planned(&one, [exited("a", 1, 0, 1), running("a").attempt(1, 1)], 2), Plan::default());
 }

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::super::pod::{CONTAINERS_MAX, Pod, PullPolicy, qos_class};
+use super::super::pod::{CONTAINERS_MAX, GRACE_SECS_MAX, Pod, PullPolicy, qos_class};
 use super::{pod, pod_json, spec};
 
 /// A pod with one container, changed at `pointer` to `value`.
@@ -51,6 +51,7 @@ fn what_this_edge_runs_is_accepted() {
             json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}, {"name": "kernel.shm_rmid_forced", "value": "1"}]}),
         ),
         ("spec/enableServiceLinks", json!(true)),
+        ("spec/runtimeClassName", json!("")),
         ("spec/shareProcessNamespace", json!(true)),
         ("spec/activeDeadlineSeconds", json!(5)),
         ("spec/initContainers", json!([])),
@@ -65,11 +66,13 @@ fn what_this_edge_runs_is_accepted() {
         ("spec/containers/0/terminationMessagePolicy", json!("FallbackToLogsOnError")),
         ("spec/containers/0/ports", json!([{"containerPort": 80, "hostPort": 8080}, {"containerPort": 80, "hostPort": 8080, "protocol": "UDP"}])),
         ("spec/containers/0/resources", json!({"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}})),
+        ("spec/containers/0/resources", json!({"limits": {"memory": "32Gi", "ephemeral-storage": "2Ti"}, "requests": {"memory": "20Gi"}})),
         ("spec/containers/0/securityContext", json!({"privileged": true})),
         ("spec/containers/0/securityContext", json!({"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false})),
         ("spec/containers/0/securityContext", json!({"capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}, "procMount": "Default"})),
         ("spec/containers/0/image", json!(format!("registry.example:5000/a/b@sha256:{digest}"))),
         ("spec/containers/0/livenessProbe", probe(json!({"periodSeconds": 1, "terminationGracePeriodSeconds": 1}))),
+        ("spec/containers/0/livenessProbe", probe(json!({"terminationGracePeriodSeconds": GRACE_SECS_MAX}))),
         (
             "spec/containers/0/readinessProbe",
             json!({"httpGet": {"port": 80, "path": "/ready?x=1", "httpHeaders": [{"name": "Host", "value": "a"}]}, "successThreshold": 2}),
@@ -82,6 +85,7 @@ fn what_this_edge_runs_is_accepted() {
         ("spec/containers/0/stdin", json!(true)),
         ("spec/containers/0/tty", json!(true)),
         ("spec/containers/0/env", json!([{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}}])),
+        ("spec/containers/0/env", json!([{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Ti"}}}])),
         ("spec/containers/0/env", json!([{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}])),
         ("spec/volumes", json!([{"name": "v", "projected": {"sources": []}}])),
         (
@@ -126,6 +130,7 @@ fn what_would_be_wrong_to_ignore_is_refused_by_name() {
         ("spec/ephemeralContainers", json!([{"name": "i"}])),
         ("spec/hostUsers", json!(false)),
         ("spec/readinessGates", json!([{"conditionType": "x"}])),
+        ("spec/runtimeClassName", json!("gvisor")),
         ("spec/os", json!({"name": "windows"})),
         ("spec/somethingOfTheFuture", json!("x")),
         ("spec/securityContext", json!({"somethingOfTheFuture": true})),
@@ -168,8 +173,6 @@ fn hostile_or_impossible_specs_are_refused_with_the_field() {
         with("spec/restartPolicy", json!("Sometimes")),
         with("spec/containers/0/name", json!("C; rm -rf /")),
         with("spec/containers/0/image", json!("")),
-        with("spec/containers/0/image", json!("../../containers/json?all=1#")),
-        with("spec/containers/0/image", json!("a b")),
         with("spec/containers/0/imagePullPolicy", json!("Often")),
         with("spec/containers/0/ports", json!([{"containerPort": 0}])),
         with("spec/containers/0/ports", json!([{"containerPort": 80, "hostPort": 65536}])),
@@ -230,16 +233,18 @@ fn hostile_or_impossible_specs_are_refused_with_the_field() {
         with("spec/containers/0/livenessProbe", json!({"grpc": {"port": 70_000}})),
         with("spec/containers/0/livenessProbe", json!({"tcpSocket": {"port": 80}, "successThreshold": 2})),
         with("spec/containers/0/livenessProbe", json!({"tcpSocket": {"port": 80}, "periodSeconds": -1})),
+        with("spec/containers/0/livenessProbe", json!({"tcpSocket": {"port": 80}, "terminationGracePeriodSeconds": GRACE_SECS_MAX + 1})),
         with("spec/containers/0/readinessProbe", json!({"tcpSocket": {"port": 80}, "terminationGracePeriodSeconds": 1})),
         with("spec/containers/0/lifecycle", json!({"preStop": {}})),
         with("spec/containers/0/lifecycle", json!({"preStop": {"grpc": {"port": 1}}})),
         with("spec/containers/0/lifecycle", json!({"stopSignal": "9; reboot"})),
         with("spec/containers/0/terminationMessagePath", json!("x")),
         with("spec/containers/0/terminationMessagePolicy", json!("Loud")),
-        with("spec/containers/0/image", json!("a@sha256:00")),
         with("spec/containers/0/ports", json!([{"containerPort": 80, "name": "UPPER"}])),
         with("spec/containers/0/ports", json!([{"containerPort": 80, "name": "a"}, {"containerPort": 81, "name": "a"}])),
         with("spec/containers/0/resources", json!({"limits": {"memory": "1Mi"}, "requests": {"memory": "2Mi"}})),
+        with("spec/containers/0/resources", json!({"limits": {"memory": "20Gi"}, "requests": {"memory": "21Gi"}})),
+        with("spec/containers/0/resources", json!({"limits": {"memory": "99999Ei"}})),
         with("spec/containers/0/command", json!(["a\u{0}b"])),
         with("spec/containers/0/env", json!([{"name": "A", "value": "x".repeat(2 << 20)}])),
         with("spec/containers/0/env", json!([{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}])),
@@ -257,6 +262,50 @@ fn hostile_or_impossible_specs_are_refused_with_the_field() {
         assert!(refused.starts_with("InvalidSpec: "), "{json}: {refused}");
     }
     assert!(Pod::parse("{").is_err());
+}
+
+#[test]
+fn an_image_that_is_no_reference_is_its_containers_trouble_and_never_asked_for() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let check = |image: &str| {
+        let pod = Pod::parse(&with("spec/containers/0/image", json!(image)).to_string()).unwrap();
+        assert_eq!(pod.check(), Ok(()), "{image}");
+        pod.spec.containers[0].has_reference()
+    };
+    let with_digest = format!("a:1@{digest}");
+    for image in ["a", "a:1", "my_org/a--b", "host:5000/a/b:V1_x.y-z", "localhost/a", "127.0.0.1:1/a:_", "Host.Example/a", &with_digest, &digest] {
+        assert!(check(image), "{image}");
+    }
+    let long = "a/".repeat(300) + "a";
+    for image in [
+        "MyApp:1.0",
+        "nginx:1:2",
+        "nginx:-x",
+        "nginx:.x",
+        "nginx:",
+        "a@sha256:00",
+        "a@",
+        ":1",
+        "@",
+        "/",
+        "a/",
+        "/a",
+        "a//b",
+        "a/../b",
+        "../a",
+        "./a",
+        "a b",
+        " a",
+        "a?all=1",
+        "a#",
+        "a%2f",
+        "a/b:1/c:2",
+        "ä",
+        "../../containers/json?all=1#",
+        &long,
+    ] {
+        assert!(!check(image), "{image}");
+    }
 }
 
 #[test]
@@ -284,6 +333,25 @@ fn the_quality_of_service_class_follows_requests_and_limits() {
     assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
     assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}})), "Guaranteed");
     assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1m"}})), "Burstable");
+    assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "32Gi"}})), "Guaranteed");
+    assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "32Gi"}, "requests": {"memory": "31Gi"}})), "Burstable");
+}
+
+#[test]
+fn a_sandbox_is_needed_by_whatever_has_something_to_share() {
+    for (more, is_needed) in [
+        (json!({}), false),
+        (json!({"hostNetwork": false}), true),
+        (json!({"shareProcessNamespace": true}), true),
+        (json!({"initContainers": [{"name": "i", "image": "i"}]}), true),
+        (json!({"volumes": [{"name": "v", "emptyDir": {}}]}), false),
+        (json!({"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]}), true),
+        (json!({"securityContext": {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}}), true),
+    ] {
+        let mut json = json!({"hostNetwork": true, "containers": [{"name": "c", "image": "i"}]});
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(pod(json).needs_sandbox(), is_needed, "{more}");
+    }
 }
 
 #[test]

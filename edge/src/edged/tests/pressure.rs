@@ -156,13 +156,12 @@ fn priority_and_being_critical_are_read_from_the_pod() {
     assert!(with("priority", json!(2_000_000_000)).is_critical() && !with("priority", json!(1_999_999_999)).is_critical());
     assert!(with("priorityClassName", json!("system-node-critical")).is_critical() && !with("priorityClassName", json!("mine")).is_critical());
     assert!(with("priority", json!(3)).check().is_ok());
-    let annotated = |key: &str, value: &str| {
-        let mut object = pod_json(spec(&["a"], "Always"));
-        object["metadata"]["annotations"] = json!({key: value});
-        Pod::parse(&object.to_string()).unwrap().is_critical()
-    };
-    assert!(annotated("kubernetes.io/config.source", "file") && !annotated("kubernetes.io/config.source", "api"));
-    assert!(annotated("kubernetes.io/config.mirror", "x"));
+    assert!(Pod { is_static: true, ..pod(spec(&["a"], "Always")) }.is_critical());
+    // Whoever may write pods could say these of any.
+    let mut object = pod_json(spec(&["a"], "Always"));
+    object["metadata"]["annotations"] = json!({"kubernetes.io/config.source": "file", "kubernetes.io/config.mirror": "x"});
+    (object["is_static"], object["isStatic"]) = (json!(true), json!(true));
+    assert!(!Pod::parse(&object.to_string()).unwrap().is_critical());
 }
 
 #[test]

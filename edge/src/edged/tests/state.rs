@@ -9,11 +9,11 @@ use serde_json::json;
 use wire::hub::{PodStatusReport, RawJson};
 
 use super::super::node::Machine;
-use super::super::observed::{Observed, Troubles};
+use super::super::observed::{Observed, Trouble, Troubles};
 use super::super::runtime::docker::DockerRuntime;
 use super::super::worker::{End, Pull};
-use super::super::{Config, Edged, Peers, Shared};
-use super::{at, pod_json, running, seen, spec};
+use super::super::{Config, Edged, Peers, Shared, static_pods};
+use super::{at, exited, pod_json, running, seen, spec};
 use crate::meta_manager::MetaManagerMessage;
 use crate::store::Store;
 use crate::store::meta::{self, StoredObject};
@@ -143,6 +143,19 @@ fn a_missing_object_is_not_asked_for_again_at_once() {
 }
 
 #[test]
+fn only_a_pod_from_a_file_is_static_whatever_an_object_says() {
+    let mut fixture = fixture();
+    let mut json = pod_json(spec(&["a"], "Always"));
+    json["metadata"]["annotations"] = json!({"kubernetes.io/config.source": "file", "kubernetes.io/config.mirror": "x"});
+    fixture.put("default/pod/web", "u-1", &json);
+    let file = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"own"},"spec":{"containers":[{"name":"a","image":"i:1"}]}}"#;
+    let (uid, pod) = static_pods::parse(file, "own.json", "n1").unwrap();
+    fixture.edged.statics.pods.insert(uid.clone(), pod);
+    let mut is_static = |uid: &str| fixture.edged.begin_pass(uid).unwrap().desired.unwrap().pod.is_static;
+    assert!(is_static(&uid) && !is_static("u-1"));
+}
+
+#[test]
 fn a_node_takes_as_many_pods_as_it_has_places() {
     let mut fixture = fixture();
     let max = fixture.edged.shared.node_settings.pods_max;
@@ -155,4 +168,70 @@ fn a_node_takes_as_many_pods_as_it_has_places() {
         let refused = desired.refusal.map(|refusal| refusal.reason);
         assert_eq!(refused.as_deref(), (n == max).then_some("OutOfpods"), "{n}");
     }
+}
+
+/// Whether the pass that is under way is told to hurry.
+fn is_hurried(pass: &super::super::worker::Pass) -> bool {
+    use std::future::Future as _;
+    let mut told = std::pin::pin!(pass.interrupt.notified());
+    told.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+}
+
+#[test]
+fn a_pass_is_told_when_its_pod_has_to_end_sooner_than_it_knows() {
+    let mut fixture = fixture();
+    let object = |grace: Option<u64>| {
+        let mut json = pod_json(spec(&["a"], "Always"));
+        if let Some(grace) = grace {
+            json["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            json["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        }
+        json
+    };
+    let key = || "default/pod/web".parse().unwrap();
+    fixture.put("default/pod/web", "u-1", &object(None));
+    let pass = fixture.edged.begin_pass("u-1").unwrap();
+    fixture.edged.hurry("u-1");
+    assert!(!is_hurried(&pass), "nothing has changed");
+    for (grace, want) in [(3600, true), (3600, false), (4000, false), (5, true)] {
+        fixture.put("default/pod/web", "u-1", &object(Some(grace)));
+        fixture.edged.hurry("u-1");
+        assert_eq!(is_hurried(&pass), want, "{grace}");
+    }
+    // Deleted by force meanwhile.
+    fixture.store.write(&actor::Fence::unfenced(), |tx| meta::delete(tx, &key())).unwrap();
+    fixture.edged.forget_key("u-1");
+    assert!(is_hurried(&pass));
+    fixture.edged.take_in("u-1", Some(seen([running("a")])), Troubles::new(), Some(&End::default()));
+    let next = fixture.edged.begin_pass("u-1").unwrap();
+    assert!(next.desired.is_none() && next.grace_secs == Some(1) && !is_hurried(&next));
+}
+
+#[test]
+fn another_image_does_not_wait_for_the_failure_of_the_one_before() {
+    let mut fixture = fixture();
+    let mut json = pod_json(spec(&["a", "b"], "Always"));
+    fixture.put("default/pod/web", "u-1", &json);
+    fixture.edged.begin_pass("u-1").unwrap();
+    let trouble = |name: &str| (name.to_owned(), Trouble::after(None, "ErrImagePull", "no".into(), at(0)));
+    let troubles = || Troubles::from([trouble("a"), trouble("b")]);
+    // Changed while a pass is under way, which does not know it yet.
+    json["spec"]["containers"][0]["image"] = json!("i:2");
+    fixture.put("default/pod/web", "u-1", &json);
+    fixture.edged.hurry("u-1");
+    fixture.edged.take_in("u-1", Some(Observed::default()), troubles(), Some(&End::default()));
+    let pass = fixture.edged.begin_pass("u-1").unwrap();
+    assert_eq!(pass.troubles.keys().collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn what_was_stopped_for_another_is_remembered_until_that_comes() {
+    let mut fixture = fixture();
+    fixture.put("default/pod/web", "u-1", &pod_json(spec(&["a"], "OnFailure")));
+    assert!(fixture.edged.begin_pass("u-1").unwrap().replaced.is_empty());
+    let stopped = || Some(seen([exited("a", 0, 0, 1).replaced()]));
+    fixture.edged.take_in("u-1", stopped(), Troubles::new(), Some(&End::default()));
+    let pass = fixture.edged.begin_pass("u-1").unwrap();
+    assert_eq!(pass.replaced.iter().collect::<Vec<_>>(), ["a-0"]);
+    assert!(!fixture.edged.pods["u-1"].previous.as_ref().unwrap().is_over());
 }

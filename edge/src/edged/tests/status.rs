@@ -4,7 +4,7 @@ use super::super::observed::{Health, Healths, Observed, Trouble, Troubles};
 use super::super::pod::{Pod, Refusal};
 use super::super::runtime::{ContainerState, Exit};
 use super::super::status::{Facts, PodStatus, pod_status};
-use super::{Box, at, exited, pod, pod_json, running, spec, within};
+use super::{Box, at, exited, pod, pod_json, running, seen, spec, within};
 
 static NO_HEALTH: Healths = Healths::new();
 
@@ -161,6 +161,48 @@ fn a_status_is_read_back_as_it_was_written() {
     let made = status(&one, [exited("a", 1, 0, 5).attempt(2, 2)], 10);
     let text = serde_json::to_string(&made).unwrap();
     assert_eq!(serde_json::from_str::<PodStatus>(&text).unwrap(), made);
+}
+
+#[test]
+fn what_ended_for_good_keeps_its_end_when_somebody_removes_it() {
+    let two = pod(spec(&["a", "b"], "OnFailure"));
+    let (without, troubles) = (within([running("b")]), Troubles::new());
+    let first = status(&two, [exited("a", 0, 0, 1), running("b")], 2);
+    let later = pod_status(&Facts { previous: Some(&first), ..facts(&two, &without, &troubles, 5) });
+    assert_eq!(later, first);
+    // One that will be run again waits for that, and the pod is as far as it was.
+    for (gone, code, reason) in [(exited("a", 1, 0, 1), 1, "Error"), (running("a").attempt(3, 0), 137, "ContainerStatusUnknown")] {
+        let first = status(&two, [gone, running("b")], 2);
+        let later = pod_status(&Facts { previous: Some(&first), ..facts(&two, &without, &troubles, 5) });
+        assert_eq!(shown(&later), ("Running".into(), vec!["ContainerCreating".into(), "ready".into()]));
+        let (one, before) = (&later.container_statuses[0], &first.container_statuses[0]);
+        let end = one.last_state.terminated.as_ref().unwrap();
+        assert_eq!((end.exit_code, end.reason.as_str(), &end.container_id), (code, reason, &before.container_id));
+        assert_eq!(later.restarts("a"), Some(before.restart_count));
+        let again = pod_status(&Facts { previous: Some(&later), ..facts(&two, &without, &troubles, 9) });
+        assert_eq!(again, later);
+    }
+    // Of one that ran and is never run again nobody knows how it ended: as the kubelet, that is no success.
+    let one = pod(spec(&["a"], "Never"));
+    let first = status(&one, [running("a")], 2);
+    let nothing = Observed::default();
+    let later = pod_status(&Facts { previous: Some(&first), ..facts(&one, &nothing, &troubles, 5) });
+    assert_eq!(shown(&later), ("Failed".into(), vec!["ContainerStatusUnknown".into()]));
+}
+
+#[test]
+fn what_is_about_to_be_replaced_or_removed_is_not_the_end_of_the_pod() {
+    let one = pod(spec(&["a"], "OnFailure"));
+    let replaced = status(&one, [exited("a", 0, 0, 1).replaced()], 2);
+    assert_eq!((replaced.phase.as_str(), condition(&replaced, "Ready").1.as_str()), ("Running", "ContainersNotReady"));
+    let (before, troubles) = (status(&one, [exited("a", 0, 0, 1)], 2), Troubles::new());
+    for state in [ContainerState::Removing, ContainerState::Dead] {
+        let leaving = seen([running("a").state(state)]);
+        let later = pod_status(&Facts { previous: Some(&before), ..facts(&one, &leaving, &troubles, 5) });
+        assert_eq!(later, before);
+    }
+    let made = status(&one, [running("a").state(ContainerState::Created)], 2);
+    assert_eq!(made.restarts("a"), None, "it has never run");
 }
 
 /// What `kubectl get pod` shows: reason of each init container and container, and the phase.

@@ -78,7 +78,7 @@ fn items_choose_keys_paths_and_modes() {
 
 #[test]
 fn hostile_keys_and_paths_are_refused() {
-    let object = |key: &str| KeyedObject { data: [(key.to_owned(), b"x".to_vec())].into_iter().collect() };
+    let object = |key: &str| KeyedObject { data: [(key.to_owned(), b"x".to_vec())].into_iter().collect(), ..KeyedObject::default() };
     for key in ["../x", "..", ".", "..data", "..2024", "a/b", "/etc/passwd", "", "a\0b", "a/../../b", "a//b", "./a", "a/."] {
         let all = files("v", &KeyedVolume::default(), Some(&object(key)));
         assert!(matches!(all, Err(VolumeError::Path { .. })), "key {key:?}");
@@ -115,6 +115,7 @@ fn objects_are_decoded_and_bounded_and_errors_never_show_a_value() {
     assert_eq!((secret.data["p"].as_slice(), secret.data["q"].as_slice()), (b"secret".as_slice(), b"plain".as_slice()));
     let binary = KeyedObject::parse(false, r#"{"data":{"a":"1"},"binaryData":{"b":"/w=="}}"#).unwrap();
     assert_eq!((binary.data["a"].as_slice(), binary.data["b"].as_slice()), (b"1".as_slice(), [0xff].as_slice()));
+    assert_eq!(files("v", &KeyedVolume::default(), Some(&binary)).unwrap().len(), 2, "files are made of both");
     assert_eq!(KeyedObject::parse(true, r#"{"data":{"p":"s3cret!"}}"#), Err(ObjectError::Base64("p".into())));
     let wrong = KeyedObject::parse(true, r#"{"data":{"p":["hunter2"]}}"#).unwrap_err();
     assert!(!wrong.to_string().contains("hunter2"), "{wrong}");
@@ -173,6 +174,38 @@ fn an_empty_dir_lives_as_long_as_the_pod_and_host_paths_are_checked() {
     fs::write(host.join("survives"), "x").unwrap();
     remove(&pods, "u-1").unwrap();
     assert!(host.join("survives").exists() && !empty.exists());
+}
+
+#[test]
+fn the_empty_dirs_of_a_pod_that_is_over_go_and_its_other_files_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = json!([{"name": "cache", "emptyDir": {}}, {"name": "cfg", "configMap": {"name": "cfg"}}]);
+    let pod = pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": volumes}));
+    volume::remove_empty_dirs(dir.path(), "u-1").unwrap();
+    prepare(dir.path(), &pod, &objects(json!({"a": "1"}))).unwrap();
+    let [cache, cfg] = [0, 1].map(|n| source(dir.path(), &pod, &pod.spec.volumes[n]).unwrap());
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, cache.join("link")).unwrap();
+    fs::write(cache.join("fat"), "x").unwrap();
+    for _ in 0..2 {
+        volume::remove_empty_dirs(dir.path(), "u-1").unwrap();
+        assert!(!cache.exists() && cfg.join("a").exists() && outside.exists());
+    }
+    fs::create_dir_all(dir.path().join("volumes/kubernetes.io~empty-dir")).unwrap();
+    volume::remove_empty_dirs(dir.path(), ".").unwrap();
+    assert!(dir.path().join("volumes/kubernetes.io~empty-dir").exists());
+}
+
+#[test]
+fn what_is_mounted_in_a_directory_is_found_by_the_kernels_list() {
+    let list = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+        36 22 0:33 / /var/pods/u-1/volumes/v\\040x/m rw - tmpfs none rw\n\
+        37 22 8:1 /home /var/pods/u-2 rw - ext4 /dev/sda1 rw\n";
+    let has = |directory: &str| volume::has_mounts(list, Path::new(directory));
+    assert!(has("/var/pods/u-1") && has("/var/pods/u-1/volumes/v x") && has("/var/pods/u-2"));
+    assert!(!has("/var/pods/u-1/volumes/v") && !has("/var/pods/u-2/volumes") && !has("/var/pods/u") && !has("/var/pods/u-3"));
+    assert!(!volume::has_mounts(b"", Path::new("/")));
 }
 
 #[test]

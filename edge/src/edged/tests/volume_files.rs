@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use super::super::env::{Capacity, Facts};
 use super::super::objects::{KeyedObject, LookupError, Objects};
 use super::super::pod::{Pod, ProjectedVolume};
+use super::super::runtime::Memory;
 use super::super::volume::{self, File, MESSAGE_BYTES_MAX, VolumeError, projected_files, source};
 use super::pod_json;
 
@@ -87,6 +89,44 @@ fn a_key_that_is_asked_for_under_many_names_does_not_fill_the_memory() {
 }
 
 #[test]
+fn a_path_that_the_kernel_would_not_take_is_refused_before_anything_is_written() {
+    let long = |bytes: usize| format!("{}x", "d/".repeat(bytes / 2));
+    let item = |path: &str| made(json!([{"configMap": {"name": "cfg", "items": [{"key": "a", "path": path}]}}]));
+    assert!(item(&long(3070)).is_ok());
+    let refused = item(&long(3072)).unwrap_err();
+    assert_eq!(refused.to_string(), format!("volume \"v\": the path `{}…` has more than 3072 bytes", "d/".repeat(32)));
+}
+
+/// The directories of a volume that no name of the pod leads to.
+fn hidden(volume: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(volume).unwrap().map(|entry| entry.unwrap().path());
+    found.filter(|path| path.is_dir() && !path.is_symlink() && path.file_name().unwrap().as_bytes().starts_with(b"..")).collect()
+}
+
+#[test]
+fn a_volume_that_cannot_be_written_leaves_nothing_behind_and_keeps_what_it_had() {
+    let root = tempfile::tempdir().unwrap();
+    let volume = |path: &str| {
+        let items = json!([{"key": "b", "path": "b"}, {"key": "a", "path": path}]);
+        pod(json!({"name": "v", "configMap": {"name": "cfg", "items": items}}), None)
+    };
+    let short = volume("a");
+    // So deep that a path which the checks let pass is one of more than 4096 bytes here.
+    let deep = (0..6).fold(root.path().to_owned(), |path, _| path.join("p".repeat(200)));
+    let path = source(&deep, &short, &short.spec.volumes[0]).unwrap();
+    volume::prepare(&deep, &short, &facts(), &objects()).unwrap();
+    let before = hidden(&path);
+    fs::create_dir(path.join("..left-by-a-power-cut")).unwrap();
+    let long = volume(&format!("c/{}x", "d/".repeat(1500)));
+    for _ in 0..3 {
+        let failed = volume::prepare(&deep, &long, &facts(), &objects()).unwrap_err();
+        assert!(matches!(failed, VolumeError::Io { .. }), "{failed}");
+        assert_eq!(hidden(&path), before);
+    }
+    assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "cfg-a");
+}
+
+#[test]
 fn a_downward_volume_follows_its_pod_and_stands_apart_from_other_kinds() {
     let dir = tempfile::tempdir().unwrap();
     let volume = json!({"name": "v", "downwardAPI": {"items": [{"path": "app", "fieldRef": {"fieldPath": "metadata.labels['app']"}}]}});
@@ -161,7 +201,10 @@ fn volumes_in_memory_are_named_with_their_limits_and_leave_the_disk_alone() {
     let dir = tempfile::tempdir().unwrap();
     let pod = super::pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": [
         {"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}, {"name": "b", "emptyDir": {"medium": "Memory"}}, {"name": "c", "emptyDir": {}}]}));
-    assert_eq!(volume::memory(&pod), [("a".to_owned(), Some(64 << 20)), ("b".to_owned(), None)]);
+    let memory = |bytes, group| Memory { bytes, group };
+    assert_eq!(volume::memory(&pod), [("a".to_owned(), memory(Some(64 << 20), None)), ("b".to_owned(), memory(None, None))]);
+    let with_group = self::pod(json!({"name": "a", "emptyDir": {"medium": "Memory"}}), Some(7));
+    assert_eq!(volume::memory(&with_group), [("a".to_owned(), memory(None, Some(7)))]);
     volume::prepare(dir.path(), &pod, &Facts::default(), &Objects::default()).unwrap();
     let found: Vec<_> =
         fs::read_dir(dir.path().join("u-1/volumes/kubernetes.io~empty-dir")).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -14,6 +14,10 @@ const MODE_DEFAULT: u32 = 0o644;
 /// Most bytes of the files of one volume: one large key can be asked for under many names.
 pub const VOLUME_BYTES_MAX: usize = 64 << 20;
 
+/// Longest path of a file inside its volume, in bytes: with the volume's own before it, it has to be less than the kernel's
+/// 4096.
+pub const PATH_BYTES_MAX: usize = 3072;
+
 /// A file of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -26,7 +30,7 @@ pub struct File {
 /// The files of a volume; `None` for one that is not made of files.
 ///
 /// # Errors
-/// `Object`, `Key`, `Path`, `TooLarge`.
+/// `Object`, `Key`, `Path`, `PathTooLong`, `TooLarge`.
 pub(super) fn of(pod: &Pod, volume: &Volume, facts: &Facts, objects: &Objects) -> Result<Option<BTreeMap<PathBuf, File>>, VolumeError> {
     let keyed = volume.config_map.iter().map(|source| (false, source)).chain(volume.secret.iter().map(|source| (true, source))).next();
     let files = match (keyed, &volume.downward_api, &volume.projected) {
@@ -41,7 +45,7 @@ pub(super) fn of(pod: &Pod, volume: &Volume, facts: &Facts, objects: &Objects) -
 /// The files of a ConfigMap or Secret volume. An optional object that is missing has none.
 ///
 /// # Errors
-/// `Key`, `Path`, `TooLarge`.
+/// `Key`, `Path`, `PathTooLong`, `TooLarge`.
 pub fn keyed_files(volume: &str, source: &KeyedVolume, object: Option<&KeyedObject>) -> Result<BTreeMap<PathBuf, File>, VolumeError> {
     let mut files = Files::new(volume, source.default_mode);
     files.add_keyed(source, object)?;
@@ -51,7 +55,7 @@ pub fn keyed_files(volume: &str, source: &KeyedVolume, object: Option<&KeyedObje
 /// The files of a downwardAPI volume.
 ///
 /// # Errors
-/// `Path`, `TooLarge`.
+/// `Path`, `PathTooLong`, `TooLarge`.
 pub fn downward_files(volume: &str, source: &DownwardVolume, pod: &Pod, facts: &Facts) -> Result<BTreeMap<PathBuf, File>, VolumeError> {
     let mut files = Files::new(volume, source.default_mode);
     files.add_downward(source, pod, facts)?;
@@ -61,7 +65,7 @@ pub fn downward_files(volume: &str, source: &DownwardVolume, pod: &Pod, facts: &
 /// The files of a projected volume: a later source wins.
 ///
 /// # Errors
-/// `Object`, `Key`, `Path`, `TooLarge`.
+/// `Object`, `Key`, `Path`, `PathTooLong`, `TooLarge`.
 pub fn projected_files(
     volume: &str,
     source: &ProjectedVolume,
@@ -104,6 +108,9 @@ impl<'a> Files<'a> {
     }
 
     fn add(&mut self, path: &str, bytes: &[u8], item_mode: Option<i64>) -> Result<(), VolumeError> {
+        if path.len() > PATH_BYTES_MAX {
+            return Err(VolumeError::PathTooLong { volume: self.volume.into(), path: path.chars().take(64).collect() });
+        }
         let inside = inside(path).ok_or_else(|| self.path_error(path))?;
         self.bytes += bytes.len();
         if self.bytes > VOLUME_BYTES_MAX {
@@ -161,7 +168,7 @@ impl<'a> Files<'a> {
 
 /// The path, if it stays inside and its first part does not look like our own links (`..data`).
 fn inside(path: &str) -> Option<PathBuf> {
-    let fits = !path.is_empty() && path.len() <= 4096 && !path.contains('\0') && !path.starts_with("..");
+    let fits = !path.is_empty() && !path.contains('\0') && !path.starts_with("..");
     let parts: Vec<Component<'_>> = Path::new(path).components().collect();
     let plain = parts.iter().all(|part| matches!(part, Component::Normal(name) if name.len() <= 253));
     // `components` drops `.` and doubled slashes: a path that holds any is refused, not read as another.

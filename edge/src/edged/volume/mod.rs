@@ -21,6 +21,7 @@ mod sub_path;
 mod write;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,7 @@ use super::check::is_uid;
 use super::env::Facts;
 use super::objects::{LookupError, Objects};
 use super::pod::{Pod, Volume};
+use super::runtime::Memory;
 
 pub use files::{File, downward_files, keyed_files, projected_files};
 pub use last_words::{MESSAGE_BYTES_MAX, make_termination_file, read_termination_file, termination_file};
@@ -53,6 +55,14 @@ pub enum VolumeError {
         /// The volume.
         volume: String,
         /// The key or path.
+        path: String,
+    },
+    /// A path of more than [`files::PATH_BYTES_MAX`].
+    #[error("volume \"{volume}\": the path `{path}…` has more than {} bytes", files::PATH_BYTES_MAX)]
+    PathTooLong {
+        /// The volume.
+        volume: String,
+        /// Its beginning.
         path: String,
     },
     /// Files of more than [`files::VOLUME_BYTES_MAX`].
@@ -109,6 +119,9 @@ pub enum VolumeError {
     },
 }
 
+/// Where the emptyDirs of a pod are, below its volumes.
+const EMPTY_DIRS: &str = "kubernetes.io~empty-dir";
+
 /// Where a pod's own files are.
 pub fn pod_dir(pods: &Path, uid: &str) -> PathBuf {
     pods.join(uid)
@@ -128,16 +141,22 @@ pub fn source(pods: &Path, pod: &Pod, volume: &Volume) -> Option<PathBuf> {
         Volume { secret: Some(_), .. } => "kubernetes.io~secret",
         Volume { downward_api: Some(_), .. } => "kubernetes.io~downward-api",
         Volume { projected: Some(_), .. } => "kubernetes.io~projected",
-        _ => "kubernetes.io~empty-dir",
+        _ => EMPTY_DIRS,
     };
     Some(pod_dir(pods, &pod.metadata.uid).join("volumes").join(kind).join(&volume.name))
 }
 
-/// The emptyDirs in memory that the engine is to make, with their limits in bytes.
-pub fn memory(pod: &Pod) -> Vec<(String, Option<u64>)> {
+/// The emptyDirs in memory that the engine is to make, by name.
+pub fn memory(pod: &Pod) -> Vec<(String, Memory)> {
+    let group = group(pod);
     // The checks of the spec have read the limit before.
     let volumes = pod.spec.volumes.iter().filter(|volume| volume.is_memory());
-    volumes.map(|volume| (volume.name.clone(), volume.size_limit().ok().flatten())).collect()
+    volumes.map(|volume| (volume.name.clone(), Memory { bytes: volume.size_limit().ok().flatten(), group })).collect()
+}
+
+/// The group that a pod's files have.
+fn group(pod: &Pod) -> Option<u32> {
+    pod.spec.security_context.fs_group.and_then(|id| u32::try_from(id).ok())
 }
 
 /// Makes all volumes of a pod that are on the disk, or brings them up to date. Only what differs is written. Blocks on the
@@ -149,7 +168,7 @@ pub fn memory(pod: &Pod) -> Vec<(String, Option<u64>)> {
 /// # Errors
 /// The first volume that cannot be made; those before it are there.
 pub fn prepare(pods: &Path, pod: &Pod, facts: &Facts, objects: &Objects) -> Result<(), VolumeError> {
-    let group = pod.spec.security_context.fs_group.and_then(|id| u32::try_from(id).ok());
+    let group = group(pod);
     for volume in &pod.spec.volumes {
         let Some(path) = source(pods, pod, volume) else { continue };
         match (&volume.host_path, files::of(pod, volume, facts, objects)?) {
@@ -169,11 +188,52 @@ pub fn remove(pods: &Path, uid: &str) -> Result<(), VolumeError> {
     if !is_uid(uid) {
         return Ok(());
     }
-    let path = pod_dir(pods, uid);
-    match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(VolumeError::Io { path, source: error }),
+    remove_tree(&pod_dir(pods, uid))
+}
+
+/// Removes the emptyDirs of a pod that is over, as a kubelet tears them down; what else is in its directory stays for those
+/// who ask how it ended. A pod that has none is fine. Blocks on the disk.
+///
+/// # Errors
+/// `Io`.
+pub fn remove_empty_dirs(pods: &Path, uid: &str) -> Result<(), VolumeError> {
+    if !is_uid(uid) {
+        return Ok(());
+    }
+    remove_tree(&pod_dir(pods, uid).join("volumes").join(EMPTY_DIRS))
+}
+
+/// Removes a directory with what is in it. What a container with `Bidirectional` mounted there is somebody else's: then
+/// everything stays.
+fn remove_tree(path: &Path) -> Result<(), VolumeError> {
+    let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let real = match path.canonicalize() {
+        Err(error) if is_gone(&error) => return Ok(()),
+        found => found.map_err(io(path))?,
+    };
+    let mounts = Path::new("/proc/self/mountinfo");
+    if has_mounts(&fs::read(mounts).map_err(io(mounts))?, &real) {
+        let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, "something is mounted in it");
+        return Err(io(path)(busy));
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if !is_gone(&error) => Err(io(path)(error)),
         _ => Ok(()),
     }
+}
+
+/// Whether something is mounted at a directory or below it, by the kernel's list of mounts (proc(5): the fifth field is
+/// where, with four characters written in octal).
+pub fn has_mounts(mountinfo: &[u8], directory: &Path) -> bool {
+    let mut place = Vec::new();
+    for byte in directory.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => place.extend(format!("\\{byte:03o}").into_bytes()),
+            _ => place.push(*byte),
+        }
+    }
+    let mut points = mountinfo.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    points.any(|point| point.strip_prefix(place.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")))
 }
 
 /// The uids that have a directory.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -26,16 +27,13 @@ pub fn files(volume: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>)
     let data = volume.join("..data");
     let current = fs::read_link(&data).ok().map(|name| volume.join(name));
     if !current.as_ref().is_some_and(|dir| holds(dir, files, group)) {
+        remove_stale(volume, current.as_deref())?;
         let fresh = volume.join(format!("..{}", uuid::Uuid::new_v4().simple()));
-        make_dir(&fresh, DIR_MODE, group)?;
-        for (path, file) in files {
-            write_file(&fresh, path, file, group)?;
+        if let Err(error) = write_all(&fresh, files, group).and_then(|()| point(&data, &fresh)) {
+            // Each look at the pod tries it again: what each left would fill the disk.
+            let _ = fs::remove_dir_all(&fresh);
+            return Err(error);
         }
-        let link = volume.join("..data_tmp");
-        let _ = fs::remove_file(&link);
-        let name = fresh.file_name().map(PathBuf::from).unwrap_or_default();
-        symlink(name, &link).map_err(io(&link))?;
-        fs::rename(&link, &data).map_err(io(&data))?;
     }
     let current = fs::read_link(&data).map_err(io(&data))?;
     let visible: BTreeSet<&OsStr> = files.keys().filter_map(|path| path.iter().next()).collect();
@@ -54,6 +52,32 @@ pub fn files(volume: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>)
         }
     }
     Ok(())
+}
+
+/// Removes what a daemon left that was killed while it wrote.
+fn remove_stale(volume: &Path, current: Option<&Path>) -> Result<(), VolumeError> {
+    for entry in fs::read_dir(volume).map_err(io(volume))?.flatten() {
+        let path = entry.path();
+        let is_ours = entry.file_name().as_bytes().starts_with(b"..") && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_ours && Some(path.as_path()) != current {
+            remove_any(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_all(fresh: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>) -> Result<(), VolumeError> {
+    make_dir(fresh, DIR_MODE, group)?;
+    files.iter().try_for_each(|(path, file)| write_file(fresh, path, file, group))
+}
+
+/// Makes `data` a link to the directory beside it, in one step.
+fn point(data: &Path, fresh: &Path) -> Result<(), VolumeError> {
+    let link = data.with_file_name("..data_tmp");
+    let _ = fs::remove_file(&link);
+    let name = fresh.file_name().map(PathBuf::from).unwrap_or_default();
+    symlink(name, &link).map_err(io(&link))?;
+    fs::rename(&link, data).map_err(io(data))
 }
 
 /// Removes what is there, whatever it is; links are not followed.

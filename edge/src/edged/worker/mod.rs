@@ -23,6 +23,7 @@ use actor::{Fence, MsgId, chain};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::env;
 use super::message::EdgedMessage;
@@ -32,7 +33,7 @@ use super::plan::{self, Action, Situation, plan};
 use super::pod::{Pod, Refusal};
 use super::runtime::{ContainerState, Image, LogQuery, Login, RuntimeError, label};
 use super::shared::Shared;
-use super::status::PodStatus;
+use super::status::{Facts, PodStatus, pod_status};
 use super::volume::{self, VolumeError};
 
 /// Looks of one pass; a pod that needs more gets another pass.
@@ -89,6 +90,12 @@ pub struct Pass {
     pub pod_ip: String,
     /// Images that were asked for while the sandbox was made, by reference.
     pub images: BTreeMap<String, Image>,
+    /// Engine's ids of containers that were stopped so that others take their place.
+    pub replaced: BTreeSet<String>,
+    /// Told when the pod has to end sooner than this pass knows: then it waits for no hook and no grace any more.
+    pub interrupt: Arc<Notify>,
+    /// It was.
+    pub is_interrupted: bool,
 }
 
 /// Something that a person may want to know of: becomes an event of the pod.
@@ -166,8 +173,11 @@ impl Pass {
         self.tell(seen, Some(end)).await;
     }
 
-    async fn tell(&mut self, seen: Option<Observed>, end: Option<End>) {
+    async fn tell(&mut self, mut seen: Option<Observed>, end: Option<End>) {
         let notes = std::mem::take(&mut self.notes);
+        if let Some(seen) = &mut seen {
+            self.mark(seen);
+        }
         let passed = Passed { uid: self.uid.clone(), seen, troubles: self.troubles.clone(), notes, end };
         // A closed mailbox: the daemon ends, and the next one looks for itself.
         let _ = self.shared.edged.send(EdgedMessage::Passed(Box::new(passed))).await;
@@ -177,11 +187,16 @@ impl Pass {
         self.troubles.retain(|_, trouble| !CONFIG_REASONS.contains(&trouble.reason.as_str()));
         let mut seen = self.look().await?;
         *last = Some(seen.clone());
+        // Before anything follows from it: somebody may remove what has ended while this pass is at work.
+        if self.remember_ends(&seen) {
+            self.tell(last.clone(), None).await;
+        }
         self.prepare_volumes(&seen, end).await;
         for _ in 0..LOOKS_MAX {
             let next = self.plan(&seen);
             end.wake_at = next.wake_at;
             if next.actions.is_empty() {
+                self.remove_empty_dirs(&seen).await;
                 return Ok(());
             }
             // After a sandbox nothing else is new, and a person waits for what comes in it.
@@ -192,7 +207,15 @@ impl Pass {
                     return Ok(());
                 }
                 match action {
-                    Action::Stop(stop) => self.stop(&stop).await?,
+                    Action::Stop(mut stop) => {
+                        if let (None, Some(grace_secs)) = (&self.desired, self.grace_secs) {
+                            stop.grace_secs = stop.grace_secs.min(grace_secs);
+                        }
+                        if stop.is_replacement {
+                            self.replaced.extend(stop.together.iter().chain(&stop.afterwards).map(|(id, _)| id.clone()));
+                        }
+                        self.stop(&stop).await?;
+                    }
                     Action::Remove { id } => self.shared.call(self.shared.runtime.remove(&id)).await?,
                     Action::StartSandbox { attempt } => only_new = self.start_sandbox(attempt).await?.filter(|_| is_single),
                     Action::Start { container, attempt, level, sandbox } => {
@@ -206,6 +229,10 @@ impl Pass {
                         return Ok(());
                     }
                 }
+                // The next pass knows why.
+                if self.is_interrupted {
+                    return Ok(());
+                }
             }
             seen = match only_new {
                 Some(id) => self.look_at(&seen, &id).await?,
@@ -213,6 +240,7 @@ impl Pass {
             };
             if last.as_ref() != Some(&seen) {
                 *last = Some(seen.clone());
+                self.remember_ends(&seen);
                 // At once: a person waits for Running.
                 self.tell(last.clone(), None).await;
             }
@@ -220,11 +248,38 @@ impl Pass {
         Ok(())
     }
 
-    fn plan(&self, seen: &Observed) -> plan::Plan {
-        let desired = self.desired.as_ref().map(|desired| {
-            let is_over = desired.refusal.is_some() || desired.pod.is_over() || self.previous.as_ref().is_some_and(PodStatus::is_over);
-            plan::Desired { pod: &desired.pod, is_over, previous: self.previous.as_ref(), grace_secs: self.grace_secs }
+    /// Takes in what has ended for good, so that the next look's plan knows it. Whether anything has since the last one.
+    fn remember_ends(&mut self, seen: &Observed) -> bool {
+        let Some(Desired { pod, refusal: None, .. }) = self.desired.as_ref().filter(|desired| !desired.pod.is_deleting()) else { return false };
+        let previous = self.previous.as_ref();
+        let status = pod_status(&Facts {
+            pod,
+            seen,
+            troubles: &self.troubles,
+            healths: &self.healths,
+            refusal: None,
+            previous,
+            host_ip: &self.shared.host_ip,
+            now: self.shared.now(),
         });
+        let has_ended = |status: &PodStatus, name: &str| status.is_over() || status.has_ended(name, pod.spec.restart_policy);
+        let is_new = |name: &str| has_ended(&status, name) && !previous.is_some_and(|previous| has_ended(previous, name));
+        let any_new = pod.spec.containers.iter().any(|one| is_new(&one.name));
+        if any_new {
+            self.previous = Some(status);
+        }
+        any_new
+    }
+
+    /// Whether the pod has an object and runs no more: refused, ended by the node, or at its end.
+    fn is_over(&self) -> bool {
+        let is_final = |desired: &Desired| desired.refusal.is_some() || desired.pod.is_over();
+        self.desired.as_ref().is_some_and(|desired| is_final(desired) || self.previous.as_ref().is_some_and(PodStatus::is_over))
+    }
+
+    fn plan(&self, seen: &Observed) -> plan::Plan {
+        let (is_over, previous) = (self.is_over(), self.previous.as_ref());
+        let desired = self.desired.as_ref().map(|one| plan::Desired { pod: &one.pod, is_over, previous, grace_secs: self.grace_secs });
         plan(desired, &Situation { seen, troubles: &self.troubles, healths: &self.healths, now: self.shared.now() })
     }
 
@@ -239,7 +294,15 @@ impl Pass {
         for one in seen.all_mut() {
             one.words = self.words(one).await;
         }
+        self.mark(&mut seen);
         Ok(seen)
+    }
+
+    /// Which of them were stopped for others only this program knows.
+    fn mark(&self, seen: &mut Observed) {
+        for one in seen.all_mut() {
+            one.is_replaced = self.replaced.contains(&one.container.id);
+        }
     }
 
     /// What is there, after this one was made and nothing else was done.
@@ -289,8 +352,7 @@ impl Pass {
 
     /// A pod that shall run, and may.
     fn runnable(&self) -> Option<&Desired> {
-        let is_over = self.previous.as_ref().is_some_and(PodStatus::is_over);
-        self.desired.as_ref().filter(|desired| desired.refusal.is_none() && !desired.pod.is_deleting() && !desired.pod.is_over() && !is_over)
+        self.desired.as_ref().filter(|desired| !desired.pod.is_deleting() && !self.is_over())
     }
 
     async fn prepare_volumes(&mut self, seen: &Observed, end: &mut End) {

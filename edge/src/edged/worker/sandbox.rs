@@ -42,7 +42,7 @@ impl Pass {
     /// Those of the pod's images that are here and need no question to a registry.
     async fn find_images(&self, pod: &Pod) -> BTreeMap<String, Image> {
         let wanted: BTreeSet<&str> =
-            pod.all_containers().filter(|one| one.pull_policy() != PullPolicy::Always).map(|one| one.image.as_str()).collect();
+            pod.all_containers().filter(|one| one.pull_policy() != PullPolicy::Always && one.has_reference()).map(|one| one.image.as_str()).collect();
         let find = async |image: &str| {
             let found = self.shared.call(self.shared.runtime.image(image)).await;
             found.ok().flatten().map(|found| (image.to_owned(), found))
@@ -54,8 +54,8 @@ impl Pass {
         let shared = self.shared.clone();
         self.have_pause_image().await?;
         let labels = [(label::NODE, shared.node.as_str()), (label::POD_UID, self.uid.as_str())];
-        for (name, bytes) in volume::memory(pod) {
-            shared.call(shared.runtime.create_volume(&memory_volume(&self.uid, &name), bytes, &labels)).await?;
+        for (name, memory) in volume::memory(pod) {
+            shared.call(shared.runtime.create_volume(&memory_volume(&self.uid, &name), memory, &labels)).await?;
         }
         let mut spec = sandbox(pod, pause::image(), attempt, &machine_resolver());
         spec.labels.insert(label::NODE.to_owned(), shared.node.clone());

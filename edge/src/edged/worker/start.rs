@@ -1,6 +1,7 @@
 //! The start of one container.
 
-use super::super::container::{self, Made, localhost_seccomp, spec_of};
+use super::super::check::shown;
+use super::super::container::{self, Made, has_names, localhost_seccomp, spec_of};
 use super::super::env::{self, EnvError};
 use super::super::objects::LookupError;
 use super::super::observed::{Observed, Trouble};
@@ -10,7 +11,7 @@ use super::super::runtime::{ContainerSpec, Mount, MountSource, Propagation, Reso
 use super::super::volume::{self, Mounted, VolumeError};
 use super::make::MakeError;
 use super::sandbox::machine_resolver;
-use super::{CREATING, Desired, End, Pass, Pull};
+use super::{CREATING, Desired, End, Pass, Pull, is_lost};
 use jiff::Timestamp;
 
 /// Longest seccomp profile that is read.
@@ -43,11 +44,17 @@ impl Pass {
         let pod = desired.pod.clone();
         let Some(container) = pod.container(name) else { return Ok(()) };
         let shared = self.shared.clone();
+        if !container.has_reference() {
+            return self.has_no_image(container, None);
+        }
         let is_asked = container.pull_policy() == PullPolicy::Always && !self.fresh.contains(name);
         let image = match self.images.remove(&container.image) {
             _ if is_asked => None,
             Some(known) => Some(known),
-            None => shared.call(shared.runtime.image(&container.image)).await?,
+            None => match shared.call(shared.runtime.image(&container.image)).await {
+                Err(error) if !is_lost(&error) => return self.has_no_image(container, Some(&error)),
+                found => found?,
+            },
         };
         let Some(image) = image else {
             self.want_image(&desired, container, end);
@@ -93,6 +100,14 @@ impl Pass {
             log::debug!(id:% = id, pod = pod.full_name().as_str(), container = name; "container follows from a message of the cloud");
         }
         self.after_start(&pod, container, &id).await
+    }
+
+    /// Nobody can say whether the image is here; the other containers of the pod do not mind.
+    fn has_no_image(&mut self, container: &Container, error: Option<&RuntimeError>) -> Result<(), RuntimeError> {
+        let (reason, message) = image_trouble(&container.image, error);
+        self.note(true, "InspectFailed", Some(&container.name), message.clone());
+        self.fails(&container.name, reason, message);
+        Ok(())
     }
 
     /// The image is not here, or shall be asked for.
@@ -155,7 +170,7 @@ impl Pass {
             let (source, propagation) = (MountSource::Path(words), Propagation::Private);
             mounts.push(Mount { source, target: target.to_owned(), read_only: false, propagation });
         }
-        let machine_resolver = if sandbox.is_none() { machine_resolver() } else { Resolver::default() };
+        let machine_resolver = if has_names(pod, sandbox) { machine_resolver() } else { Resolver::default() };
         let made = Made { env: process.env, command: process.command, args: process.args, mounts, user, machine_resolver, seccomp, attempt, level };
         let mut spec = spec_of(pod, container, sandbox, &shared.surroundings, made);
         spec.labels.insert(label::NODE.to_owned(), shared.node.clone());
@@ -177,5 +192,38 @@ impl Pass {
         // The engine wants it on one line, and says of a broken one only that it is.
         let profile: serde_json::Value = serde_json::from_str(&text).map_err(|error| format!("seccomp profile {}: {error}", path.display()))?;
         Ok(Some(profile.to_string()))
+    }
+}
+
+/// Reason and message, in the kubelet's words, where an image cannot be asked for: the engine failed, or there is no reference.
+fn image_trouble(image: &str, error: Option<&RuntimeError>) -> (&'static str, String) {
+    let image = shown(image);
+    let why = match error {
+        None => "invalid reference format",
+        Some(RuntimeError::Refused { code: 400, message }) => message,
+        Some(error) => return ("ImageInspectError", format!("Failed to inspect image \"{image}\": {error}")),
+    };
+    ("InvalidImageName", format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_cannot_be_asked_for_is_told_in_the_kubelets_words() {
+        let refused = |code, message: &str| RuntimeError::Refused { code, message: message.into() };
+        for (error, want) in [
+            (None, ("InvalidImageName", "couldn't parse image name \"a:1:2\": invalid reference format")),
+            (
+                Some(refused(400, "no such image: a:1:2: invalid reference format")),
+                ("InvalidImageName", "no such image: a:1:2: invalid reference format"),
+            ),
+            (Some(refused(500, "disk on fire")), ("ImageInspectError", "Failed to inspect image \"a:1:2\": disk on fire")),
+            (Some(RuntimeError::Protocol("x".into())), ("ImageInspectError", "Failed to inspect image \"a:1:2\": unexpected answer")),
+        ] {
+            let (reason, message) = image_trouble("a:1:2", error.as_ref());
+            assert!(reason == want.0 && message.contains(want.1), "{reason}: {message}");
+        }
     }
 }

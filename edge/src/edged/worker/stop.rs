@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use actor::chain;
 use futures_util::future::join_all;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::super::observed::Observed;
 use super::super::plan::Stop;
 use super::super::pod::{Container, Handler, Pod};
 use super::super::probe::{Target, run_hook};
@@ -18,6 +20,14 @@ const POST_START_LIMIT: Duration = Duration::from_secs(600);
 /// What is left of a grace at least for the stop signal after a hook has used it up (the kubelet's value).
 const GRACE_MIN: Duration = Duration::from_secs(2);
 
+/// Waits for this, unless the pod has to end sooner than the pass knows.
+async fn unless<T>(interrupt: &Notify, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = interrupt.notified() => None,
+    }
+}
+
 impl Pass {
     /// Ends containers: their hooks, the stop signal, the kill.
     pub(super) async fn stop(&mut self, stop: &Stop) -> Result<(), RuntimeError> {
@@ -29,11 +39,16 @@ impl Pass {
         }
         // Now, not afterwards: with the status that follows the API may lose the pod, and nobody could say whose event it was.
         self.tell(None, None).await;
-        let ended = join_all(stop.together.iter().map(|one| self.stop_one(one, grace, until))).await;
-        let mut results: Vec<_> = ended.into_iter().collect();
-        for one in &stop.afterwards {
-            results.push(self.stop_one(one, grace, until).await);
-        }
+        let interrupt = self.interrupt.clone();
+        let all = async {
+            let mut results = join_all(stop.together.iter().map(|one| self.stop_one(one, grace, until))).await;
+            for one in &stop.afterwards {
+                results.push(self.stop_one(one, grace, until).await);
+            }
+            results
+        };
+        // What has begun goes on at the engine, and the next pass asks it for less patience.
+        let Some(results) = unless(&interrupt, all).await else { return self.interrupted() };
         let mut failure = Ok(());
         for result in results {
             match result {
@@ -68,18 +83,28 @@ impl Pass {
             self.troubles.remove(name);
             return Ok(());
         };
-        match self.hook(hook, pod, container, id, POST_START_LIMIT).await {
-            Ok(()) => {
+        let interrupt = self.interrupt.clone();
+        match unless(&interrupt, self.hook(hook, pod, container, id, POST_START_LIMIT)).await {
+            Some(Ok(())) => {
                 self.troubles.remove(name);
                 Ok(())
             }
-            Err(why) => {
+            Some(Err(why)) => {
                 let message = format!("PostStartHook failed: {why}");
                 self.note(true, "FailedPostStartHook", Some(name), message.clone());
                 self.fails(name, "PostStartHookError", message);
-                self.shared.runtime.stop(id, Duration::from_secs(pod.grace_secs())).await
+                match unless(&interrupt, self.shared.runtime.stop(id, Duration::from_secs(pod.grace_secs()))).await {
+                    Some(stopped) => stopped,
+                    None => self.interrupted(),
+                }
             }
+            None => self.interrupted(),
         }
+    }
+
+    fn interrupted(&mut self) -> Result<(), RuntimeError> {
+        self.is_interrupted = true;
+        Ok(())
     }
 
     async fn hook(&self, hook: &Handler, pod: &Pod, container: &Container, id: &str, limit: Duration) -> Result<(), String> {
@@ -102,5 +127,19 @@ impl Pass {
             log::warn!(uid = self.uid.as_str(), error = chain(&error).as_str(); "directory of a pod cannot be removed");
         }
         Ok(())
+    }
+
+    /// What a pod that is over took of the disk: its object may stay for long, and one that was ended for a full disk has to
+    /// free it (the kubelet's rule). Another incarnation may start again what this one takes to be over.
+    pub(super) async fn remove_empty_dirs(&self, seen: &Observed) {
+        if !self.is_over() || seen.any_running() || self.fence.as_ref().is_some_and(|fence| !fence.holds()) {
+            return;
+        }
+        let (pods, uid) = (self.shared.pods.clone(), self.uid.clone());
+        let removed = tokio::task::spawn_blocking(move || volume::remove_empty_dirs(&pods, &uid)).await;
+        if let Ok(Err(error)) = removed {
+            // Tried again by the next pass, and by the end of the object.
+            log::warn!(uid = self.uid.as_str(), error = chain(&error).as_str(); "emptyDirs of a pod cannot be removed");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The body of Docker's `POST /containers/create`: pure.
+//! The body of Docker's `POST /containers/create`, and what it hands on to `mount`: pure.
 //!
 //! The crate's builder lacks what a pod needs (dropped capabilities, a read-only root, process limits, resolver options,
 //! mounts that must exist), so the body is ours. Only fields of API 1.40 and later.
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::super::{ContainerSpec, Mount, MountSource, Namespace, Network, Propagation};
+use super::super::{ContainerSpec, Memory, Mount, MountSource, Namespace, Network, Propagation};
 
 /// A container to be made.
 #[derive(Debug, Serialize)]
@@ -213,6 +213,12 @@ pub fn create(spec: &ContainerSpec, cpus: u64) -> CreateBody<'_> {
     }
 }
 
+/// Options of a file system in memory (tmpfs(5)), with the modes that a kubelet gives an emptyDir.
+pub fn tmpfs(memory: Memory) -> String {
+    let rights = memory.group.map_or_else(|| "mode=0777".to_owned(), |group| format!("mode=2777,gid={group}"));
+    memory.bytes.map_or_else(|| rights.clone(), |bytes| format!("{rights},size={bytes}"))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -303,6 +309,13 @@ mod tests {
         ] {
             assert_eq!(host[name], value, "{name}");
         }
+    }
+
+    #[test]
+    fn a_file_system_in_memory_has_the_mode_of_an_empty_dir_and_the_group_of_its_pod() {
+        let options = |bytes, group| tmpfs(Memory { bytes, group });
+        assert_eq!([options(None, None), options(Some(5), None)], ["mode=0777", "mode=0777,size=5"]);
+        assert_eq!([options(None, Some(7)), options(Some(5), Some(7))], ["mode=2777,gid=7", "mode=2777,gid=7,size=5"]);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use docker_api::opts::{
-    ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ContainerStopOpts, EventFilter, EventFilterType, EventsOpts, ExecCreateOpts,
-    ExecStartOpts, ImageRemoveOpts, PullOpts, RegistryAuth, VolumeCreateOpts, VolumeFilter, VolumeListOpts,
+    ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ContainerStopOpts, EventFilter, EventFilterType, EventsOpts, ExecStartOpts,
+    ImageRemoveOpts, PullOpts, RegistryAuth, VolumeCreateOpts, VolumeFilter, VolumeListOpts,
 };
 use docker_api::{Docker, Exec, models};
 use futures_util::{StreamExt, stream};
@@ -21,14 +21,15 @@ use tokio::sync::OnceCell;
 
 use super::{
     Answer, Container, ContainerRuntime, ContainerSpec, ContainerState, EXEC_OUTPUT_MAX, Events, Executed, Exit, Image, LogQuery, LogStream, Login,
-    RuntimeError, RuntimeEvent, RuntimeVersion, Summary, Usage, label,
+    Memory, RuntimeError, RuntimeEvent, RuntimeVersion, Summary, Usage, label,
 };
 use raw::RawClient;
 
 /// Limit of an ordinary call (manual: Docker calls end after two minutes).
 const CALL_LIMIT: Duration = Duration::from_secs(120);
-/// Limit of a pull.
-const PULL_LIMIT: Duration = Duration::from_secs(900);
+/// Limit of a pull. One that goes on may take hours over a thin link, and the kubelet lets it: this is only for an engine that
+/// speaks of progress for ever.
+const PULL_LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// A pull that has said nothing for this long is given up: a registry that takes connections and never answers must not keep
 /// the others waiting (the kubelet's value).
 const PULL_SILENCE: Duration = Duration::from_secs(60);
@@ -114,6 +115,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 fn settled(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
     match result {
         Err(RuntimeError::NotFound(_) | RuntimeError::Refused { code: 304, .. }) => Ok(()),
+        // Somebody else asked for the same removal a moment before.
+        Err(RuntimeError::Refused { code: 409, message }) if message.contains("already in progress") => Ok(()),
         other => other,
     }
 }
@@ -150,6 +153,7 @@ fn state(found: models::ContainerState) -> ContainerState {
             started_at,
             finished_at: time(found.finished_at.as_deref()),
         }),
+        Some("removing") => ContainerState::Removing,
         _ => ContainerState::Dead,
     }
 }
@@ -262,9 +266,10 @@ impl ContainerRuntime for DockerRuntime {
 
     fn exec<'a>(&'a self, id: &'a str, command: &'a [String], limit: Duration) -> Answer<'a, Executed> {
         Box::pin(async move {
-            let opts = ExecCreateOpts::builder().command(command).attach_stdout(true).attach_stderr(true).build();
+            let mut program = None;
             let work = async {
-                let exec = Exec::create(self.docker.clone(), id, &opts).await?;
+                let exec = self.raw.exec(id, command).await?;
+                let exec = Exec::get(self.docker.clone(), program.insert(exec).as_str());
                 let mut output = Vec::new();
                 let mut chunks = exec.start(&ExecStartOpts::builder().build()).await?;
                 while let Some(chunk) = chunks.next().await {
@@ -274,7 +279,20 @@ impl ContainerRuntime for DockerRuntime {
                 let code = exec.inspect().await?.exit_code.unwrap_or(-1);
                 Ok(Executed { code: code as i64, output: String::from_utf8_lossy(&output).into_owned() })
             };
-            self.call("exec", limit, work).await
+            match (self.call("exec", limit, work).await, program) {
+                (Err(RuntimeError::TimedOut { limit, .. }), Some(program)) => Err(RuntimeError::GoesOn { program, limit }),
+                (answer, _) => answer,
+            }
+        })
+    }
+
+    fn goes_on<'a>(&'a self, program: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move {
+            match self.call("exec inspect", CALL_LIMIT, Exec::get(self.docker.clone(), program).inspect()).await {
+                Ok(found) => Ok(found.running.unwrap_or(false)),
+                Err(RuntimeError::NotFound(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
         })
     }
 
@@ -287,11 +305,8 @@ impl ContainerRuntime for DockerRuntime {
 
     fn usage<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Usage>> {
         Box::pin(async move {
-            let container = self.docker.containers().get(id);
-            let mut found = container.stats();
-            let first = async { found.next().await.transpose() };
-            match self.call("stats", CALL_LIMIT, first).await {
-                Ok(found) => Ok(found.as_ref().and_then(raw::usage)),
+            match self.call("stats", CALL_LIMIT, self.raw.stats(id)).await {
+                Ok(found) => Ok(raw::usage(&found)),
                 Err(RuntimeError::NotFound(_)) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -365,9 +380,9 @@ impl ContainerRuntime for DockerRuntime {
         })
     }
 
-    fn create_volume<'a>(&'a self, name: &'a str, bytes: Option<u64>, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()> {
+    fn create_volume<'a>(&'a self, name: &'a str, memory: Memory, labels: &'a [(&'a str, &'a str)]) -> Answer<'a, ()> {
         Box::pin(async move {
-            let options = bytes.map_or_else(|| "mode=1777".to_owned(), |bytes| format!("mode=1777,size={bytes}"));
+            let options = body::tmpfs(memory);
             let driver = [("type", "tmpfs"), ("device", "tmpfs"), ("o", options.as_str())];
             let opts = VolumeCreateOpts::builder().name(name).driver("local").driver_opts(driver).labels(labels.iter().copied()).build();
             self.call("volume create", CALL_LIMIT, self.docker.volumes().create(&opts)).await.map(|_| ())

@@ -1,5 +1,5 @@
 //! What the crate cannot say or read, over the same socket: a body with all fields, lists with empty labels, logs of a
-//! terminal.
+//! terminal, figures without waiting for the next ones.
 
 use bytes::Bytes;
 use containers_api::conn::hyper::{self, Body, Response, StatusCode};
@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, Stream};
 use hyperlocal::UnixConnector;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::pin::Pin;
 
 use super::super::{Image, LogQuery, RuntimeError, Usage};
@@ -62,6 +62,18 @@ impl RawClient {
         let endpoint = format!("/containers/create?name={name}");
         let made: Created = self.client.post_json(endpoint, Payload::Json(serde_json::to_vec(body)?), Headers::none()).await?;
         Ok(made.id)
+    }
+
+    /// Makes a program ready to be run in a container and gives its id.
+    pub async fn exec(&self, id: &str, command: &[String]) -> docker_api::Result<String> {
+        let body = json!({"AttachStdout": true, "AttachStderr": true, "Cmd": command}).to_string();
+        let made: Created = self.client.post_json(format!("/containers/{id}/exec"), Payload::Json(body), Headers::none()).await?;
+        Ok(made.id)
+    }
+
+    /// What a container takes, for [`usage`]. Without `one-shot` (API 1.41) the engine would first measure for a second or two.
+    pub async fn stats(&self, id: &str) -> docker_api::Result<Value> {
+        self.client.get_json(format!("/containers/{id}/stats?stream=false&one-shot=true")).await
     }
 
     /// All images.
@@ -156,13 +168,13 @@ fn take_frame(buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, RuntimeError> {
     Ok(Some(frame))
 }
 
-/// Reads the first answer of the stats stream; `None` for a container that does not run.
+/// Reads an answer of the stats; `None` for a container that does not run.
 pub fn usage(stats: &Value) -> Option<Usage> {
     let number = |path: &str| stats.pointer(path).and_then(Value::as_u64);
     // An ended container has an empty object here.
     let memory_usage = number("/memory_stats/usage")?;
-    // cgroup v2 has `inactive_file`, v1 `total_inactive_file`.
-    let inactive = number("/memory_stats/stats/inactive_file").or_else(|| number("/memory_stats/stats/total_inactive_file")).unwrap_or(0);
+    // cgroup v2 has `inactive_file` only; in v1 that leaves out the groups within, which `total_inactive_file` has (Docker's CLI).
+    let inactive = number("/memory_stats/stats/total_inactive_file").or_else(|| number("/memory_stats/stats/inactive_file")).unwrap_or(0);
     let networks = stats.get("networks").and_then(Value::as_object);
     let sum = |field: &str| networks.map_or(0, |all| all.values().filter_map(|one| one.get(field).and_then(Value::as_u64)).sum());
     Some(Usage {
@@ -205,12 +217,14 @@ mod tests {
 
     #[test]
     fn usage_is_read_from_both_cgroup_versions_and_not_from_an_ended_container() {
-        let stats = |inactive: &str| {
-            serde_json::json!({"memory_stats": {"usage": 100, "stats": {inactive: 40}}, "cpu_stats": {"cpu_usage": {"total_usage": 7}},
+        let stats = |memory: Value| {
+            json!({"memory_stats": {"usage": 100, "stats": memory}, "cpu_stats": {"cpu_usage": {"total_usage": 7}},
                 "pids_stats": {"current": 2}, "networks": {"eth0": {"rx_bytes": 1, "tx_bytes": 2}, "eth1": {"rx_bytes": 10, "tx_bytes": 20}}})
         };
         let want = Usage { cpu_nanos: 7, memory_working_set: 60, memory_usage: 100, pids: 2, network_received: 11, network_sent: 22 };
-        assert_eq!([usage(&stats("inactive_file")), usage(&stats("total_inactive_file"))], [Some(want), Some(want)]);
-        assert_eq!(usage(&serde_json::json!({"memory_stats": {}})), None);
+        for memory in [json!({"inactive_file": 40}), json!({"inactive_file": 7, "total_inactive_file": 40})] {
+            assert_eq!(usage(&stats(memory)), Some(want));
+        }
+        assert_eq!(usage(&json!({"memory_stats": {}})), None);
     }
 }

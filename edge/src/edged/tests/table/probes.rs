@@ -9,7 +9,10 @@ fn probe(handler: Value) -> Value {
     probe
 }
 
-const SERVER: &str = "(while :; do printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n' | nc -l -p 8080 > /dev/null; done) &";
+/// Answers every request with this status.
+fn server(status: &str) -> String {
+    format!("(while :; do printf 'HTTP/1.1 {status}\\r\\nContent-Length: 0\\r\\n\\r\\n' | nc -l -p 8080 > /dev/null; done) &")
+}
 
 #[actix_rt::test]
 async fn containers_are_asked_and_replaced() {
@@ -17,13 +20,17 @@ async fn containers_are_asked_and_replaced() {
         |_| {},
         |_| {
             let exec = |command: &[&str]| probe(json!({"exec": {"command": command}}));
+            let (well, unwell) = (server("200 OK"), server("503 Service Unavailable"));
             vec![
                 service("ready-exec", "sleep 1; touch /ok;").main("/readinessProbe", exec(&["/bin/busybox", "test", "-e", "/ok"])),
-                service("ready-http", SERVER).main("/readinessProbe", probe(json!({"httpGet": {"port": 8080, "path": "/health"}}))),
-                service("ready-named", SERVER)
+                service("ready-http", &well).main("/readinessProbe", probe(json!({"httpGet": {"port": 8080, "path": "/health"}}))),
+                service("ready-named", &well)
                     .main("/ports", json!([{"containerPort": 8080, "name": "http"}]))
                     .main("/readinessProbe", probe(json!({"httpGet": {"port": "http"}}))),
-                service("ready-tcp", SERVER).main("/readinessProbe", probe(json!({"tcpSocket": {"port": 8080}}))),
+                service("ready-tcp", &well).main("/readinessProbe", probe(json!({"tcpSocket": {"port": 8080}}))),
+                service("never-exec", "").main("/readinessProbe", exec(&["/bin/busybox", "false"])).unready(),
+                service("never-http", &unwell).main("/readinessProbe", probe(json!({"httpGet": {"port": 8080, "path": "/health"}}))).unready(),
+                service("never-tcp", "").main("/readinessProbe", probe(json!({"tcpSocket": {"port": 8080}}))).unready(),
                 service("dies", "").main("/livenessProbe", exec(&["/bin/busybox", "false"])).fails(
                     "Running",
                     "CrashLoopBackOff",

@@ -41,10 +41,16 @@ async fn what_cannot_run_says_why_and_disturbs_nobody() {
                 row("gpu", "id").main("/resources", json!({"limits": {"nvidia.com/gpu": 1}})).fails("Failed", "Unsupported", "nvidia.com/gpu"),
                 row("negative", "id").main("/resources", json!({"limits": {"memory": "-5Mi"}})).fails("Failed", "InvalidSpec", "memory"),
                 row("image-injection", "id").main("/image", json!("x?fromImage=evil&tag=1")).fails(
-                    "Failed",
-                    "InvalidSpec",
-                    "is not an image reference",
+                    "Pending",
+                    "InvalidImageName",
+                    "couldn't parse image name",
                 ),
+                // Of the right form, and none for the engine: what is beside it runs.
+                row("no-reference", "id").main("/image", json!("a..b:1")).fails("Pending", "InvalidImageName", "no such image: a..b:1"),
+                row("beside-no-reference", "id")
+                    .main("/image", json!("a..b:1"))
+                    .with("containers", "beside", "echo I ran > /dev/termination-log; exit 3", json!({}))
+                    .fails("Pending", "Error", "I ran"),
                 row("never-here", "id").main("/image", json!("127.0.0.1:1/none:1")).main("/imagePullPolicy", json!("Never")).fails(
                     "Pending",
                     "ErrImageNeverPull",

@@ -45,16 +45,18 @@ async fn files_of_objects_and_fields() {
                     .fails("Pending", "ContainerCreating", "cannot be a file of a volume"),
                 volume(
                     "downward",
-                    "cat /v/labels /v/name /v/mem",
+                    "cat /v/labels /v/name /v/mem; echo; cat /v/cpu",
                     json!({"downwardAPI": {"items": [
                         {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
                         {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}},
                         {"path": "mem", "resourceFieldRef": {"containerName": "main", "resource": "limits.memory", "divisor": "1Mi"}},
+                        // Not limited: what the machine gives.
+                        {"path": "cpu", "resourceFieldRef": {"containerName": "main", "resource": "limits.cpu"}},
                     ]}}),
                 )
                 .main("/resources", json!({"limits": {"memory": "48Mi"}}))
                 .says("app=\"demo\"")
-                .says("downward48"),
+                .says("downward48\n2"),
                 volume(
                     "projected",
                     "cat /v/a /v/t /v/notes",

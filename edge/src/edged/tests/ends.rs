@@ -1,0 +1,128 @@
+//! How pods end on the real engine when somebody is in the way, or in a hurry.
+
+use std::time::Duration;
+
+use actor::eventually;
+use docker_api::opts::ContainerRemoveOpts;
+use serde_json::{Value, json};
+
+use super::super::runtime::testing::{Engine, engine};
+use super::module::{Edge, SOCKET, busybox, leave, running_ids, start};
+
+const SOON: Duration = Duration::from_secs(60);
+/// Much less than the graces here, much more than a kill takes.
+const AT_ONCE: Duration = Duration::from_secs(25);
+/// Hears no signal but the kill.
+const DEAF: &str = "trap '' TERM; while :; do sleep 1; done";
+
+fn with_policy(engine: &Engine, name: &str, policy: &str, script: &str) -> Value {
+    let mut pod = busybox(engine, name, script);
+    pod["spec"]["restartPolicy"] = json!(policy);
+    pod
+}
+
+fn deleted(pod: &Value, grace: u64) -> Value {
+    let mut pod = pod.clone();
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+    pod
+}
+
+async fn remove(engine: &Engine, pod: &Value) {
+    for id in running_ids(engine, pod).await {
+        let opts = ContainerRemoveOpts::builder().force(true).build();
+        engine.docker.containers().get(id).remove(&opts).await.unwrap();
+    }
+}
+
+fn container(edge: &Edge, pod: &str) -> Value {
+    edge.status(pod)["containerStatuses"][0].clone()
+}
+
+#[actix_rt::test]
+async fn a_container_that_somebody_removes_comes_back_as_its_policy_says() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let sleeps = "while :; do sleep 1; done";
+    let pods = [with_policy(&engine, "never", "Never", sleeps), with_policy(&engine, "failing", "OnFailure", sleeps)];
+    for pod in &pods {
+        edge.apply("pod", pod).await;
+    }
+    for name in ["never", "failing"] {
+        eventually!(SOON, edge.is_ready(name));
+    }
+    for pod in &pods {
+        remove(&engine, pod).await;
+    }
+    eventually!(SOON, edge.status("never")["phase"] == "Failed");
+    assert_eq!(container(&edge, "never")["state"]["terminated"]["reason"], "ContainerStatusUnknown");
+    eventually!(SOON, container(&edge, "failing")["restartCount"] == 1 && edge.is_ready("failing"));
+    assert_eq!(container(&edge, "failing")["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
+    assert_eq!(running_ids(&engine, &pods[0]).await, Vec::<String>::new());
+    for name in ["never", "failing"] {
+        let went_back = edge.statuses(name).iter().skip_while(|status| status["phase"] != "Running").any(|status| status["phase"] == "Pending");
+        assert!(!went_back, "{:?}", edge.statuses(name));
+    }
+    edge.delete("pod", &pods[1]).await;
+    leave(&edge, &engine, &pods[0]).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_container_whose_probe_fails_is_started_again_though_it_ends_well() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let mut pod = with_policy(&engine, "probed", "OnFailure", "trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    pod["spec"]["containers"][0]["livenessProbe"] =
+        json!({"exec": {"command": ["/bin/busybox", "false"]}, "periodSeconds": 1, "failureThreshold": 1});
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, container(&edge, "probed")["restartCount"] == 1);
+    let phases: Vec<Value> = edge.statuses("probed").iter().map(|status| status["phase"].clone()).collect();
+    assert!(phases.iter().all(|phase| phase == "Pending" || phase == "Running"), "{phases:?}");
+    assert_eq!(container(&edge, "probed")["lastState"]["terminated"]["exitCode"], 0);
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_long_grace_can_be_shortened_and_a_pod_can_be_taken_away_by_force() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let pods = ["shortened", "forced"].map(|name| busybox(&engine, name, DEAF));
+    for pod in &pods {
+        edge.apply("pod", pod).await;
+    }
+    for name in ["shortened", "forced"] {
+        eventually!(SOON, edge.is_ready(name));
+    }
+    for pod in &pods {
+        edge.apply("pod", &deleted(pod, 3600)).await;
+    }
+    for name in ["shortened", "forced"] {
+        eventually!(SOON, edge.reasons(name).contains(&"Killing".to_owned()));
+    }
+    edge.apply("pod", &deleted(&pods[0], 1)).await;
+    eventually!(AT_ONCE, edge.status("shortened")["phase"] == "Failed");
+    edge.delete("pod", &pods[0]).await;
+    edge.delete("pod", &pods[1]).await;
+    eventually!(AT_ONCE, engine.things().await == 0);
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_hook_that_hangs_does_not_keep_a_pod_that_is_to_go() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let mut pod = busybox(&engine, "hooked", "trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    pod["spec"]["containers"][0]["lifecycle"] = json!({"postStart": {"exec": {"command": ["/bin/busybox", "sleep", "500"]}}});
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, !running_ids(&engine, &pod).await.is_empty());
+    edge.apply("pod", &deleted(&pod, 5)).await;
+    eventually!(AT_ONCE, running_ids(&engine, &pod).await.is_empty());
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
