@@ -38,7 +38,12 @@ fn an_edge_that_is_killed_while_it_makes_a_pod_or_later_makes_nothing_twice_and_
         });
         site.edge.kill();
         // The engine may still be taking back what nobody waits for any more.
-        let before = eventually!(10, "the engine is at rest", site.made(&name)?.running());
+        let mut last = None;
+        let before = eventually!(10, "the engine is at rest", {
+            let made = site.made(&name)?;
+            let now = (made.names(), made.running()?);
+            if last.replace(now.clone()).as_ref() == Some(&now) { Ok(now.1) } else { Err(format!("{now:?}")) }
+        });
         site.run_edge();
         eventually!(60, "the pod is Ready", site.is_ready(&name));
         eventually!(10, "each part is there once", is_whole(&site.made(&name)?));
@@ -129,7 +134,10 @@ fn a_pod_whose_sandbox_is_removed_begins_anew_in_another_one_init_containers_fir
     site.apply(&pod);
     eventually!(60, "the pod is Ready", site.is_ready(&name));
     let before = site.made(&name).unwrap().running().unwrap();
-    assert_eq!(lines(&file), ["first", "second", "main"]);
+    eventually!(10, "all of them ran, in order", {
+        let lines = lines(&file);
+        if lines == ["first", "second", "main"] { Ok(()) } else { Err(format!("{lines:?}")) }
+    });
 
     docker::docker(&["rm", "--force", &before["POD"]]).unwrap();
     eventually!(60, "everything ran again, in order", {

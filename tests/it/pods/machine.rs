@@ -33,10 +33,12 @@ fn pods_logs_and_exec_work_while_the_cloud_is_away() {
     let list: Value = serde_json::from_str(&pods.output).unwrap();
     assert_eq!((&list["kind"], &list["items"][0]["metadata"]["name"]), (&json!("PodList"), &json!(name)));
 
-    let logs = site.edge.command(&["logs", &name, "-c", "talks"]);
-    let mut said: Vec<&str> = logs.output.lines().collect();
-    said.sort_unstable();
-    assert_eq!((logs.code, said), (Some(0), vec!["first", "second", "third"]), "{}", logs.output);
+    eventually!(10, "its log is what it wrote", {
+        let logs = site.edge.command(&["logs", &name, "-c", "talks"]);
+        let mut said: Vec<&str> = logs.output.lines().collect();
+        said.sort_unstable();
+        if logs.code == Some(0) && said == ["first", "second", "third"] { Ok(()) } else { Err(format!("{logs:?}")) }
+    });
     let logs = site.edge.command(&["logs", &name, "-c", "nobody"]);
     assert!(logs.code == Some(69) && logs.output.contains("nobody"), "{logs:?}");
 
@@ -63,7 +65,10 @@ fn the_read_only_port_tells_figures_and_logs_while_the_cloud_is_away() {
     assert_eq!((&pod["containers"][0]["name"], pod["containers"].as_array().map(Vec::len)), (&json!("c"), Some(1)), "{summary}");
     assert!(pod["containers"][0]["memory"]["usageBytes"].as_u64() > Some(0), "{summary}");
 
-    assert_eq!(read(&site, &format!("/containerLogs/default/{name}/c")).unwrap(), "hello\n");
+    eventually!(10, "its log is what it wrote", {
+        let log = read(&site, &format!("/containerLogs/default/{name}/c"))?;
+        if log == "hello\n" { Ok(()) } else { Err(log) }
+    });
     let missing = http::get(site.edge.pods_port, &format!("/containerLogs/default/{name}/other")).unwrap();
     assert_eq!(missing.0, 404, "{missing:?}");
     let stranger = http::get(site.edge.pods_port, "/containerLogs/kube-system/nobody/c").unwrap();
