@@ -15,7 +15,7 @@ use super::super::node::{Machine, Readiness};
 use super::super::pod::{Pod, Refusal};
 use super::super::pressure::{Consumer, Shortage, Signal, Signals, Threshold, Thresholds};
 use super::super::runtime::docker::DockerRuntime;
-use super::super::runtime::testing::{Engine, engine};
+use super::super::runtime::testing::{Engine, Images, engine};
 use super::super::runtime::{ContainerRuntime, RuntimeEvent, label};
 use super::super::{Config, Edged, Peers, Shared, node, volume};
 use super::job::Job;
@@ -328,26 +328,6 @@ async fn what_is_free_is_told_from_the_first_moment_on_and_until_the_mailbox_is_
 }
 
 const SOCKET: &str = "unix:///var/run/docker.sock";
-
-/// Names of images, removed when the test ends, however it does.
-struct Images<'a>(&'a Engine, Vec<String>);
-
-impl Drop for Images<'_> {
-    fn drop(&mut self) {
-        let (docker, images) = (self.0.docker.clone(), std::mem::take(&mut self.1));
-        let clean = async move {
-            for image in images {
-                let opts = docker_api::opts::ImageRemoveOpts::builder().force(true).build();
-                let _ = docker.images().get(image).remove(&opts).await;
-            }
-        };
-        let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let _ = runtime.block_on(async { tokio::time::timeout(SOON, clean).await });
-        });
-        let _ = cleaner.join();
-    }
-}
 
 /// An image that nobody else has.
 async fn image(engine: &Engine, name: &str) -> String {

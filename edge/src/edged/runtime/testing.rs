@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actor::testing::{Lack, leave_out};
 use docker_api::Docker;
-use docker_api::opts::{ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ImageBuildOpts};
+use docker_api::opts::{ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ImageBuildOpts, ImageRemoveOpts};
 use futures_util::StreamExt;
 
 use super::docker::DockerRuntime;
@@ -99,21 +99,39 @@ impl Engine {
     }
 }
 
+/// Names of further images, removed when the test ends, however it does.
+pub struct Images<'a>(pub &'a Engine, pub Vec<String>);
+
+impl Drop for Images<'_> {
+    fn drop(&mut self) {
+        let (docker, images) = (self.0.docker.clone(), std::mem::take(&mut self.1));
+        at_the_end(async move {
+            for image in images {
+                let _ = docker.images().get(image).remove(&ImageRemoveOpts::builder().force(true).build()).await;
+            }
+        });
+    }
+}
+
+/// Runs this on a thread of its own: where a test ends, nothing can be awaited.
+fn at_the_end(work: impl Future<Output = ()> + Send + 'static) {
+    let cleaner = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), work).await });
+    });
+    let _ = cleaner.join();
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
         let (docker, node, image) = (self.docker.clone(), self.node.clone(), self.image.clone());
-        let clean = async move {
+        at_the_end(async move {
             let filter = [ContainerFilter::Label(label::NODE.into(), node)];
             let found = docker.containers().list(&ContainerListOpts::builder().all(true).filter(filter).build()).await.unwrap_or_default();
             for id in found.into_iter().filter_map(|one| one.id) {
                 let _ = docker.containers().get(id).remove(&ContainerRemoveOpts::builder().force(true).volumes(true).build()).await;
             }
             let _ = docker.images().get(image).delete().await;
-        };
-        let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), clean).await });
         });
-        let _ = cleaner.join();
     }
 }

@@ -5,30 +5,11 @@ use std::time::Duration;
 use actor::eventually;
 use serde_json::{Value, json};
 
-use super::super::runtime::testing::{Engine, engine};
+use super::super::runtime::testing::{Engine, Images, engine};
 use super::module::{Edge, SOCKET, leave, sleeper, start};
 use super::registry::{PASSWORD, Registry};
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// Names of images, removed when the test ends, however it does.
-struct Images<'a>(&'a Engine, Vec<String>);
-
-impl Drop for Images<'_> {
-    fn drop(&mut self) {
-        let (docker, images) = (self.0.docker.clone(), std::mem::take(&mut self.1));
-        let cleaner = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                for image in images {
-                    let opts = docker_api::opts::ImageRemoveOpts::builder().force(true).build();
-                    let _ = docker.images().get(image).remove(&opts).await;
-                }
-            });
-        });
-        let _ = cleaner.join();
-    }
-}
 
 fn of_registry(engine: &Engine, name: &str, image: &str, secrets: &[&str]) -> Value {
     let mut pod = sleeper(engine, name);
