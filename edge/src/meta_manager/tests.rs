@@ -523,7 +523,7 @@ fn what_was_acknowledged_is_there_after_a_restart() {
 fn a_status_that_could_not_be_stored_is_told_to_nobody_but_edged_which_says_it_again() {
     let mut fixture = fixture();
     fixture.handle(vec![cloud(ObjectOperation::Insert, "default/pod/web", object("web", "u-1", "1"))]);
-    (fixture.hints(), fixture.sent());
+    drop((fixture.hints(), fixture.sent()));
     tamper(&fixture.store, "CREATE TRIGGER sabotage BEFORE INSERT ON meta WHEN NEW.type = 'podstatus' BEGIN SELECT RAISE(ABORT, 'no'); END");
     fixture.handle(vec![status("default/pod/web", "u-1", "Succeeded")]);
     assert_eq!((fixture.hints(), fixture.reports().len()), (vec!["StatusLost u-1".to_owned()], 0));
