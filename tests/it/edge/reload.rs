@@ -92,8 +92,9 @@ fn a_hangup_switches_modules_off_and_on_and_a_wrong_file_changes_nothing() {
     );
     edge.daemon().signal("HUP");
     systemd.hears("that it has read", |line| line == "READY=1");
-    is(port, "event-bus", "disabled").unwrap();
-    is(port, "edge-hub", "disabled").unwrap();
+    // The page follows the supervisors, a moment behind.
+    eventually!(10, "the broker is off", is(port, "event-bus", "disabled"));
+    eventually!(10, "the hub is off", is(port, "edge-hub", "disabled"));
     assert!(TcpStream::connect(("127.0.0.1", edge.mqtt_port)).is_err(), "the broker's port is open");
     let output = edge.daemon().output();
     for words in ["module disabled", "forgotten", "meta.sync.podstatus.interval", "need a restart"] {
