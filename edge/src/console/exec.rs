@@ -70,7 +70,9 @@ pub fn choose(args: &ExecArgs, found: &[Summary]) -> Result<String, ConsoleError
     let names = running.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let not_found = |text: String| Err(ConsoleError::NotFound(plain(&text)));
     match (&args.container, running.as_slice()) {
-        (_, []) if found.is_empty() => not_found(format!("there is no container of pod {pod} on this node; see `skep-edge pods`")),
+        (_, []) if found.is_empty() => not_found(format!(
+            "there is no container of pod {pod} on this node; see `skep-edge pods`, and name the daemon's configuration with --config"
+        )),
         (_, []) => not_found(format!("no container of pod {pod} runs; `skep-edge logs` may say why")),
         (Some(wanted), _) => match running.iter().find(|(name, _)| name == wanted) {
             Some((_, id)) => Ok((*id).to_owned()),

@@ -226,7 +226,11 @@ fn exec_chooses_a_running_container_or_says_which_there_are() {
     assert_eq!(chosen(None, &[sandbox(), one("a", "running"), one("b", "exited")]), Ok("id-a".into()));
     assert_eq!(chosen(Some("b"), &[one("a", "running"), one("b", "running")]), Ok("id-b".into()));
     for (container, found, want) in [
-        (None, vec![], "there is no container of pod default/web on this node; see `skep-edge pods`"),
+        (
+            None,
+            vec![],
+            "there is no container of pod default/web on this node; see `skep-edge pods`, and name the daemon's configuration with --config",
+        ),
         (None, vec![sandbox(), one("a", "exited")], "no container of pod default/web runs; `skep-edge logs` may say why"),
         (Some(label::SANDBOX_NAME), vec![sandbox(), one("a", "running")], "pod default/web has no running container `POD`; there are: a"),
         (Some("c"), vec![one("b", "running"), one("a", "running")], "pod default/web has no running container `c`; there are: a, b"),

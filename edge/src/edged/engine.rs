@@ -91,7 +91,9 @@ impl Engine {
         let static_pods = (!keys.static_pod_path.as_os_str().is_empty()).then(|| keys.static_pod_path.clone());
         if let Some(directory) = &static_pods {
             // Before the first comparison, which would take their containers for nobody's.
-            *shared.statics.lock().unwrap_or_else(PoisonError::into_inner) = static_pods::read(directory, node.as_str());
+            let found = static_pods::read(directory, node.as_str());
+            found.complain(&static_pods::StaticPods::default());
+            *shared.statics.lock().unwrap_or_else(PoisonError::into_inner) = found;
         }
         let config = Config { node: node.clone(), version, status_interval };
         Ok(Self { shared: Arc::new(shared), machine, config, node, own, static_pods })

@@ -105,12 +105,7 @@ impl Edged {
         if found == self.statics {
             return;
         }
-        for (file, error) in found.errors.iter().filter(|(file, error)| self.statics.errors.get(*file) != Some(*error)) {
-            log::warn!(file = file.as_str(), reason = error.as_str(); "a file of static pods cannot be used");
-        }
-        if let Some(reason) = found.unreadable.as_ref().filter(|reason| self.statics.unreadable.as_ref() != Some(*reason)) {
-            log::warn!(reason = reason.as_str(); "the directory of static pods cannot be read; its pods stay");
-        }
+        found.complain(&self.statics);
         let before = std::mem::replace(&mut self.statics, found.clone());
         // The next incarnation must not take its pods for nobody's.
         *self.shared.statics.lock().unwrap_or_else(PoisonError::into_inner) = found.clone();

@@ -61,6 +61,16 @@ impl StaticPods {
         self.pods.extend(kept);
         self
     }
+
+    /// Says in the log what cannot be used and could be, or was not there, before. There is no cloud to say it to.
+    pub fn complain(&self, before: &Self) {
+        for (file, error) in self.errors.iter().filter(|(file, error)| before.errors.get(*file) != Some(*error)) {
+            log::warn!(file = file.as_str(), reason = error.as_str(); "a file of static pods cannot be used");
+        }
+        if let Some(reason) = self.unreadable.as_ref().filter(|reason| before.unreadable.as_ref() != Some(*reason)) {
+            log::warn!(reason = reason.as_str(); "the directory of static pods cannot be read; its pods stay");
+        }
+    }
 }
 
 /// Reads all files of a directory. One that is not there holds nothing. Blocks on the disk.

@@ -32,8 +32,10 @@ impl Pass {
             Err(error) if is_lost(&error) => Err(error),
             Err(error) => {
                 let message = explained(&pod, &error.to_string());
+                log::warn!(pod = pod.full_name().as_str(), reason = error.to_string().as_str(); "the sandbox of a pod cannot be made");
                 self.note(true, "FailedCreatePodSandBox", None, format!("Failed to create pod sandbox: {message}"));
-                self.fails(label::SANDBOX_NAME, FAILED, message);
+                // Tried again after the same pause each time, as the kubelet does: what was in the way may go at any moment.
+                self.troubles.insert(label::SANDBOX_NAME.to_owned(), self.pause(FAILED, message));
                 Ok(None)
             }
         }
@@ -97,14 +99,15 @@ pub(super) fn machine_resolver() -> Resolver {
     found.iter().find(|one| !one.nameservers.is_empty()).or(found.first()).cloned().unwrap_or_default()
 }
 
-/// The engine's words, with the port that they are about.
+/// The engine's words. Where they are about a port that is taken just that: they have another number each time, and the same
+/// event is counted up.
 fn explained(pod: &Pod, words: &str) -> String {
     let is_taken = ["port is already allocated", "address already in use"].iter().any(|known| words.contains(known));
     let ports = || pod.all_containers().flat_map(|one| &one.ports).filter(|port| port.host_port != 0);
     // Docker names it as `0.0.0.0:8080`.
     let named = |port: &&Port| words.split(|c: char| !c.is_ascii_digit()).any(|number| number == port.host_port.to_string());
     match ports().find(named).or(ports().next()).filter(|_| is_taken) {
-        Some(port) => format!("hostPort {}/{} of this machine is taken: {words}", port.host_port, port.protocol().to_uppercase()),
+        Some(port) => format!("hostPort {}/{} of this machine is taken", port.host_port, port.protocol().to_uppercase()),
         None => words.to_owned(),
     }
 }
