@@ -309,11 +309,13 @@ async fn pump(mut read: impl AsyncRead + Unpin, mut write: impl AsyncWrite + Unp
     let reader = async move {
         let mut buffer = vec![0; PIECE_BYTES_MAX];
         loop {
-            let Way { delay, bytes_per_second, .. } = way(&ahead.borrow().fault);
+            let bytes_per_second = way(&ahead.borrow().fault).bytes_per_second;
             // A slow way takes a tenth of a second's bytes at a time, and holds few of them.
             let most = if bytes_per_second == 0 { PIECE_BYTES_MAX } else { (bytes_per_second as usize / 10).clamp(1, PIECE_BYTES_MAX) };
             // An end is a piece without bytes: it, too, is late and meets holes.
             let count = read.read(&mut buffer[..most]).await.unwrap_or(0);
+            // As the line is now, not as it was when this piece began to be waited for.
+            let delay = way(&ahead.borrow().fault).delay;
             if pieces.send((Instant::now() + delay, buffer[..count].to_vec())).await.is_err() || count == 0 {
                 break;
             }
