@@ -13,8 +13,10 @@ use hyperlocal::UnixConnector;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::client::pod_list;
+use super::logs::default_container;
 use super::terminal::{self, Raw};
-use super::{ConsoleError, NAMESPACE_DEFAULT, Place, plain};
+use super::{ConsoleError, NAMESPACE_DEFAULT, Place, name_of, note, plain};
 use crate::config::EdgeConfig;
 use crate::edged::runtime::docker::DockerRuntime;
 use crate::edged::runtime::{ContainerRuntime as _, RuntimeError, Summary, label};
@@ -24,6 +26,9 @@ const PIECES_MAX: usize = 4;
 /// How often the exit code is asked for after the end: the engine says the end of the output first.
 const CODE_TRIES: usize = 100;
 const CODE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the daemon is waited for, which knows the pod's object: what it says is a help, not a need.
+const DAEMON_LIMIT: Duration = Duration::from_secs(2);
 
 /// A shell's code for a program that cannot be run.
 const CANNOT_START: u8 = 126;
@@ -36,7 +41,7 @@ pub struct ExecArgs {
     /// Its namespace.
     #[arg(short, long, value_name = "NAMESPACE", default_value = NAMESPACE_DEFAULT)]
     pub namespace: String,
-    /// Which container; needed where several run.
+    /// Which container; where several run and the daemon answers the one that kubectl takes, too.
     #[arg(short, long, value_name = "NAME")]
     pub container: Option<String>,
     /// Hand standard input on.
@@ -53,16 +58,19 @@ pub struct ExecArgs {
     pub place: Place,
 }
 
-/// The container that is meant, out of all that carry the pod's labels.
+/// The container that is meant, out of all that carry the pod's labels: `default` where none is named and several run.
+///
+/// An earlier pod of the same name may still be ending; the one that was made last is meant.
 ///
 /// # Errors
 /// `NotFound`, with what there is.
-pub fn choose(args: &ExecArgs, found: &[Summary]) -> Result<String, ConsoleError> {
+pub fn choose(args: &ExecArgs, found: &[Summary], default: Option<&str>) -> Result<String, ConsoleError> {
     let name = |one: &Summary| one.labels.get(label::CONTAINER).cloned().unwrap_or_default();
     let pod = format!("{}/{}", args.namespace, args.pod);
+    let newest = found.iter().max_by_key(|one| one.created).and_then(|one| one.labels.get(label::POD_UID));
     let mut running: Vec<(String, &str)> = found
         .iter()
-        .filter(|one| one.state == "running")
+        .filter(|one| one.state == "running" && one.labels.get(label::POD_UID) == newest)
         .map(|one| (name(one), one.id.as_str()))
         .filter(|(name, _)| name != label::SANDBOX_NAME)
         .collect();
@@ -79,7 +87,13 @@ pub fn choose(args: &ExecArgs, found: &[Summary]) -> Result<String, ConsoleError
             None => not_found(format!("pod {pod} has no running container `{wanted}`; there are: {names}")),
         },
         (None, [(_, id)]) => Ok((*id).to_owned()),
-        (None, _) => not_found(format!("pod {pod} has several containers: name one of {names} with -c")),
+        (None, _) => match running.iter().find(|(name, _)| Some(name.as_str()) == default) {
+            Some((name, id)) => {
+                note(&format!("container {name} of {names}; -c names another one"));
+                Ok((*id).to_owned())
+            }
+            None => not_found(format!("pod {pod} has several containers: name one of {names} with -c")),
+        },
     }
 }
 
@@ -106,10 +120,19 @@ pub async fn exec(args: &ExecArgs, config: &EdgeConfig) -> Result<u8, ConsoleErr
     let runtime = DockerRuntime::new(address).map_err(refused)?;
     let node = config.node().to_string();
     let labels = [(label::NODE, node.as_str()), (label::POD_NAMESPACE, args.namespace.as_str()), (label::POD_NAME, args.pod.as_str())];
-    let id = choose(args, &runtime.list(&labels).await.map_err(refused)?)?;
+    let found = runtime.list(&labels).await.map_err(refused)?;
+    let default = if args.container.is_none() { default_of(args, config).await } else { None };
+    let id = choose(args, &found, default.as_deref())?;
     let socket = address.strip_prefix("unix://").unwrap_or(address);
     let input = args.stdin.then(read_stdin);
     run(socket, &id, args, input, &mut io::stdout(), &mut io::stderr()).await
+}
+
+/// The container that kubectl would take, as far as the daemon says it: `exec` works without it, too.
+async fn default_of(args: &ExecArgs, config: &EdgeConfig) -> Option<String> {
+    let list = tokio::time::timeout(DAEMON_LIMIT, pod_list(config.read_only()?)).await.ok()?.ok()?;
+    let pod = list["items"].as_array()?.iter().find(|pod| name_of(pod) == (args.namespace.as_str(), args.pod.as_str()))?;
+    default_container(pod).map(|(chosen, _)| chosen)
 }
 
 /// Standard input in pieces, read by a thread that ends with the process: a read of a terminal cannot be called off.

@@ -216,15 +216,26 @@ fn exec_args(container: Option<&str>, command: &[&str]) -> ExecArgs {
 
 #[test]
 fn exec_chooses_a_running_container_or_says_which_there_are() {
-    let one = |name: &str, state: &str| Summary {
-        id: format!("id-{name}"),
-        labels: [(label::CONTAINER.to_owned(), name.to_owned())].into_iter().collect(),
+    let one_of = |uid: &str, name: &str, state: &str, created: i64| Summary {
+        id: format!("id-{name}{uid}"),
+        labels: [(label::CONTAINER.to_owned(), name.to_owned()), (label::POD_UID.to_owned(), uid.to_owned())].into_iter().collect(),
         state: state.into(),
+        created,
     };
-    let chosen = |container: Option<&str>, found: &[Summary]| choose(&exec_args(container, &[]), found).map_err(|error| error.to_string());
+    let one = |name: &str, state: &str| one_of("", name, state, 1);
+    let chosen = |container: Option<&str>, found: &[Summary]| choose(&exec_args(container, &[]), found, None).map_err(|error| error.to_string());
     let sandbox = || one(label::SANDBOX_NAME, "running");
     assert_eq!(chosen(None, &[sandbox(), one("a", "running"), one("b", "exited")]), Ok("id-a".into()));
-    assert_eq!(chosen(Some("b"), &[one("a", "running"), one("b", "running")]), Ok("id-b".into()));
+    let both = [one("a", "running"), one("b", "running")];
+    assert_eq!(chosen(Some("b"), &both), Ok("id-b".into()));
+    assert_eq!(choose(&exec_args(None, &[]), &both, Some("b")).unwrap(), "id-b");
+    assert!(choose(&exec_args(None, &[]), &both, Some("c")).is_err());
+    // The earlier pod of this name still ends.
+    let two = [one_of("-old", "a", "running", 5), one_of("-new", "a", "running", 9), one_of("-old", "b", "running", 6)];
+    assert_eq!(chosen(None, &two), Ok("id-a-new".into()));
+    assert!(chosen(Some("b"), &two).unwrap_err().contains("there are: a"));
+    let begun = [one_of("-old", "a", "running", 5), one_of("-new", label::SANDBOX_NAME, "created", 9)];
+    assert!(chosen(None, &begun).unwrap_err().contains("no container of pod default/web runs"));
     for (container, found, want) in [
         (
             None,

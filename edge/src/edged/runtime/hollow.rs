@@ -95,6 +95,7 @@ impl ContainerRuntime for HollowRuntime {
                 ContainerState::Dead => "dead",
             }
             .into(),
+            created: one.container.created_at.as_second(),
         };
         ready(Ok(self.inner().containers.iter().filter(|(_, one)| labelled(&one.container.labels, labels)).map(summary).collect()))
     }

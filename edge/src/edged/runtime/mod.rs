@@ -173,6 +173,8 @@ pub struct Summary {
     pub labels: BTreeMap<String, String>,
     /// `running`, `exited` … in the engine's word.
     pub state: String,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
 }
 
 /// An image that is here.

@@ -218,6 +218,7 @@ impl ContainerRuntime for DockerRuntime {
                 id: one.id.unwrap_or_default(),
                 labels: one.labels.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>(),
                 state: one.state.unwrap_or_default(),
+                created: one.created.unwrap_or_default(),
             };
             Ok(found.into_iter().map(summary).collect())
         })
