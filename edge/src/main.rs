@@ -192,8 +192,15 @@ fn mqtt_user(arguments: MqttUserArgs) -> ExitCode {
 
 fn join_cloud(arguments: &JoinArgs) -> ExitCode {
     log_at("warn");
-    match actix_rt::System::new().block_on(join(arguments)) {
-        Ok(_) => print(&format!("joined as node {}; certificates are in {}\n", arguments.node, arguments.data_dir.join("pki").display())),
+    let data_dir = match &arguments.data_dir {
+        Some(data_dir) => data_dir.clone(),
+        None => match EdgeConfig::load(arguments.config.as_deref(), None, std::env::vars()) {
+            Ok(config) => config.data_dir,
+            Err(error) => return end(&Exit::Configuration(chain(&error))),
+        },
+    };
+    match actix_rt::System::new().block_on(join(arguments, &data_dir)) {
+        Ok(_) => print(&format!("joined as node {}; certificates are in {}\n", arguments.node, data_dir.join("pki").display())),
         Err(error) => {
             log::error!("{}", chain(&error));
             ExitCode::from(error.exit_code())

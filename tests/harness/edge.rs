@@ -113,8 +113,8 @@ impl EdgeUnderTest {
     /// Tries to get a certificate, and says how `skep-edge join` ended.
     pub fn try_join(&self, join_port: u16, token: &str) -> End {
         let cloud = format!("https://127.0.0.1:{join_port}");
-        let data = self.data().display().to_string();
-        let arguments = ["join", "--cloud", &cloud, "--token", token, "--node", &self.node, "--data-dir", &data].map(str::to_owned);
+        let config = self.config().display().to_string();
+        let arguments = ["join", "--cloud", &cloud, "--token", token, "--node", &self.node, "--config", &config].map(str::to_owned);
         run(&program("skep-edge"), &arguments, &[], self.dir.path(), Duration::from_secs(30))
     }
 

@@ -42,18 +42,21 @@ pub struct JoinArgs {
     /// Name of this node in Kubernetes
     #[arg(long)]
     pub node: String,
-    /// Where the state of this daemon is; the certificates go to `pki` in it
-    #[arg(long, default_value = "/var/lib/skep")]
-    pub data_dir: PathBuf,
+    /// Configuration file of the daemon, which says where its state is; /etc/skep/edge.yaml when it exists
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the state of the daemon is, whatever the file says; the certificates go to `pki` in it
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
-/// Gets a certificate for this machine and stores it with its key and the cloud's authority in `<data>/pki`.
+/// Gets a certificate for this machine and stores it with its key and the cloud's authority in `pki` below `data_dir`.
 ///
 /// A machine that had joined before gets a new key; its earlier files are kept in `<data>/pki.previous`.
 ///
 /// # Errors
 /// See [`JoinError`]; nothing is written then.
-pub async fn join(args: &JoinArgs) -> Result<NodeTls, JoinError> {
+pub async fn join(args: &JoinArgs, data_dir: &Path) -> Result<NodeTls, JoinError> {
     let endpoint = Endpoint::parse(&args.cloud).ok_or_else(|| JoinError::CloudAddress { cloud: args.cloud.clone() })?;
     let node = NodeName::new(&args.node)?;
     let (expected, bearer) = split_token(&args.token)?;
@@ -74,7 +77,7 @@ pub async fn join(args: &JoinArgs) -> Result<NodeTls, JoinError> {
     let certificate = client::get(&endpoint, trusting, "/edge.crt", &headers, &request).await?;
 
     let files = [("ca.crt", pem(&ca), 0o644), ("edge.crt", pem(&certificate), 0o644), ("edge.key", key.serialize_pem(), 0o600)];
-    store(&args.data_dir, &files, |dir| {
+    store(data_dir, &files, |dir| {
         let loaded = tls::load(dir, SystemTime::now());
         match loaded {
             Ok(tls) if tls.node == node => Ok(tls),

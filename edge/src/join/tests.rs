@@ -81,15 +81,24 @@ impl Cloud {
             cloud: format!("https://{}", self.address),
             token: format!("{}.{JWT}", fingerprint(&self.ca.der)),
             node: "edge-1".into(),
-            data_dir: dir.join("data"),
+            config: None,
+            data_dir: Some(dir.join("data")),
         }
     }
 }
 
+fn place(args: &JoinArgs) -> &Path {
+    args.data_dir.as_deref().unwrap()
+}
+
+async fn join_at(args: &JoinArgs) -> Result<NodeTls, JoinError> {
+    join(args, place(args)).await
+}
+
 /// Joining failed and left nothing behind.
 async fn refused(args: &JoinArgs) -> JoinError {
-    let error = join(args).await.unwrap_err();
-    let left = fs::read_dir(&args.data_dir).map_or(0, |entries| entries.count());
+    let error = join_at(args).await.unwrap_err();
+    let left = fs::read_dir(place(args)).map_or(0, |entries| entries.count());
     assert_eq!(left, 0, "after `{error}`");
     error
 }
@@ -98,8 +107,8 @@ async fn refused(args: &JoinArgs) -> JoinError {
 async fn joining_stores_a_checked_identity_whose_key_is_private() {
     let (cloud, dir) = (Cloud::start(&["127.0.0.1"], honest).await, tempfile::tempdir().unwrap());
     let args = cloud.args(dir.path());
-    assert_eq!(join(&args).await.unwrap().node.as_str(), "edge-1");
-    let pki = args.data_dir.join("pki");
+    assert_eq!(join_at(&args).await.unwrap().node.as_str(), "edge-1");
+    let pki = place(&args).join("pki");
     assert_eq!(tls::load(&pki, SystemTime::now()).unwrap().node.as_str(), "edge-1");
     assert_eq!(fs::metadata(pki.join("edge.key")).unwrap().permissions().mode() & 0o777, 0o600);
     let heads = cloud.heads.lock().unwrap().clone();
@@ -112,9 +121,9 @@ async fn joining_again_keeps_the_earlier_identity_beside_the_new_one() {
     let (cloud, dir) = (Cloud::start(&["127.0.0.1"], honest).await, tempfile::tempdir().unwrap());
     let args = cloud.args(dir.path());
     for _ in 0..3 {
-        join(&args).await.unwrap();
+        join_at(&args).await.unwrap();
     }
-    let mut names: Vec<_> = fs::read_dir(&args.data_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(place(&args)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["pki", "pki.previous"]);
 }
@@ -188,8 +197,13 @@ async fn a_port_without_tls_and_a_port_without_listener_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let args =
-        JoinArgs { cloud: address.to_string(), token: format!("{}.{JWT}", "0".repeat(64)), node: "edge-1".into(), data_dir: dir.path().join("data") };
+    let args = JoinArgs {
+        cloud: address.to_string(),
+        token: format!("{}.{JWT}", "0".repeat(64)),
+        node: "edge-1".into(),
+        config: None,
+        data_dir: Some(dir.path().join("data")),
+    };
     let plain = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
@@ -206,7 +220,8 @@ async fn arguments_are_checked_before_anything_is_sent() {
         cloud: "https://127.0.0.1:1".into(),
         token: format!("{}.{JWT}", "0".repeat(64)),
         node: "edge-1".into(),
-        data_dir: dir.path().join("data"),
+        config: None,
+        data_dir: Some(dir.path().join("data")),
     };
     for token in ["", "abc", JWT, &format!("{}.a.b", "0".repeat(64)), &format!("{}.a.b.c\r\nX: y", "0".repeat(64))] {
         let args = JoinArgs { token: token.to_owned(), ..good.clone() };
@@ -237,7 +252,7 @@ fn addresses_of_a_cloud_are_read_in_every_form() {
 async fn a_data_directory_that_cannot_be_written_is_an_error() {
     let (cloud, dir) = (Cloud::start(&["127.0.0.1"], honest).await, tempfile::tempdir().unwrap());
     fs::write(dir.path().join("file"), "").unwrap();
-    let args = JoinArgs { data_dir: dir.path().join("file/data"), ..cloud.args(dir.path()) };
-    let error = join(&args).await.unwrap_err();
+    let args = JoinArgs { data_dir: Some(dir.path().join("file/data")), ..cloud.args(dir.path()) };
+    let error = join_at(&args).await.unwrap_err();
     assert!(matches!(error, JoinError::Write { .. }) && error.exit_code() == 74, "{error:?}");
 }
