@@ -75,6 +75,13 @@ impl Entry {
         listed.len() != seen.everything().count() || listed.iter().any(|one| is_running(&one.id) != Some(runs(&one.state)))
     }
 
+    /// Whether its sandbox runs and holds ports of the machine.
+    pub fn holds_ports(&self) -> bool {
+        // A pod that is wanted no more may have had some.
+        let has_ports = self.desired.as_ref().is_none_or(|desired| desired.pod.has_host_ports());
+        has_ports && self.seen.as_ref().is_some_and(|seen| seen.sandbox().is_some())
+    }
+
     /// Whether it takes one of the node's places: wanted, and not over.
     pub fn is_active(&self) -> bool {
         self.key.is_some() && self.is_admitted && self.failure.is_none() && !self.previous.as_ref().is_some_and(PodStatus::is_over)

@@ -205,7 +205,11 @@ impl Edged {
         let Passed { uid, seen, troubles, notes, end } = passed;
         self.happened(uid, notes);
         if let (Some(entry), Some(seen)) = (self.pods.get_mut(uid), seen) {
+            let has_let_go = entry.holds_ports() && seen.sandbox().is_none();
             entry.seen = Some(seen.clone());
+            if has_let_go {
+                self.ports_are_free(uid);
+            }
         }
         // Before the status is made: a container that has a readiness probe is not ready until it was asked.
         self.watch_health(uid);
@@ -247,6 +251,20 @@ impl Edged {
         if let Some(namespace) = namespace {
             missing.into_iter().for_each(|(is_secret, name)| self.ask(&namespace, is_secret, &name));
         }
+    }
+
+    /// The ports of a pod are nobody's any more: those that wait for a sandbox need not wait longer.
+    fn ports_are_free(&mut self, of: &str) {
+        let now = self.shared.now();
+        let mut waiting = Vec::new();
+        for (uid, entry) in self.pods.iter_mut().filter(|(uid, _)| *uid != of) {
+            let wants_ports = entry.desired.as_ref().is_some_and(|desired| desired.pod.has_host_ports());
+            if let Some(trouble) = entry.troubles.get_mut(label::SANDBOX_NAME).filter(|_| wants_ports) {
+                trouble.retry_at = now;
+                waiting.push(uid.clone());
+            }
+        }
+        waiting.iter().for_each(|uid| self.pass(uid));
     }
 
     /// What a person may want to know of a pod.

@@ -141,6 +141,11 @@ impl Pod {
         !spec.host_network || spec.share_process_namespace || self.all_containers().count() > 1 || has_shared
     }
 
+    /// Whether it publishes ports on the machine.
+    pub fn has_host_ports(&self) -> bool {
+        self.all_containers().any(|one| one.ports.iter().any(|port| port.host_port != 0))
+    }
+
     /// The volume of that name.
     pub fn volume(&self, name: &str) -> Option<&Volume> {
         self.spec.volumes.iter().find(|volume| volume.name == name)

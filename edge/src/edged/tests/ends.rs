@@ -1,13 +1,15 @@
 //! How pods end on the real engine when somebody is in the way, or in a hurry.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actor::eventually;
 use docker_api::opts::ContainerRemoveOpts;
+use model::{ManualClock, Timestamp};
 use serde_json::{Value, json};
 
 use super::super::runtime::testing::{Engine, engine};
-use super::module::{Edge, SOCKET, busybox, leave, running_ids, start};
+use super::module::{Edge, SOCKET, busybox, leave, running_ids, sleeper, start, start_at};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Much less than the graces here, much more than a kill takes.
@@ -33,6 +35,13 @@ async fn remove(engine: &Engine, pod: &Value) {
         let opts = ContainerRemoveOpts::builder().force(true).build();
         engine.docker.containers().get(id).remove(&opts).await.unwrap();
     }
+}
+
+/// A pod that publishes a port on the loopback.
+fn with_port(engine: &Engine, name: &str, port: u16) -> Value {
+    let mut pod = sleeper(engine, name);
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": port, "hostIP": "127.0.0.1"}]);
+    pod
 }
 
 fn container(edge: &Edge, pod: &str) -> Value {
@@ -124,5 +133,23 @@ async fn a_hook_that_hangs_does_not_keep_a_pod_that_is_to_go() {
     edge.apply("pod", &deleted(&pod, 5)).await;
     eventually!(AT_ONCE, running_ids(&engine, &pod).await.is_empty());
     leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_port_that_a_pod_lets_go_is_the_next_ones_at_once() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // Time stands still: no pause ever ends.
+    let edge = start_at(&engine, dir.path(), SOCKET, Arc::new(ManualClock::at(Timestamp(1_700_000_000_000))));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (first, second) = (with_port(&engine, "first", port), with_port(&engine, "second", port));
+    edge.apply("pod", &first).await;
+    eventually!(SOON, edge.is_ready("first"));
+    edge.apply("pod", &second).await;
+    eventually!(SOON, edge.waits("second") == "CreatePodSandboxError");
+    edge.delete("pod", &first).await;
+    eventually!(SOON, edge.is_ready("second"));
+    leave(&edge, &engine, &second).await;
     edge.stop().await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actor::testing::Probe;
 use actor::{ChildSpec, Handle, Policy, Running, Supervisor, eventually, mailbox};
-use model::{Namespace, NodeName, Timestamp};
+use model::{Clock, Namespace, NodeName, SystemClock, Timestamp};
 use serde_json::{Value, json};
 use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, RawJson, Upstream};
 
@@ -46,13 +46,18 @@ struct Told {
 }
 
 pub(super) fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
+    start_at(engine, dir, socket, Arc::new(SystemClock))
+}
+
+/// With another clock: what waits for a time waits for this one's.
+pub(super) fn start_at(engine: &Engine, dir: &Path, socket: &str, clock: Arc<dyn Clock>) -> Edge {
     let node = NodeName::new(&engine.node).unwrap();
     let store = Store::open(dir.join("edge.db")).unwrap();
     let (meta, edged) = (mailbox("metaManager", 256), mailbox("edged", 256));
     let cloud = Probe::new("websocket", 256);
     let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(socket).unwrap());
     let machine = Machine { cpus: 2, memory_mib: 1024, address: "10.1.2.3".into(), ..Machine::default() };
-    let shared = Shared::open(runtime.clone(), edged.clone(), &node, &machine.address, dir).unwrap();
+    let shared = Shared::with_clock(runtime.clone(), edged.clone(), &node, &machine.address, dir, clock).unwrap();
     let shared = Arc::new(shared.on(Surroundings::default(), Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 }));
     let meta_peers = meta_manager::Peers { edge_hub: cloud.handle(), edged: Some(edged.clone()), own: meta.clone() };
     let meta_config = meta_manager::Config::new(node.clone(), Namespace::new("default").unwrap(), Duration::from_secs(60));
