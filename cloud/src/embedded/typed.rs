@@ -6,6 +6,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use wire::field;
 
 /// A body that went through its schema.
 #[derive(Debug)]
@@ -19,9 +20,13 @@ pub struct Checked {
 /// Decodes and encodes `value` as `T`.
 ///
 /// # Errors
-/// The decoder's sentence when a field has the wrong type.
+/// The field that has the wrong type, and the decoder's sentence.
 pub fn check<T: DeserializeOwned + Serialize>(value: Value) -> Result<Checked, String> {
-    let typed: T = serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
+    let text = value.to_string();
+    let typed: T = serde_json::from_str(&text).map_err(|error| match field::explain(&text, &error) {
+        (field, words) if field.is_empty() => words,
+        (field, words) => format!("{field}: {words}"),
+    })?;
     let typed = serde_json::to_value(&typed).map_err(|error| error.to_string())?;
     let mut unknown = Vec::new();
     compare(&value, &typed, "", &mut unknown);
@@ -69,7 +74,10 @@ mod tests {
     #[test]
     fn a_field_of_the_wrong_type_is_refused() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"containers": "none"}});
-        assert!(check::<Pod>(pod).is_err());
+        assert!(check::<Pod>(pod).unwrap_err().starts_with("spec.containers: invalid type: string \"none\""));
+        let ports = json!([{"containerPort": 80}, {"containerPort": "http"}]);
+        let pod = json!({"metadata": {}, "spec": {"containers": [{"name": "a", "ports": ports}]}});
+        assert!(check::<Pod>(pod).unwrap_err().starts_with("spec.containers[0].ports[1].containerPort: invalid type: string \"http\""));
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}, "data": {"a": "not base64!"}});
         assert!(check::<Secret>(secret).is_err());
         assert!(check::<Lifecycle>(json!(3)).is_err());

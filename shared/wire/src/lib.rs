@@ -10,6 +10,7 @@
 //! | [`hub::codec`] | one text frame to one typed frame and back, with limits |
 //! | [`hub::outbox`] | what one peer must still be told: keyed, windowed, resent; pure |
 //! | [`link`] | the rules of the connection between cloud and edge as pure machines |
+//! | [`field`] | which field of an object a decoder could not take |
 //! | [`identity`] | the subject of a node's certificate |
 //! | [`fixtures`] | one golden example of each message, for the tests of both sides |
 //!
@@ -21,6 +22,7 @@
 //!
 //! No sockets, no clocks, no database, no actor: everything can be tested and simulated without a process.
 
+pub mod field;
 pub mod fixtures;
 pub mod hub;
 pub mod identity;

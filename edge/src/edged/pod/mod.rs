@@ -72,13 +72,18 @@ impl Refusal {
     }
 }
 
+fn unreadable(json: &str, error: &serde_json::Error) -> Refusal {
+    let (field, words) = wire::field::explain(json, error);
+    Refusal::invalid(if field.is_empty() { "the pod" } else { &field }, format_args!("cannot be read: {words}"))
+}
+
 impl Pod {
     /// Reads a pod from JSON.
     ///
     /// # Errors
-    /// `InvalidSpec` with the decoder's words; the identity of such an object may still be known from its key.
+    /// `InvalidSpec` with the field and the decoder's words; the identity of such an object may still be known from its key.
     pub fn parse(json: &str) -> Result<Self, Refusal> {
-        let mut pod: Self = serde_json::from_str(json).map_err(|error| Refusal::invalid("the pod", format_args!("cannot be read: {error}")))?;
+        let mut pod: Self = serde_json::from_str(json).map_err(|error| unreadable(json, &error))?;
         if pod.metadata.namespace.is_empty() {
             pod.metadata.namespace = "default".into();
         }

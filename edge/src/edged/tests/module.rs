@@ -385,6 +385,7 @@ async fn what_cannot_run_fails_with_a_reason_and_leaves_nothing() {
     broken["spec"]["containers"] = json!("none");
     edge.apply("pod", &broken).await;
     eventually!(SOON, edge.status("broken")["reason"] == "InvalidSpec");
+    assert!(edge.status("broken")["message"].as_str().unwrap().starts_with("spec.containers cannot be read: invalid type"));
 
     let mut entrypoint = sleeper(&engine, "entrypoint");
     entrypoint["spec"]["containers"][0]["command"] = json!(["/no/such/program; reboot"]);
