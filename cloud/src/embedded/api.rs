@@ -120,8 +120,21 @@ impl Api {
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
                 Ok(object_answer(StatusCode::CREATED, &status.to_string(), &[]))
             }
+            (_, on_the_node) if request::ON_THE_NODE.contains(&on_the_node) => self.on_the_node(key, on_the_node).await,
             _ => Err(StatusError::method_not_allowed()),
         }
+    }
+
+    /// Says where to ask instead.
+    async fn on_the_node(&self, key: Key, subresource: &str) -> Answer {
+        let (kind, namespace, name) = (key.kind, key.namespace.clone(), key.name.clone());
+        let pod = self.store.read_async(move |snapshot| snapshot.text(&key)).await?;
+        let pod = request::json(pod.ok_or_else(|| StatusError::not_found(kind, &name))?.as_bytes())?;
+        let command = match subresource {
+            "log" => format!("skep-edge logs -n {namespace} {name}"),
+            _ => format!("skep-edge exec -n {namespace} {name} -- COMMAND"),
+        };
+        Err(StatusError::on_the_node(pod["spec"]["nodeName"].as_str().unwrap_or_default(), &command))
     }
 
     /// Deletes what is selected, one by one, and answers with the list.

@@ -12,6 +12,9 @@ use super::status_error::StatusError;
 /// The largest body, as in Kubernetes.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
 
+/// Subresources of a pod that its node would have to answer; this API says so and answers none of them.
+pub const ON_THE_NODE: [&str; 4] = ["log", "exec", "attach", "portforward"];
+
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -75,7 +78,8 @@ impl Target {
 
 fn resource(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
     let item = |kind, namespace: &str, name: &str, subresource: &str| {
-        let known = subresource.is_empty() || (subresource == "status" && status_of(kind)) || kind.actions.contains(&subresource);
+        let is_kept = subresource.is_empty() || (subresource == "status" && status_of(kind));
+        let known = is_kept || kind.actions.contains(&subresource) || (kind.plural == "pods" && ON_THE_NODE.contains(&subresource));
         let (namespace, name, subresource) = (namespace.to_owned(), name.to_owned(), subresource.to_owned());
         known.then_some(Target::Item { kind, namespace, name, subresource })
     };

@@ -139,6 +139,12 @@ impl StatusError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
+    /// 501: the node alone could answer, and this API does not reach into nodes.
+    pub fn on_the_node(node: &str, command: &str) -> Self {
+        let message = format!("this API does not reach into nodes: run `{command}` on the machine of node {node:?}");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
+    }
+
     /// 406: the client accepts none of the forms in which this API answers.
     pub fn not_acceptable() -> Self {
         let message = "only the following media types are accepted: application/json";
