@@ -117,6 +117,11 @@ cleanup() {
     fi
     exit "$code"
 }
+only_one() { # of all in this clone, for as long as it lives; the file names it
+    exec 9>>"$top/.skep/demo.lock"
+    flock --nonblock 9 || refuse "a demo runs in this clone (process $(cat "$top/.skep/demo.lock")): stop it with Ctrl-C, or kill that process, first"
+    echo $$ >"$top/.skep/demo.lock"
+}
 left_from_before() { # stops daemons and containers of a demo that was killed
     local file pid left
     for file in "$state"/*.pid; do
@@ -197,8 +202,7 @@ case "${1:-}" in
     "") ;;
     --clean)
         mkdir -p "$top/.skep"
-        exec 9>"$top/.skep/demo.lock"
-        flock --nonblock 9 || refuse "a demo is running in this clone: stop it with Ctrl-C first"
+        only_one
         left_from_before
         rm -rf "$state"
         docker image rm "$image" >/dev/null 2>&1 || true
@@ -213,8 +217,7 @@ done
 docker_says=$(timeout 15 docker version --format '{{.Server.Version}}' 2>&1) ||
     refuse "the Docker engine does not answer (${docker_says##*$'\n'}): start it or run deploy/setup.sh; pods need it"
 mkdir -p "$top/.skep" || refuse "cannot write $top/.skep: the demo keeps its state there"
-exec 9>"$top/.skep/demo.lock"
-flock --nonblock 9 || refuse "another demo runs in this clone: stop it with Ctrl-C first"
+only_one
 left_from_before
 
 busy=()
