@@ -117,8 +117,14 @@ fn a_pod_from_a_file_runs_without_a_cloud_follows_its_file_and_outlives_the_edge
     let first = whole(site.made(&full).unwrap()).unwrap();
 
     site.edge.kill();
+    std::fs::write(directory.path().join("bad.yaml"), "apiVersion: v1\nkind: Deployment\n").unwrap();
     site.run_edge();
     eventually!(30, "it is shown again", shown(&site));
+    eventually!(10, "what it cannot use is in its log", {
+        let log = site.edge.daemon().output();
+        let is_said = |line: &str| line.contains("a file of static pods cannot be used") && line.contains("bad.yaml") && line.contains("kind Pod");
+        if log.lines().any(is_said) { Ok(()) } else { Err(log) }
+    });
     assert_eq!(whole(site.made(&full).unwrap()).unwrap(), first, "it is the same");
 
     write(directory.path(), &name, "two");

@@ -42,6 +42,17 @@ async fn namespaces_names_and_ports() {
                     .says("nameserver 10.9.8.53")
                     .says("search shop.local")
                     .says("options ndots:3"),
+                row("host-aliases", "cat /etc/hosts")
+                    .spec("/hostNetwork", json!(true))
+                    .spec("/hostAliases", json!([{"ip": "10.9.8.7", "hostnames": ["plc", "plc.local"]}]))
+                    .says("10.9.8.7\tplc\n")
+                    .says("localhost"),
+                row("host-resolver", "cat /etc/resolv.conf")
+                    .spec("/hostNetwork", json!(true))
+                    .spec("/dnsPolicy", json!("None"))
+                    .spec("/dnsConfig", json!({"nameservers": ["10.9.8.53"], "searches": ["shop.local"]}))
+                    .says("nameserver 10.9.8.53")
+                    .says("search shop.local"),
                 row("search", "cat /etc/resolv.conf").spec("/dnsConfig", json!({"searches": ["added.local"]})).says("added.local"),
                 service("tcp", "").main("/ports", json!([{"containerPort": 80, "hostPort": tcp, "hostIP": "127.0.0.1"}])),
                 service("udp", "").main("/ports", json!([{"containerPort": 53, "hostPort": udp, "protocol": "UDP", "hostIP": "127.0.0.1"}])),
