@@ -57,7 +57,7 @@ demo:
 test:
 	@deploy/setup.sh --for test
 	cargo build --release --locked --workspace --all-targets
-	@deploy/with-docker cargo test --release --locked --workspace $(if $(TEST),-- $(TEST))
+	@deploy/with-docker cargo test --release --locked --workspace --no-fail-fast $(if $(TEST),-- $(TEST))
 
 edge_test:
 	@deploy/setup.sh --for test
