@@ -23,6 +23,7 @@
 //! | `volume` | files of a pod on the machine |
 //! | `runtime` | the engine behind a trait |
 //! | `entry`, `pulls` | what is known of one pod; images on their way |
+//! | `relist` | what the engine says: its events, and its lists compared with the store |
 //! | `worker`, `watch` | tasks beside the actor: one pass over one pod; the event stream |
 //! | `probe`, `probes` | asking containers whether they are well; hooks; what follows from it |
 //! | `page` | what the page shows, and the next incarnation takes over |
@@ -59,6 +60,7 @@ pub mod pull_secret;
 mod pulls;
 pub mod quantity;
 pub mod read_only;
+mod relist;
 pub mod runtime;
 mod settings;
 mod shared;
