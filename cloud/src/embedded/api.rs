@@ -130,11 +130,12 @@ impl Api {
         let (kind, namespace, name) = (key.kind, key.namespace.clone(), key.name.clone());
         let pod = self.store.read_async(move |snapshot| snapshot.text(&key)).await?;
         let pod = request::json(pod.ok_or_else(|| StatusError::not_found(kind, &name))?.as_bytes())?;
-        let command = match subresource {
-            "log" => format!("skep-edge logs -n {namespace} {name}"),
-            _ => format!("skep-edge exec -n {namespace} {name} -- COMMAND"),
+        let instead = match subresource {
+            "exec" => format!("run `skep-edge exec -n {namespace} {name} -- COMMAND`"),
+            "portforward" => format!("connect to {}", pod["status"]["podIP"].as_str().unwrap_or("the pod's address")),
+            _ => format!("run `skep-edge logs -n {namespace} {name}`"),
         };
-        Err(StatusError::on_the_node(pod["spec"]["nodeName"].as_str().unwrap_or_default(), &command))
+        Err(StatusError::on_the_node(pod["spec"]["nodeName"].as_str().unwrap_or_default(), &instead))
     }
 
     /// Deletes what is selected, one by one, and answers with the list.

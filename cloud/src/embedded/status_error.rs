@@ -140,8 +140,8 @@ impl StatusError {
     }
 
     /// 501: the node alone could answer, and this API does not reach into nodes.
-    pub fn on_the_node(node: &str, command: &str) -> Self {
-        let message = format!("this API does not reach into nodes: run `{command}` on the machine of node {node:?}");
+    pub fn on_the_node(node: &str, instead: &str) -> Self {
+        let message = format!("this API does not reach into nodes: {instead} on the machine of node {node:?}");
         Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
     }
 

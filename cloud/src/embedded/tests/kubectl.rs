@@ -110,6 +110,7 @@ static STEPS: &[Step] = &[
     refused("logs nothing", &["pods \"nothing\" not found"]),
     refused("logs web -n shop", &["skep-edge logs -n shop web", "node \"edge-1\""]),
     refused("exec web -n shop -- true", &["skep-edge exec -n shop web -- COMMAND"]),
+    refused("get --raw /api/v1/namespaces/shop/pods/web/portforward", &["connect to the pod's address on the machine of node"]),
     step("get events", &[]),
     step("delete configmap settings", &["deleted"]),
     step("delete pod web --wait=false", &["deleted"]),
