@@ -181,6 +181,8 @@ async fn a_pod_made_anew_under_its_name_is_sent_again_and_keeps_its_status() {
     let world = World::start().await;
     world.ask("n1", &register("n1")).await;
     world.create(&cluster::POD, pod("web", "n1")).await;
+    // As CloudHub says it: what came before everything was listed is sent then.
+    assert!(world.downstream.try_send(DownstreamMessage::NodeLacks { node: node("n1"), held: wire::link::Held::default() }).is_ok());
     let is_web = |frame: &Frame<Body>| matches!(&frame.body, Body::Object { operation, key, .. } if key.to_string() == "default/pod/web" && *operation != ObjectOperation::Delete);
     world.told("n1", is_web).await;
     let report = pod_status("web", "an-older-uid", json!({"phase": "Failed"}));

@@ -70,11 +70,11 @@ fn an_acknowledgement_from_an_older_session_changes_nothing() {
 async fn a_frame_without_an_answer_is_sent_again_in_time() {
     let cloud = start(patient());
     let mut edge = cloud.connect("edge-1").await;
+    let sent = std::time::Instant::now();
     let id = cloud.send("edge-1", "a", "1");
     assert_eq!(edge.next().await.id, id);
-    let sent = std::time::Instant::now();
     assert_eq!(edge.next().await.id, id);
-    assert!(sent.elapsed().as_millis() + 100 >= u128::from(RESEND_MS_FIRST), "{:?}", sent.elapsed());
+    assert!(sent.elapsed().as_millis() >= u128::from(RESEND_MS_FIRST), "{:?}", sent.elapsed());
 }
 
 #[actix_web::test]

@@ -54,7 +54,7 @@ fn a_newer_database_and_a_file_that_is_none_are_named() {
     let database = folder.path().join("cloud.db");
     block_on(start(config(folder.path())).unwrap().stop());
     let mut connection = diesel::SqliteConnection::establish(&database.to_string_lossy()).unwrap();
-    connection.batch_execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000')").unwrap();
+    connection.batch_execute("PRAGMA busy_timeout = 10000; INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231000000')").unwrap();
     drop(connection);
     assert!(matches!(start(config(folder.path())).unwrap_err(), EmbeddedError::DatabaseTooNew { .. }));
     let text = folder.path().join("text.db");
