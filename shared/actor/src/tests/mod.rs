@@ -159,7 +159,8 @@ fn a_blocked_thread_is_fenced_and_replaced_and_its_late_work_does_not_count() {
         handle.try_send(Do::Note(1)).unwrap();
         // Three incarnations block on it, then it is quarantined and the next message is handled.
         eventually!(SOON, *notes.lock().unwrap() == [1]);
-        assert_eq!(handle.observe().view().hangs, 3);
+        // One that gets no processor for so long is taken for another.
+        assert!(handle.observe().view().hangs >= 3);
         release.store(true, Ordering::SeqCst);
         eventually!(SOON, held.lock().unwrap().len() == 3);
         assert_eq!(*held.lock().unwrap(), [false, false, false]);

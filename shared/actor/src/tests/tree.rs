@@ -197,6 +197,8 @@ fn a_panic_inside_a_supervisor_below_restarts_it_with_its_children() {
         let running =
             Supervisor::new("root", quick()).child(ChildSpec::tree(Supervisor::new("below", quick()).child(spec))).start(|why| panic!("{why}"));
         handle.send(Do::Note(1)).await.unwrap();
+        // What is in hand when it dies would be done again.
+        eventually!(SOON, handle.observe().view().handled == 1);
         running.drill("below", Drill::Panic).await.unwrap();
         handle.send(Do::Note(2)).await.unwrap();
         eventually!(SOON, *notes.lock().unwrap() == [1, 2] && handle.observe().view().epoch == 2);
