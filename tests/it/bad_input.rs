@@ -178,7 +178,9 @@ fn a_state_directory_of_another_user_is_named() {
         // Below /var/tmp and copied, so that the other user reaches program and configuration, and fails at the state alone.
         let dir = tempfile::Builder::new().prefix("skep-").tempdir_in("/var/tmp").unwrap();
         let (program, data, config) = (dir.path().join(name), dir.path().join("data"), dir.path().join("config.yaml"));
-        fs::copy(harness::program(name), &program).unwrap();
+        // By another process: of a file that this one has open for writing, a child of another test may hold a copy until it begins.
+        let copied = std::process::Command::new("cp").arg(harness::program(name)).arg(&program).status().unwrap();
+        assert!(copied.success());
         fs::create_dir(&data).unwrap();
         fs::write(&config, format!("data-dir: {}\n", data.display())).unwrap();
         // Root passes every mode; nobody does not. Another user than root is stopped by the mode as it is.

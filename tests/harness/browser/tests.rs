@@ -117,7 +117,7 @@ fn nothing_is_left_behind_by_a_test_that_panics() {
     let (group, profile) = left.unwrap();
     assert_eq!(chromium::processes(group, &profile), [0; 0]);
     assert!(!profile.exists(), "{} is still there", profile.display());
-    // But for the last picture, which is the helper of whoever looks for the reason; nobody needs this one.
+    // But for the last picture, which is the helper of whoever looks for the reason, where one could be taken; nobody needs this one.
     let name = "failed-browser-tests-nothing_is_left_behind_by_a_test_that_panics.png";
-    std::fs::remove_file(crate::artefacts().join(name)).unwrap();
+    let _ = std::fs::remove_file(crate::artefacts().join(name));
 }

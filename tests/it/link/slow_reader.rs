@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use harness::api::CORE;
-use harness::{Api, CloudUnderTest, EdgeOptions, Fault, Line, Way, eventually, http, mqtt, names, sqlite};
+use harness::{Api, CloudOptions, CloudUnderTest, EdgeOptions, Fault, Line, Way, eventually, http, mqtt, names, sqlite};
 use serde_json::json;
 
-use super::{Linked, Node, attentive_cloud, attentive_edge, config_map, pod, resident};
+use super::{Linked, Node, attentive_cloud, attentive_edge, config_map, environment, pod, resident};
 
 /// What the slow node has to be told: 2 MiB, which take more than half an hour at a thousand bytes in a second.
 const OBJECTS: usize = 256;
@@ -15,8 +15,9 @@ const OBJECT_BYTES: usize = 8 << 10;
 const ROUNDS: usize = 3;
 /// Latencies of which the median is taken.
 const SAMPLES: usize = 21;
-/// Below this, twice as long is no difference that a busy machine would not make by itself.
-const FLOOR: Duration = Duration::from_millis(50);
+/// Below this, twice as long is no difference that a busy machine would not make by itself; who waits for the slow node waits
+/// for minutes.
+const FLOOR: Duration = Duration::from_millis(500);
 /// What the cloud may take more: the backlog in its outbox, in the API's history and on its way, several times over.
 const GROWN_KIB_MAX: u64 = 48 << 10;
 
@@ -56,7 +57,9 @@ fn latencies_under_changes(api: &Api, quick: &Node, many: &[String], letter: cha
 #[test]
 #[allow(clippy::print_stdout, reason = "how long it took is for whoever reads the output")]
 fn a_node_that_reads_a_thousand_bytes_in_a_second_delays_no_other_and_takes_no_memory() {
-    let mut cloud = CloudUnderTest::start();
+    // The slow node is slow for as long as the test takes, and not cut for it.
+    let environment = environment(&[("SKEP_CLOUDHUB__WRITE_TIMEOUT", 300)]);
+    let mut cloud = CloudUnderTest::start_with(CloudOptions { environment, ..CloudOptions::default() });
     let api = Api::start(&cloud.kubectl());
     let line = Line::tcp(cloud.hub_port);
     let quick = Node::start(&cloud, &api, EdgeOptions::default());
@@ -77,7 +80,7 @@ fn a_node_that_reads_a_thousand_bytes_in_a_second_delays_no_other_and_takes_no_m
     };
     eventually!(20, "the slow node has a backlog", is_behind());
     let beside = latencies_under_changes(&api, &quick, &many, 'b');
-    is_behind().unwrap();
+    eventually!(30, "the slow node still has a backlog", is_behind());
     let grown = resident(cloud.daemon().pid()).saturating_sub(before);
     println!("alone {alone:?}, beside a slow node {beside:?}; the cloud grew by {grown} KiB");
     assert!(beside <= (2 * alone).max(FLOOR), "alone {alone:?}, beside a slow node {beside:?}");
@@ -87,8 +90,8 @@ fn a_node_that_reads_a_thousand_bytes_in_a_second_delays_no_other_and_takes_no_m
 
 #[test]
 fn an_object_that_is_longer_on_its_way_than_the_edge_waits_for_a_word_arrives() {
-    let linked = Linked::start();
-    // Ten seconds, of which the edge hears nothing whole for two already.
+    let linked = Linked::patient();
+    // Ten seconds; after four in which it hears nothing the edge gives up.
     linked.line.set(Fault { down: Way { bytes_per_second: 20 << 10, ..Way::default() }, ..Fault::default() });
     let made = linked.line.made();
     let value = "x".repeat(200 << 10);

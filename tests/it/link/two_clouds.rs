@@ -78,7 +78,7 @@ fn what_both_clouds_want_under_one_name_is_what_the_connected_one_wants() {
         eventually!(IN_STEP_SECS, "the connected cloud is told", super::same("reports", &clouds.reported_to(here)?.get("p0"), &Some(&value)));
         api.patch(&format!("{CORE}/configmaps/{}", clouds.node.map(round % 3)), &json!({"data": {"value": value}})).unwrap();
         clouds.node.desire(api, &property(round % 3), &value).unwrap();
-        clouds.obeys(here).unwrap();
+        eventually!(IN_STEP_SECS, "it does what the connected cloud wants", clouds.obeys(here));
         clouds.lead_to(there);
         eventually!(IN_STEP_SECS, "the edge has what the other cloud wants", clouds.obeys(there));
         let told = clouds.reported_to(there).unwrap();

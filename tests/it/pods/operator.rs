@@ -56,10 +56,12 @@ fn the_events_of_a_pod_say_that_it_was_started_or_falls_again_and_again() {
     eventually!(30, "the start is an event", site.has_event(&runs, "Normal Started", "container c"));
     eventually!(30, "a program that is not there is an event", site.has_event(&broken, "Warning Failed", "/no/such/program"));
     eventually!(60, "back-off is an event", site.has_event(&falls, "Warning BackOff", "restarting failed container"));
-    let described = site.kubectl.run(&["describe", "pod", &falls]).unwrap();
-    for words in ["CrashLoopBackOff", "Exit Code:    3", "BackOff", "Started"] {
-        assert!(described.contains(words), "`{words}` is not in\n{described}");
-    }
+    // Between two pauses it runs for a moment.
+    eventually!(60, "it is described", {
+        let described = site.kubectl.run(&["describe", "pod", &falls])?;
+        let missing = ["CrashLoopBackOff", "Exit Code:    3", "BackOff", "Started"].into_iter().find(|words| !described.contains(words));
+        missing.map_or(Ok(()), |words| Err(format!("`{words}` is not in\n{described}")))
+    });
 }
 
 #[test]
