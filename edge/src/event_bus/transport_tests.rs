@@ -164,11 +164,12 @@ fn what_waits_when_the_daemon_stops_still_goes_out() {
     let (transport, guard, _) = start(endpoint(broker.address(), 1));
     connected(&transport);
     let mut device = Client::subscribe(broker.address(), &["-q", "1", "-t", "last"]);
-    for number in 0..500 {
+    // As many as go out without waiting for the broker's answers: the end waits for those a second only.
+    for number in 0..256 {
         transport.publish(message("last", number.to_string()));
     }
     drop(guard);
-    for number in 0..500 {
+    for number in 0..256 {
         assert_eq!(device.line(), format!("last {number}"));
     }
 }

@@ -15,7 +15,7 @@ use super::super::node::{Machine, Readiness};
 use super::super::pod::{Pod, Refusal};
 use super::super::pressure::{Consumer, Shortage, Signal, Signals, Threshold, Thresholds};
 use super::super::runtime::docker::DockerRuntime;
-use super::super::runtime::testing::{Engine, Images, engine};
+use super::super::runtime::testing::{Engine, Images, built, engine};
 use super::super::runtime::{ContainerRuntime, RuntimeEvent, label};
 use super::super::{Config, Edged, Peers, Shared, node, volume};
 use super::job::Job;
@@ -335,12 +335,13 @@ async fn image(engine: &Engine, name: &str) -> String {
     use futures_util::StreamExt;
     let context = tempfile::tempdir().unwrap();
     std::fs::copy("/bin/busybox", context.path().join("busybox")).unwrap();
-    std::fs::write(context.path().join("Dockerfile"), format!("FROM scratch\nCOPY busybox /bin/busybox\nLABEL only={name}\n")).unwrap();
+    std::fs::write(context.path().join("stamp"), name).unwrap();
+    std::fs::write(context.path().join("Dockerfile"), format!("FROM scratch\nCOPY busybox stamp /bin/\nLABEL only={name}\n")).unwrap();
     let images = engine.docker.images();
     let opts = ImageBuildOpts::builder(context.path()).tag(name).build();
     let mut steps = images.build(&opts);
     while let Some(step) = steps.next().await {
-        step.unwrap();
+        built(step);
     }
     engine.runtime.image(name).await.unwrap().unwrap().id
 }

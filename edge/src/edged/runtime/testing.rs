@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actor::testing::{Lack, leave_out};
 use docker_api::Docker;
+use docker_api::models::ImageBuildChunk;
 use docker_api::opts::{ContainerFilter, ContainerListOpts, ContainerRemoveOpts, ImageBuildOpts, ImageRemoveOpts};
 use futures_util::StreamExt;
 
@@ -52,12 +53,14 @@ impl Engine {
     pub async fn build(&self, image: &str) {
         let context = tempfile::tempdir().unwrap();
         std::fs::copy(BUSYBOX, context.path().join("busybox")).unwrap();
-        std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY busybox /bin/busybox\nENV PATH=/bin\n").unwrap();
+        // Another content for each name: of what two tests build together one would take away the other's.
+        std::fs::write(context.path().join("stamp"), image).unwrap();
+        std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY busybox stamp /bin/\nENV PATH=/bin\n").unwrap();
         let images = self.docker.images();
         let opts = ImageBuildOpts::builder(context.path()).tag(image).build();
         let mut steps = images.build(&opts);
         while let Some(step) = steps.next().await {
-            step.unwrap();
+            built(step);
         }
     }
 
@@ -96,6 +99,13 @@ impl Engine {
     pub async fn things(&self) -> usize {
         let labels = [(label::NODE, self.node.as_str())];
         self.runtime.list(&labels).await.unwrap().len() + self.runtime.volumes(&labels).await.unwrap().len()
+    }
+}
+
+/// A step of a build, which must have gone well.
+pub fn built(step: docker_api::Result<ImageBuildChunk>) {
+    if let ImageBuildChunk::Error { error, .. } = step.unwrap() {
+        panic!("an image cannot be built: {error}");
     }
 }
 

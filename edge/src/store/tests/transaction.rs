@@ -185,14 +185,14 @@ fn a_reader_sees_one_state_while_another_is_written_and_cannot_write() {
 fn a_transaction_that_hangs_is_told_of_and_a_quick_one_is_not() {
     let fixture = fixture();
     let (tell, told) = mpsc::channel();
-    fixture.store.when_stuck(Duration::from_millis(40), move |stuck| tell.send(stuck).unwrap()).unwrap();
+    fixture.store.when_stuck(Duration::from_millis(500), move |stuck| tell.send(stuck).unwrap()).unwrap();
     for _ in 0..20 {
         fixture.write(|_| Ok(()));
     }
     assert!(told.try_recv().is_err());
     fixture.write(|_| {
         let stuck = told.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert!(stuck.held_for >= Duration::from_millis(40));
+        assert!(stuck.held_for >= Duration::from_millis(500));
         Ok(())
     });
 }
