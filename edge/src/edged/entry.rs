@@ -42,6 +42,8 @@ pub struct Entry {
     pub fresh: BTreeSet<String>,
     /// Images that containers wait for.
     pub images: BTreeMap<String, Pull>,
+    /// An image came during a pass or a pull.
+    pub has_new_image: bool,
     /// Pulls that ended: image, and the engine's words if it failed.
     pub pulled: Vec<(Pull, Result<(), String>)>,
     /// The cloud's message that changed the pod, or what it reads, last; only for the log.
@@ -139,6 +141,15 @@ impl Entry {
                 }
             }
         }
+        if std::mem::take(&mut self.has_new_image) {
+            self.image_came(now);
+        }
+    }
+
+    /// Whoever waits because of an image tries again; whether somebody does.
+    pub fn image_came(&mut self, now: Timestamp) -> bool {
+        let waits = |trouble: &&mut Trouble| trouble.reason.starts_with("ErrImage") && trouble.retry_at != Timestamp::MAX;
+        self.troubles.values_mut().filter(waits).map(|trouble| trouble.retry_at = now).count() > 0
     }
 
     /// Objects of those missing that are to be asked from the cloud now.

@@ -2,15 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use actix::{AsyncContext, Context};
-use jiff::Timestamp;
-
 use super::events::Severity;
 use super::message::EdgedMessage;
 use super::node::Readiness;
 use super::runtime::{RuntimeError, RuntimeEvent, Summary, label};
 use super::state::Edged;
 use super::{RELIST_FIRST, RELIST_MAX, check, volume};
+use actix::{AsyncContext, Context};
 
 impl Edged {
     pub(super) fn runtime(&mut self, event: &RuntimeEvent, ctx: &mut Context<Self>) {
@@ -25,8 +23,9 @@ impl Edged {
                 let now = self.shared.now();
                 let mut waiting = Vec::new();
                 for (uid, entry) in &mut self.pods {
-                    for trouble in entry.troubles.values_mut().filter(|t| t.reason.starts_with("ErrImage") && t.retry_at != Timestamp::MAX) {
-                        trouble.retry_at = now;
+                    // What a pass or a pull that is under way will say of it is older.
+                    entry.has_new_image = entry.is_busy || !entry.images.is_empty();
+                    if entry.image_came(now) {
                         waiting.push(uid.clone());
                     }
                 }
