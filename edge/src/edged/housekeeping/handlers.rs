@@ -62,8 +62,10 @@ impl Edged {
             && is_due(house.cleared_at, CLEAR_EVERY, now);
         let lists = self.node.is_ready() && (clears || is_due(house.images_at, IMAGES_EVERY, now));
         let measures = is_due(house.measured_at, MEASURE_EVERY, now) && self.pods.values().any(has_limits);
-        // An engine that is away would neither say who takes what nor stop anybody.
-        let evicts = self.node.is_ready() && !shortages.is_empty() && !self.is_freeing(&house, now);
+        // An engine that is away would neither say who takes what nor stop anybody; and who is the first to go is known when all
+        // were looked at, which they are not at the start.
+        let is_known = |entry: &Entry| entry.desired.is_none() || entry.seen.is_some() || entry.is_cut_short;
+        let evicts = self.node.is_ready() && !shortages.is_empty() && !self.is_freeing(&house, now) && self.pods.values().all(is_known);
         if clears {
             house.cleared_at = Some(now);
         }

@@ -175,6 +175,8 @@ async fn the_chosen_pod_is_ended_and_the_next_waits_for_what_it_frees() {
     };
     assert!(!evicts(&fixture), "its pass is under way: what it wrote may still be there");
     fixture.edged.pods.get_mut("u-a").unwrap().is_busy = false;
+    assert!(!evicts(&fixture), "nobody has looked at it: it may be the next to go");
+    fixture.edged.pods.get_mut("u-a").unwrap().seen = Some(super::super::observed::Observed::default());
     assert!(evicts(&fixture), "nothing of it runs");
     let container = super::super::runtime::Container {
         id: "c".into(),
