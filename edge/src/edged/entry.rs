@@ -84,9 +84,16 @@ impl Entry {
         has_ports && self.seen.as_ref().is_some_and(|seen| seen.sandbox().is_some())
     }
 
-    /// Whether it takes one of the node's places: wanted, and not over.
+    /// Whether anything of it runs, its sandbox included.
+    pub fn is_here(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| seen.everything().any(Seen::is_running))
+    }
+
+    /// Whether it takes one of the node's places: wanted and not over, or still ending.
     pub fn is_active(&self) -> bool {
-        self.key.is_some() && self.is_admitted && self.failure.is_none() && !self.previous.as_ref().is_some_and(PodStatus::is_over)
+        let runs = || self.seen.as_ref().is_some_and(Observed::any_running);
+        let is_over = || self.previous.as_ref().is_some_and(PodStatus::is_over);
+        self.key.is_some() && self.is_admitted && !is_over() && (self.failure.is_none() || runs())
     }
 
     /// With how many seconds of grace the pod ends as it is known now; `None` if it shall run.

@@ -242,7 +242,7 @@ impl Edged {
     /// told.
     pub(super) fn event(&mut self, uid: &str, container: Option<&str>, severity: Severity, reason: &str, message: &str) {
         // The API has no object of a pod from a file that an event could be about.
-        let Some(entry) = self.pods.get(uid).filter(|_| !self.statics.pods.contains_key(uid)) else { return };
+        let Some(entry) = self.pods.get(uid).filter(|_| self.statics.get(uid).is_none()) else { return };
         let Some((key, name)) = entry.key.as_ref().and_then(|key| Some((key, key.name.clone()?))) else { return };
         let spec = entry.desired.as_ref().map(|desired| &desired.pod.spec);
         let field_path = container.map(|container| {

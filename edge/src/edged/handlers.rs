@@ -9,6 +9,7 @@ use model::{ObjectName, ResourceKey, ResourceKind};
 use serde_json::Value;
 use wire::hub::{PodStatusReport, RawJson};
 
+use super::entry::Entry;
 use super::events::Severity;
 use super::message::EdgedMessage;
 use super::pod::Refusal;
@@ -179,7 +180,7 @@ impl Edged {
     fn pass_readers(&mut self, key: &ResourceKey, by: Option<MsgId>) {
         let Some(name) = &key.name else { return };
         let object = (key.kind == ResourceKind::Secret, name.to_string());
-        let reads = |entry: &super::entry::Entry| {
+        let reads = |entry: &Entry| {
             entry.key.as_ref().is_some_and(|pod| pod.namespace == key.namespace)
                 && entry.desired.as_ref().is_some_and(|d| d.pod.references().contains(&object))
         };
@@ -244,6 +245,9 @@ impl Edged {
                 entry.timer = Some(timer);
             }
         }
+        if self.statics.ending.contains_key(uid) && end.failure.is_none() && !self.pods.get(uid).is_some_and(Entry::is_here) {
+            self.static_pod_ended(uid);
+        }
         pulls.iter().for_each(|pull| self.pull(pull));
         if let Some(namespace) = namespace {
             missing.into_iter().for_each(|(is_secret, name)| self.ask(&namespace, is_secret, &name));
@@ -274,7 +278,7 @@ impl Edged {
 
     fn report(&mut self, uid: &str, key: ResourceKey, report: PodStatusReport) {
         // The API has no object whose status this would be.
-        if let Some(pod) = self.statics.pods.get(uid) {
+        if let Some(pod) = self.statics.get(uid) {
             let (mut object, status) = (serde_json::from_str::<Value>(&pod.json).unwrap_or_default(), report.status.to().unwrap_or_default());
             object["status"] = status;
             self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), object);

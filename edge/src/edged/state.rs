@@ -95,27 +95,46 @@ impl Edged {
     /// Which pods shall exist, by uid: those of the store and those from files.
     pub(super) fn stored_pods(&self) -> Result<HashMap<String, ResourceKey>, StoreError> {
         let rows = self.store.read(|read| meta::list(read, ResourceKind::Pod, None))?;
-        let from_files = self.statics.pods.iter().map(|(uid, pod)| (uid.clone(), pod.key.clone()));
+        let from_files = self.statics.present().map(|(uid, pod)| (uid.clone(), pod.key.clone()));
         Ok(rows.into_iter().filter_map(|row| Some((uid_of(&row)?, row.key))).chain(from_files).collect())
     }
 
     /// Takes in what the files say now.
     pub(super) fn take_static_pods(&mut self, found: &StaticPods) {
-        let found = found.clone().keeping(&self.statics);
+        let found = found.clone().keeping(&self.statics).ending_those_of(&self.statics, &super::status::seconds(self.shared.now()));
         if found == self.statics {
             return;
         }
         found.complain(&self.statics);
-        let before = std::mem::replace(&mut self.statics, found.clone());
-        // The next incarnation must not take its pods for nobody's.
-        *self.shared.statics.lock().unwrap_or_else(PoisonError::into_inner) = found.clone();
-        for uid in before.pods.keys().filter(|uid| !found.pods.contains_key(*uid)) {
-            self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-            self.forget_key(uid);
+        let before = self.statics.clone();
+        self.set_statics(found);
+        let is_changed = |uid: &str| self.statics.get(uid) != before.get(uid);
+        let changed: Vec<(String, ResourceKey)> =
+            self.statics.present().filter(|(uid, _)| is_changed(uid)).map(|(uid, pod)| (uid.clone(), pod.key.clone())).collect();
+        for (uid, key) in changed {
+            self.know(&uid, &key);
+            self.hurry(&uid);
+            self.pass(&uid);
         }
-        for (uid, pod) in found.pods.iter().filter(|(uid, _)| !before.pods.contains_key(*uid)) {
-            self.know(uid, &pod.key);
-            self.pass(uid);
+    }
+
+    fn set_statics(&mut self, statics: StaticPods) {
+        // The next incarnation must not take its pods for nobody's.
+        *self.shared.statics.lock().unwrap_or_else(PoisonError::into_inner) = statics.clone();
+        self.statics = statics;
+    }
+
+    /// A pod whose file is gone has ended: what is left of it goes, and the one that waited for its name comes.
+    pub(super) fn static_pod_ended(&mut self, uid: &str) {
+        let mut statics = self.statics.clone();
+        let Some(ended) = statics.ending.remove(uid) else { return };
+        self.set_statics(statics);
+        self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.forget_key(uid);
+        let next = self.statics.present().find(|(_, pod)| pod.key == ended.key).map(|(uid, _)| uid.clone());
+        if let Some(next) = next {
+            self.know(&next, &ended.key);
+            self.pass(&next);
         }
     }
 
@@ -144,7 +163,7 @@ impl Edged {
             entry.desired = None;
             return Ok(false);
         };
-        let from_file = self.statics.pods.get(uid).map(|pod| pod.json.as_str());
+        let from_file = self.statics.get(uid).map(|pod| pod.json.as_str());
         let loaded = self.store.read(|read| load(read, &key, uid, from_file, !entry.is_loaded))?;
         let Some(Loaded { desired, version, previous }) = loaded else {
             (entry.key, entry.desired) = (None, None);

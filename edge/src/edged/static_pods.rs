@@ -45,6 +45,8 @@ pub enum StaticError {
 pub struct StaticPods {
     /// By uid.
     pub pods: BTreeMap<String, StaticPod>,
+    /// Pods whose file is gone or says something else, while they end. Another pod of the same name waits for that.
+    pub ending: BTreeMap<String, StaticPod>,
     /// Files that are no pods, by name, each with the reason.
     pub errors: BTreeMap<String, String>,
     /// Why the directory itself cannot be read.
@@ -56,10 +58,36 @@ impl StaticPods {
     /// away, ends no pod.
     #[must_use]
     pub fn keeping(mut self, before: &Self) -> Self {
-        let is_kept = |pod: &StaticPod| self.unreadable.is_some() || self.errors.contains_key(&pod.file);
+        let is_other = |pod: &StaticPod| self.pods.values().any(|found| found.key == pod.key);
+        let is_kept = |pod: &StaticPod| self.unreadable.is_some() || self.errors.contains_key(&pod.file) && !is_other(pod);
         let kept: Vec<_> = before.pods.iter().filter(|(_, pod)| is_kept(pod)).map(|(uid, pod)| (uid.clone(), pod.clone())).collect();
         self.pods.extend(kept);
         self
+    }
+
+    /// With the pods of an earlier look that are no more wanted: they are as an object in the API that somebody deleted.
+    #[must_use]
+    pub fn ending_those_of(mut self, before: &Self, now: &str) -> Self {
+        let marked = |(uid, pod): (&String, &StaticPod)| {
+            let mut object: Value = serde_json::from_str(&pod.json).ok()?;
+            object["metadata"]["deletionTimestamp"] = json!(now);
+            Some((uid.clone(), StaticPod { json: object.to_string(), ..pod.clone() }))
+        };
+        // One that waited for its name has not begun.
+        let begun = before.present().filter(|(uid, _)| before.pods.contains_key(*uid));
+        self.ending = begun.filter_map(marked).chain(before.ending.clone()).filter(|(uid, _)| !self.pods.contains_key(uid)).collect();
+        self
+    }
+
+    /// The pod of this uid, also while it ends.
+    pub fn get(&self, uid: &str) -> Option<&StaticPod> {
+        self.pods.get(uid).or_else(|| self.ending.get(uid))
+    }
+
+    /// The pods that are worked on, with those that end and without those that wait for that.
+    pub fn present(&self) -> impl Iterator<Item = (&String, &StaticPod)> {
+        let waits = |pod: &StaticPod| self.ending.values().any(|other| other.key == pod.key);
+        self.ending.iter().chain(self.pods.iter().filter(move |(_, pod)| !waits(pod)))
     }
 
     /// Says in the log what cannot be used and could be, or was not there, before. There is no cloud to say it to.
@@ -92,6 +120,10 @@ pub fn read(directory: &Path, node: &str) -> StaticPods {
             continue;
         }
         match read_file(&path).and_then(|text| parse(&text, &name.to_string_lossy(), node)) {
+            Ok((_, pod)) if found.pods.values().any(|other| other.key == pod.key) => {
+                let error = StaticError::Content("is the second file of a pod of this name; the first in the order of the files' names counts");
+                drop(found.errors.insert(name.to_string_lossy().into_owned(), error.to_string()));
+            }
             Ok((uid, pod)) => drop(found.pods.insert(uid, pod)),
             Err(error) => drop(found.errors.insert(name.to_string_lossy().into_owned(), error.to_string())),
         }
@@ -183,6 +215,43 @@ mod tests {
         let names: Vec<&str> = found.errors.keys().map(String::as_str).collect();
         assert_eq!(names, ["b.yaml", "c.yaml", "d.yaml", "e.yaml", "f.yaml", "g.yaml", "h.yaml"], "{:?}", found.errors);
         assert!(read(&dir.path().join("none"), "n1").pods.is_empty());
+    }
+
+    #[test]
+    fn one_file_of_a_pods_name_counts_the_first_in_the_order_of_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("b.yaml", POD);
+        let before = read(dir.path(), "n1");
+        write("a.yaml", &POD.replace("i:1", "i:2"));
+        let found = read(dir.path(), "n1").keeping(&before).ending_those_of(&before, "now");
+        let files = |pods: &BTreeMap<String, StaticPod>| pods.values().map(|pod| pod.file.clone()).collect::<Vec<_>>();
+        assert_eq!((files(&found.pods), files(&found.ending)), (vec!["a.yaml".into()], vec!["b.yaml".to_owned()]));
+        assert!(found.errors["b.yaml"].contains("second file"));
+    }
+
+    #[test]
+    fn a_pod_whose_file_has_changed_ends_and_the_next_of_its_name_waits_for_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = |text: &str, before: &StaticPods| {
+            std::fs::write(dir.path().join("web.yaml"), text).unwrap();
+            read(dir.path(), "n1").keeping(before).ending_those_of(before, "2026-01-01T00:00:00Z")
+        };
+        let uids = |found: &StaticPods| found.present().map(|(uid, _)| uid.clone()).collect::<Vec<_>>();
+        let first = look(POD, &StaticPods::default());
+        let old = uids(&first);
+        let second = look(&POD.replace("i:1", "i:2"), &first);
+        assert_eq!(uids(&second), old, "the next one waits");
+        assert!(Pod::parse(&second.get(&old[0]).unwrap().json).unwrap().is_deleting());
+        // A third one meanwhile: the second was never begun, and does not keep the third waiting for longer than the first.
+        let third = look(&POD.replace("i:1", "i:3"), &second);
+        assert_eq!((third.pods.len(), &third.ending), (1, &second.ending));
+        // As it was: it need not end.
+        let again = look(POD, &third);
+        assert!(uids(&again) == old && !Pod::parse(&again.get(&old[0]).unwrap().json).unwrap().is_deleting());
+        std::fs::remove_file(dir.path().join("web.yaml")).unwrap();
+        let gone = read(dir.path(), "n1").keeping(&first).ending_those_of(&first, "2026-01-01T00:00:00Z");
+        assert_eq!((gone.pods.len(), uids(&gone)), (0, old));
     }
 
     #[test]
