@@ -57,7 +57,8 @@ fn has_begun(status: &ContainerStatus) -> bool {
 fn phase(facts: &Facts<'_>, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> (String, String, String) {
     let text = |phase: &str| (phase.to_owned(), String::new(), String::new());
     let pod = facts.pod;
-    if let Some(refusal) = facts.refusal {
+    // Whoever reads that a pod is over may start another in its place: not before the last of its containers has ended.
+    if let Some(refusal) = facts.refusal.filter(|_| !facts.seen.any_running()) {
         return ("Failed".into(), refusal.reason.clone(), refusal.message.clone());
     }
     if let Some(previous) = facts.previous.filter(|p| p.is_over()) {

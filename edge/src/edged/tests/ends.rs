@@ -8,7 +8,9 @@ use docker_api::opts::ContainerRemoveOpts;
 use model::{ManualClock, Timestamp};
 use serde_json::{Value, json};
 
+use super::super::EdgedMessage;
 use super::super::runtime::testing::{Engine, engine};
+use super::super::static_pods::{self, StaticPods};
 use super::module::{Edge, SOCKET, busybox, leave, running_ids, sleeper, start, start_at};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -151,5 +153,63 @@ async fn a_port_that_a_pod_lets_go_is_the_next_ones_at_once() {
     edge.delete("pod", &first).await;
     eventually!(SOON, edge.is_ready("second"));
     leave(&edge, &engine, &second).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_pod_that_the_node_ends_is_not_over_before_its_last_container_is() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let mut pod = with_policy(&engine, "late", "Never", DEAF);
+    (pod["spec"]["activeDeadlineSeconds"], pod["spec"]["terminationGracePeriodSeconds"]) = (json!(1), json!(4));
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.status("late")["phase"] == "Failed");
+    assert_eq!(edge.status("late")["reason"], "DeadlineExceeded");
+    assert_eq!(edge.reasons("late").iter().filter(|reason| *reason == "DeadlineExceeded").count(), 1, "it is said when it begins");
+    let runs = |status: &Value| status["containerStatuses"][0]["state"]["running"].is_object();
+    let statuses = edge.statuses("late");
+    assert!(statuses.iter().any(runs) && !statuses.iter().any(|status| status["phase"] == "Failed" && runs(status)), "{statuses:?}");
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+/// A pod from a file that writes into `/log/order` what happens to it.
+fn from_file(engine: &Engine, log: &std::path::Path, word: &str) -> StaticPods {
+    let writes = |who: &str, script: &str| {
+        json!(["/bin/busybox", "sh", "-c", format!("trap 'echo {who} {word} >> /log/order; exit 0' TERM; {script} while :; do sleep 0.1; done")])
+    };
+    let mounts = json!([{"name": "log", "mountPath": "/log"}]);
+    let hook = json!({"preStop": {"exec": {"command": ["/bin/busybox", "sh", "-c", format!("echo hook {word} >> /log/order")]}}});
+    let main = writes("main", &format!("echo start {word} >> /log/order;"));
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "own"},
+        "spec": {
+            "initContainers": [{"name": "side", "image": engine.image, "restartPolicy": "Always", "command": writes("side", ""), "volumeMounts": mounts}],
+            "containers": [{"name": "main", "image": engine.image, "command": main, "lifecycle": hook, "volumeMounts": mounts}],
+            "volumes": [{"name": "log", "hostPath": {"path": log}}],
+        },
+    });
+    let (uid, pod) = static_pods::parse(&pod.to_string(), "own.json", &engine.node).unwrap();
+    StaticPods { pods: [(uid, pod)].into_iter().collect(), ..StaticPods::default() }
+}
+
+#[actix_rt::test]
+async fn a_pod_whose_file_changes_ends_in_its_order_before_the_next_of_its_name_begins() {
+    let Some(engine) = engine().await else { return };
+    let (dir, log) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let edge = start(&engine, dir.path(), SOCKET);
+    let order = || std::fs::read_to_string(log.path().join("order")).unwrap_or_default();
+    let say = async |found: StaticPods| edge.edged.send(EdgedMessage::StaticPods(Box::new(found))).await.unwrap();
+    say(from_file(&engine, log.path(), "one")).await;
+    eventually!(SOON, order() == "start one\n");
+    say(from_file(&engine, log.path(), "two")).await;
+    let ended = |word: &str| format!("hook {word}\nmain {word}\nside {word}\n");
+    let both = format!("start one\n{}start two\n", ended("one"));
+    eventually!(SOON, order() == both);
+    eventually!(SOON, engine.containers().await.len() == 2);
+    say(StaticPods::default()).await;
+    eventually!(SOON, engine.things().await == 0);
+    assert_eq!(order(), format!("{both}{}", ended("two")));
     edge.stop().await;
 }

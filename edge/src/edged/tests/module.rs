@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// One edge: its modules run until it is stopped; engine and directory stay.
 pub(super) struct Edge {
     meta: Handle<MetaManagerMessage>,
-    edged: Handle<EdgedMessage>,
+    pub(super) edged: Handle<EdgedMessage>,
     cloud: Probe<EdgeHubMessage>,
     store: Store,
     running: Running,

@@ -265,6 +265,8 @@ fn check_life(row: &Row, statuses: &[Value]) {
         assert!(["BestEffort", "Burstable", "Guaranteed"].iter().any(|class| status["qosClass"] == *class), "{name}: {status}");
         assert_eq!((&status["hostIP"], &status["startTime"]), (&json!("10.1.2.3"), &statuses[0]["startTime"]), "{name}");
         assert!(containers(status).map(|one| &one["name"]).eq(names.iter().copied()), "{name}: not {names:?} in {status}");
+        let runs = containers(status).any(|one| one["state"]["running"].is_object());
+        assert!(!runs || !["Succeeded", "Failed"].iter().any(|phase| status["phase"] == *phase), "{name}: over, and one still runs in {status}");
         let text = status.to_string();
         assert!(!row.hidden.iter().any(|hidden| text.contains(hidden)), "{name}: one of {:?} in {text}", row.hidden);
     }
