@@ -18,6 +18,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `pod`, `check`, `quantity`, `env`, `downward`, `objects`, `pull_secret` | reading what is wanted, and refusing what cannot be |
+//! | `admission` | whether the node has room for one pod more (pure) |
 //! | `container` | what the engine is told to make (pure) |
 //! | `observed`, `plan`, `status` | what is there → what to do, what to say (pure) |
 //! | `volume` | files of a pod on the machine |
@@ -36,6 +37,7 @@
 //! Invariant: no call to the engine runs inside a handler.
 //! Invariant: at most one pass over a pod at a time; containers of another node or of nobody are never touched.
 
+mod admission;
 mod check;
 mod container;
 pub mod downward;

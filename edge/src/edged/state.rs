@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use model::{ObjectName, ResourceKey, ResourceKind};
 use wire::hub::PodStatusReport;
 
+use super::admission::{self, Room};
 use super::check::is_uid;
 use super::entry::Entry;
 use super::events::{EventLog, Severity};
@@ -17,12 +18,11 @@ use super::node::{Machine, NodeReport};
 use super::objects::{KeyedObject, Objects};
 use super::observed::{Observed, Troubles};
 use super::pod::{Pod, Refusal};
-use super::pressure;
 use super::shared::Shared;
 use super::static_pods::StaticPods;
 use super::status::{Facts, News, PodStatus, news, pod_status};
 use super::worker::{Desired, End, Pass, Pull};
-use super::{Config, Peers};
+use super::{Config, Peers, pressure};
 use crate::store::meta::{self, StoredObject};
 use crate::store::{Read, Store, StoreError};
 
@@ -199,24 +199,21 @@ impl Edged {
 
     /// Turns a pod away that was not here before, if the node has no room for it.
     fn admit(&mut self, uid: &str) {
-        let max = self.shared.node_settings.pods_max;
-        let active = self.pods.iter().filter(|(other, entry)| *other != uid && entry.is_active()).count();
         let Some(entry) = self.pods.get_mut(uid) else { return };
         if std::mem::replace(&mut entry.is_admitted, true) {
             return;
         }
         let is_new = entry.previous.is_none() && entry.seen.is_none() && entry.failure.is_none();
-        let Some(desired) = entry.desired.as_mut().filter(|desired| is_new && desired.refusal.is_none() && !desired.pod.is_deleting()) else {
-            return;
-        };
-        let full = || {
-            let message = format!("Node didn't have enough resource: pods, requested: 1, used: {active}, capacity: {max}");
-            Err(Refusal { reason: "OutOfpods".into(), message })
-        };
-        let admitted = pressure::admit(&desired.pod, self.node.pressures());
-        let has_room = active < usize::try_from(max).unwrap_or(usize::MAX) || desired.pod.is_critical();
-        if let Err(refusal) = admitted.and_then(|()| if has_room { Ok(()) } else { full() }) {
-            desired.refusal = Some(refusal.clone());
+        let wanted = entry.desired.as_ref().filter(|desired| is_new && desired.refusal.is_none() && !desired.pod.is_deleting());
+        let Some(pod) = wanted.map(|desired| desired.pod.clone()) else { return };
+        let active = self.pods.iter().filter(|(other, entry)| *other != uid && entry.is_active());
+        let others: Vec<&Pod> = active.filter_map(|(_, entry)| Some(&*entry.desired.as_ref()?.pod)).collect();
+        let room = Room { pods_max: self.shared.node_settings.pods_max, allocatable: self.shared.capacity };
+        let admitted = pressure::admit(&pod, self.node.pressures()).and_then(|()| admission::admit(&pod, &others, room));
+        if let (Err(refusal), Some(entry)) = (admitted, self.pods.get_mut(uid)) {
+            if let Some(desired) = &mut entry.desired {
+                desired.refusal = Some(refusal.clone());
+            }
             entry.failure = Some(refusal);
         }
     }
