@@ -219,11 +219,16 @@ fn security(pod: &Pod, container: &Container, seccomp: Option<String>) -> Securi
     Security {
         privileged: own.privileged,
         read_only_root: own.read_only_root_filesystem,
-        cap_add: own.capabilities.add.clone(),
-        cap_drop: own.capabilities.drop.clone(),
+        cap_add: upper(&own.capabilities.add),
+        cap_drop: upper(&own.capabilities.drop),
         options,
         unmasked_proc: own.proc_mount == "Unmasked",
     }
+}
+
+/// Capabilities as the kernel's manual writes them.
+fn upper(capabilities: &[String]) -> Vec<String> {
+    capabilities.iter().map(|one| one.to_ascii_uppercase()).collect()
 }
 
 /// Name of the seccomp profile on this machine that a container wants, if it wants one.

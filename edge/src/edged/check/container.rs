@@ -231,7 +231,8 @@ fn check_rights(field: &str, container: &Container) -> Result<(), Refusal> {
     for capability in context.capabilities.add.iter().chain(&context.capabilities.drop) {
         check_list(&field, &context.capabilities.add)?;
         check_list(&field, &context.capabilities.drop)?;
-        let is_word = (1..=64).contains(&capability.len()) && capability.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        // Engines ignore the case, and so do all who write `all`.
+        let is_word = (1..=64).contains(&capability.len()) && capability.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !is_word {
             return Err(Refusal::invalid(format_args!("{field}.capabilities"), format_args!("has `{}`, which is none", shown(capability))));
         }

@@ -101,10 +101,10 @@ fn rights_become_the_engines_words() {
     };
     let all = security(
         json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}, "appArmorProfile": {"type": "Localhost", "localhostProfile": "p"}}),
-        json!({"allowPrivilegeEscalation": false, "capabilities": {"add": ["A"], "drop": ["ALL"]}, "seLinuxOptions": {"type": "t", "level": "s0"}, "procMount": "Unmasked"}),
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"add": ["A", "cap_b"], "drop": ["all"]}, "seLinuxOptions": {"type": "t", "level": "s0"}, "procMount": "Unmasked"}),
     );
     assert_eq!(all.options, ["no-new-privileges", "seccomp={}", "apparmor=p", "label=type:t", "label=level:s0"]);
-    assert_eq!((all.cap_add, all.cap_drop, all.unmasked_proc), (vec!["A".to_owned()], vec!["ALL".to_owned()], true));
+    assert_eq!((all.cap_add, all.cap_drop, all.unmasked_proc), (vec!["A".to_owned(), "CAP_B".to_owned()], vec!["ALL".to_owned()], true));
     // A container's own word counts before the pod's.
     let own = security(json!({"seccompProfile": {"type": "Unconfined"}}), json!({"seccompProfile": {"type": "RuntimeDefault"}, "privileged": true}));
     assert!(own.options.is_empty() && own.privileged);

@@ -36,6 +36,10 @@ async fn users_capabilities_and_filters() {
                 row("no-caps", "grep CapEff /proc/self/status")
                     .main("/securityContext", json!({"capabilities": {"drop": ["ALL"]}}))
                     .says("CapEff:\t0000000000000000"),
+                row("no-caps-in-small", "grep CapEff /proc/self/status")
+                    .main("/securityContext", json!({"capabilities": {"drop": ["all"]}}))
+                    .host("/CapDrop", json!(["ALL"]))
+                    .says("CapEff:\t0000000000000000"),
                 row("one-cap", "grep CapEff /proc/self/status")
                     .main("/securityContext", json!({"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}))
                     .says("CapEff:\t0000000000000400"),
