@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::downward::is_file_answerable;
 use super::super::pod::{DownwardVolume, KeyedVolume, Pod, Refusal, Volume};
-use super::{check_number, check_path, is_label, is_subdomain, shown, unknown};
+use super::{check_machine_path, check_number, is_label, is_subdomain, shown, unknown};
 
 const HOST_PATH_KINDS: &[&str] = &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
 /// Most files of one volume.
@@ -53,7 +53,7 @@ impl Pod {
             volume.size_limit().map_err(|error| Refusal::invalid(format_args!("{field}.emptyDir.sizeLimit"), error))?;
         }
         if let Some(host) = &volume.host_path {
-            check_path(&format!("{field}.hostPath.path"), &host.path)?;
+            check_machine_path(&format!("{field}.hostPath.path"), &host.path)?;
             if !HOST_PATH_KINDS.contains(&host.kind.as_str()) {
                 return Err(Refusal::invalid(field, format_args!("has an unknown hostPath type `{}`", shown(&host.kind))));
             }

@@ -47,7 +47,7 @@ pub struct Publish {
 pub enum MountSource {
     /// A path of the machine, which must be there.
     Path(PathBuf),
-    /// A path of the machine without a colon; the engine makes a directory of it if nothing is there.
+    /// A path of the machine; the engine makes a directory of it if nothing is there (of one with a colon only Docker 23 and later).
     PathOrDirectory(PathBuf),
     /// A volume that the engine keeps ([`super::ContainerRuntime::create_volume`]).
     Volume(String),

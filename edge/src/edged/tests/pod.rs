@@ -99,6 +99,10 @@ fn what_this_edge_runs_is_accepted() {
         ),
         ("spec/volumes", json!([{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}])),
         ("spec/volumes", json!([{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}])),
+        (
+            "spec/volumes",
+            json!([{"name": "v", "hostPath": {"path": "/dev/serial/by-path/pci-0000:00:14.0-usb-0:1:1.0-port0", "type": "CharDevice"}}]),
+        ),
         ("metadata/creationTimestamp", json!(null)),
         ("status", json!({"phase": "Pending", "unknown": 1})),
     ];
@@ -190,7 +194,9 @@ fn hostile_or_impossible_specs_are_refused_with_the_field() {
         with("spec/volumes", json!([{"name": "v"}, {"name": "v"}])),
         with("spec/volumes", json!([{"name": "v", "emptyDir": {}, "hostPath": {"path": "/x"}}])),
         with("spec/volumes", json!([{"name": "v", "hostPath": {"path": "/a/../../etc"}}])),
-        with("spec/volumes", json!([{"name": "v", "hostPath": {"path": "/a:/etc:rw"}}])),
+        with("spec/volumes", json!([{"name": "v", "hostPath": {"path": "/a:b/../../etc"}}])),
+        with("spec/volumes", json!([{"name": "v", "hostPath": {"path": "a:/etc"}}])),
+        with("spec/volumes", json!([{"name": "v", "hostPath": {"path": "/a\nb"}}])),
         with("spec/volumes", json!([{"name": "v", "hostPath": {"path": "/a", "type": "Whatever"}}])),
         with("spec/volumes", json!([{"name": "v", "configMap": {"name": "../x"}}])),
         mounts(json!({"name": "v", "mountPath": "/"})),

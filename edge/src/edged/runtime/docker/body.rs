@@ -109,6 +109,9 @@ struct MountBody<'a> {
 #[serde(rename_all = "PascalCase")]
 struct BindOptions {
     propagation: &'static str,
+    /// Of API 1.42; older engines read over it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    create_mountpoint: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,18 +128,28 @@ fn propagation(mount: &Mount) -> &'static str {
     }
 }
 
-/// The older form of a mount: only of such a one old engines make a directory that is missing.
+/// The older form of a mount: only of such a one old engines make a directory that is missing. A path with a colon cannot be
+/// said in it.
 fn bind(mount: &Mount) -> Option<String> {
     let MountSource::PathOrDirectory(path) = &mount.source else { return None };
+    let path = path.display().to_string();
+    if path.contains(':') {
+        return None;
+    }
     let access = if mount.read_only { "ro" } else { "rw" };
-    Some(format!("{}:{}:{access},{}", path.display(), mount.target, propagation(mount)))
+    Some(format!("{path}:{}:{access},{}", mount.target, propagation(mount)))
 }
 
 fn mount(mount: &Mount) -> Option<MountBody<'_>> {
+    if bind(mount).is_some() {
+        return None;
+    }
     let propagation = propagation(mount);
     let (kind, source, bind_options, volume_options) = match &mount.source {
-        MountSource::Path(path) => ("bind", path.display().to_string(), Some(BindOptions { propagation }), None),
-        MountSource::PathOrDirectory(_) => return None,
+        MountSource::Path(path) | MountSource::PathOrDirectory(path) => {
+            let create_mountpoint = matches!(mount.source, MountSource::PathOrDirectory(_));
+            ("bind", path.display().to_string(), Some(BindOptions { propagation, create_mountpoint }), None)
+        }
         // The files of the image below the target are not the volume's.
         MountSource::Volume(name) => ("volume", name.clone(), None, Some(VolumeOptions { no_copy: true })),
     };
@@ -309,6 +322,16 @@ mod tests {
         ] {
             assert_eq!(host[name], value, "{name}");
         }
+    }
+
+    #[test]
+    fn a_path_with_a_colon_is_mounted_in_the_form_that_can_say_it() {
+        let source = MountSource::PathOrDirectory("/dev/pci-0:1".into());
+        let mounts = vec![Mount { source, target: "/t".into(), read_only: true, propagation: Propagation::Private }];
+        let host = body(&ContainerSpec { mounts, ..ContainerSpec::default() })["HostConfig"].take();
+        let options = json!({"Propagation": "rprivate", "CreateMountpoint": true});
+        let want = json!({"Type": "bind", "Source": "/dev/pci-0:1", "Target": "/t", "ReadOnly": true, "BindOptions": options});
+        assert_eq!((&host["Mounts"], &host["Binds"]), (&json!([want]), &json!([])));
     }
 
     #[test]

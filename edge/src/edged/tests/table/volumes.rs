@@ -89,6 +89,7 @@ async fn directories_memory_and_paths_of_the_machine() {
         |data| {
             std::fs::create_dir(data.join("machine")).unwrap();
             std::fs::write(data.join("machine/file"), "of the machine").unwrap();
+            std::fs::write(data.join("machine/usb-0:1:1.0-port0"), "of a port").unwrap();
         },
         |data| {
             let machine = |name: &str| data.join("machine").join(name).display().to_string();
@@ -116,6 +117,11 @@ async fn directories_memory_and_paths_of_the_machine() {
                     .says("hello"),
                 volume("host-dir", "cat /v/file", json!({"hostPath": {"path": machine(""), "type": "Directory"}})).says("of the machine"),
                 volume("host-file", "cat /v", json!({"hostPath": {"path": machine("file"), "type": "File"}})).says("of the machine"),
+                volume("host-colon", "cat /v", json!({"hostPath": {"path": machine("usb-0:1:1.0-port0"), "type": "File"}})).says("of a port"),
+                volume("host-colon-made", "touch /v/x && echo made", json!({"hostPath": {"path": machine("a:/etc:ro")}})).says("made"),
+                volume("host-colon-part", "touch /v/x && ls /v/..", json!({"hostPath": {"path": machine("c:d"), "type": "DirectoryOrCreate"}}))
+                    .main("/volumeMounts", json!([{"name": "v", "mountPath": "/v", "subPath": "e:f"}]))
+                    .says("v"),
                 volume("host-made", "touch /v/x && echo made", json!({"hostPath": {"path": machine("new/deep"), "type": "DirectoryOrCreate"}}))
                     .says("made"),
                 volume("host-kindless", "touch /v/x && echo made", json!({"hostPath": {"path": machine("kindless")}})).says("made"),
