@@ -148,8 +148,10 @@ fn read_file(path: &Path) -> Result<String, StaticError> {
 /// # Errors
 /// See [`StaticError`].
 pub fn parse(text: &str, file: &str, node: &str) -> Result<(String, StaticPod), StaticError> {
-    let mut pod: Value =
-        serde_saphyr::from_str(text).map_err(|error| StaticError::Form(error.to_string().lines().next().unwrap_or_default().into()))?;
+    // Kubernetes reads YAML 1.1, where `defaultMode: 0400` is octal, and its documentation writes it so.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let mut pod: Value = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| StaticError::Form(error.to_string().lines().next().unwrap_or_default().into()))?;
     if pod["kind"] != "Pod" || pod["apiVersion"] != "v1" {
         return Err(StaticError::Content("must be one object with apiVersion v1 and kind Pod"));
     }
@@ -194,6 +196,20 @@ mod tests {
         }
         let as_json = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"w","namespace":"ns"},"spec":{"containers":[]}}"#;
         assert_eq!(parse(as_json, "w.json", "n1").unwrap().1.key.to_string(), "ns/pod/w-n1");
+    }
+
+    #[test]
+    fn a_mode_with_a_leading_zero_is_octal_and_what_is_in_quotes_is_text() {
+        let of = |mode: &str| {
+            let text = format!("{POD}  volumes:\n  - name: v\n    secret:\n      secretName: '0400'\n      defaultMode: {mode}\n");
+            serde_json::from_str::<Value>(&parse(&text, "web.yaml", "n1").unwrap().1.json).unwrap()["spec"]["volumes"][0]["secret"].take()
+        };
+        for (mode, want) in [("0400", json!(256)), ("0o400", json!(256)), ("256", json!(256)), ("0", json!(0)), ("\"0400\"", json!("0400"))] {
+            let found = of(mode);
+            assert_eq!((&found["defaultMode"], &found["secretName"]), (&want, &json!("0400")), "{mode}");
+        }
+        let text = format!("{POD}  volumes: [{{name: v, secret: {{secretName: s, defaultMode: 0400}}}}]\n");
+        assert_eq!(Pod::parse(&parse(&text, "web.yaml", "n1").unwrap().1.json).unwrap().check(), Ok(()));
     }
 
     #[test]
