@@ -51,11 +51,20 @@ pub async fn engine() -> Option<Engine> {
 impl Engine {
     /// Builds the busybox image under this name.
     pub async fn build(&self, image: &str) {
+        self.build_with(image, "").await;
+    }
+
+    /// The same with further lines of its Dockerfile.
+    pub async fn build_with(&self, image: &str, lines: &str) {
         let context = tempfile::tempdir().unwrap();
         std::fs::copy(BUSYBOX, context.path().join("busybox")).unwrap();
         // Another content for each name: of what two tests build together one would take away the other's.
         std::fs::write(context.path().join("stamp"), image).unwrap();
-        std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY busybox stamp /bin/\nENV PATH=/bin\n").unwrap();
+        let file = format!("FROM scratch
+COPY busybox stamp /bin/
+ENV PATH=/bin
+{lines}");
+        std::fs::write(context.path().join("Dockerfile"), file).unwrap();
         let images = self.docker.images();
         let opts = ImageBuildOpts::builder(context.path()).tag(image).build();
         let mut steps = images.build(&opts);

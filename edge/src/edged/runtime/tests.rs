@@ -9,7 +9,7 @@ use actor::eventually;
 use futures_util::StreamExt;
 
 use super::docker::DockerRuntime;
-use super::testing::{Engine, engine};
+use super::testing::{Engine, Images, engine};
 use super::{ContainerRuntime, ContainerState, Limits, Mount, MountSource, Network, Propagation, Publish, RuntimeError, RuntimeEvent, label};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -55,6 +55,24 @@ async fn a_container_is_made_started_seen_stopped_and_removed() {
     assert_eq!(docker.usage(&id).await.unwrap(), None);
     docker.stop(&id, Duration::from_secs(1)).await.unwrap();
     assert_eq!(docker.inspect(&id).await.unwrap(), None);
+}
+
+#[actix_rt::test]
+async fn the_check_that_an_image_brings_along_is_not_run() {
+    let Some(engine) = engine().await else { return };
+    let images = Images(&engine, vec![format!("skep-test-checked-{}:1", engine.node)]);
+    engine.build_with(&images.1[0], "HEALTHCHECK --interval=1s CMD [\"/bin/busybox\", \"false\"]\n").await;
+    let image = engine.docker.images().get(&images.1[0]).inspect().await.unwrap();
+    assert!(image.config.unwrap().healthcheck.is_some());
+    let mut spec = engine.spec("h-1", &["sleep", "60"]);
+    spec.image.clone_from(&images.1[0]);
+    let id = engine.runtime.create(&spec).await.unwrap();
+    engine.runtime.start(&id).await.unwrap();
+    // The engine speaks of a health from the start on where there is something to run.
+    let found = engine.docker.containers().get(&id).inspect().await.unwrap();
+    assert_eq!(found.config.unwrap().healthcheck.unwrap().test, Some(vec!["NONE".to_owned()]));
+    assert!(found.state.unwrap().health.is_none_or(|health| health.status.is_none_or(|status| status == "none")));
+    engine.runtime.remove(&id).await.unwrap();
 }
 
 #[actix_rt::test]

@@ -28,6 +28,7 @@ pub struct CreateBody<'a> {
     hostname: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     stop_signal: &'a str,
+    healthcheck: Healthcheck,
     tty: bool,
     open_stdin: bool,
     stdin_once: bool,
@@ -37,6 +38,13 @@ pub struct CreateBody<'a> {
 
 #[derive(Debug, Serialize)]
 struct Empty {}
+
+/// Always none: the image's own, which the engine would run, is no business of a pod.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Healthcheck {
+    test: [&'static str; 1],
+}
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -188,6 +196,7 @@ pub fn create(spec: &ContainerSpec, cpus: u64) -> CreateBody<'_> {
         user: &spec.user,
         hostname: if has_name { &spec.hostname } else { "" },
         stop_signal: &spec.stop_signal,
+        healthcheck: Healthcheck { test: ["NONE"] },
         tty: spec.tty,
         open_stdin: spec.stdin,
         stdin_once: spec.stdin_once,
@@ -286,7 +295,7 @@ mod tests {
         let host = body["HostConfig"].take();
         let want = json!({
             "Image": "i:1", "Entrypoint": ["c"], "Cmd": ["a"], "Env": ["A=1"], "Labels": {}, "WorkingDir": "/w", "User": "1:2", "Hostname": "h",
-            "StopSignal": "SIGUSR1", "Tty": true, "OpenStdin": true, "StdinOnce": true, "ExposedPorts": {"80/udp": {}}, "HostConfig": null,
+            "StopSignal": "SIGUSR1", "Healthcheck": {"Test": ["NONE"]}, "Tty": true, "OpenStdin": true, "StdinOnce": true, "ExposedPorts": {"80/udp": {}}, "HostConfig": null,
         });
         assert_eq!(body, want);
         let bind = json!({"Type": "bind", "Source": "/p", "Target": "/t", "ReadOnly": true, "BindOptions": {"Propagation": "rslave"}});
