@@ -233,7 +233,7 @@ pub struct Edged {
     pub image_gc_low_threshold: u8,
     /// Seconds for which an image stays that nobody uses.
     pub image_minimum_gc_age: u64,
-    /// Dead containers kept per container.
+    /// Ended runs of each container of a pod that are kept beside its newest, for their logs; 0: none.
     pub maximum_dead_containers_per_container: u32,
     /// Processes and threads that one container may have; 0: as many as the machine lets it.
     pub pod_pids_limit: u64,

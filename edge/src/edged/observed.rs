@@ -129,14 +129,19 @@ impl Observed {
         self.seen.iter().chain(&self.sandboxes).chain(&self.leaving)
     }
 
-    /// The newest container of that name. What is left of a removal that failed is none.
+    /// All containers of that name, the newest first. What is left of a removal that failed is none.
+    pub fn of(&self, name: &str) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().rev().filter(move |seen| seen.is_of(name))
+    }
+
+    /// The newest.
     pub fn current(&self, name: &str) -> Option<&Seen> {
-        self.seen.iter().rev().find(|seen| seen.is_of(name))
+        self.of(name).next()
     }
 
     /// The one before the newest.
     pub fn previous(&self, name: &str) -> Option<&Seen> {
-        self.seen.iter().rev().filter(|seen| seen.is_of(name)).nth(1)
+        self.of(name).nth(1)
     }
 
     /// Whether any container runs.

@@ -11,7 +11,8 @@
 //! - One that ended is followed by another with the next number as the restart policy says, after a pause that doubles with
 //!   each fall ([`super::observed::backoff`]). The depth of the back-off is a label of the container, so that a restart of
 //!   this program forgets nothing.
-//! - Of the ended ones the newest before the current is kept (`lastState`), older ones are removed.
+//! - Of the ended ones the newest before the current are kept (`lastState`, logs), as many as configured; older ones are
+//!   removed.
 //! - When all containers have ended for good, the sidecars are stopped in reverse order, and the sandbox goes.
 //! - One that is stopped so that another takes its place (a probe that failed, a sandbox that is gone, another definition) is
 //!   followed by one however it ended.
@@ -115,6 +116,8 @@ pub struct Situation<'a> {
     pub troubles: &'a Troubles,
     /// What the probes said.
     pub healths: &'a Healths,
+    /// Ended containers of each name that stay beside the current one.
+    pub ended_kept: usize,
     /// The present.
     pub now: Timestamp,
 }
@@ -187,7 +190,7 @@ fn stop_one(pod: &Pod, one: &Seen, grace_secs: Option<u64>, reason: impl Into<St
 
 fn run(desired: &Desired<'_>, situation: &Situation<'_>) -> Plan {
     let (pod, seen) = (desired.pod, situation.seen);
-    let away = superfluous(pod, seen);
+    let away = superfluous(pod, seen, situation.ended_kept);
     if !away.is_empty() {
         return Plan { actions: away, wake_at: None };
     }
@@ -221,12 +224,14 @@ fn run(desired: &Desired<'_>, situation: &Situation<'_>) -> Plan {
 }
 
 /// Containers that have nothing to do in the pod any more: of no name of it, or too old.
-fn superfluous(pod: &Pod, seen: &Observed) -> Vec<Action> {
+fn superfluous(pod: &Pod, seen: &Observed, ended_kept: usize) -> Vec<Action> {
     let mut actions = Vec::new();
     for one in seen.all() {
-        let is = |kept: Option<&Seen>| kept.is_some_and(|kept| kept.container.id == one.container.id);
-        // The one before the newest is kept for how it ended: one that somebody started again stands in the newest's way.
-        let is_kept = is(seen.current(&one.name)) || is(seen.previous(&one.name)) && !one.is_running();
+        let is = |other: &Seen| other.container.id == one.container.id;
+        // Those before the newest are kept for how they ended and what they wrote: one that somebody started again stands in the
+        // newest's way. One that was never started replaces none: when it is discarded, the depth of the back-off is of that.
+        let newer = seen.of(&one.name).filter(|other| other.container.state != ContainerState::Created).position(is);
+        let is_kept = seen.current(&one.name).is_some_and(is) || newer.is_some_and(|newer| newer <= ended_kept) && !one.is_running();
         if is_kept && pod.container(&one.name).is_some() {
             continue;
         }

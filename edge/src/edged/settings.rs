@@ -46,5 +46,6 @@ pub(super) fn housekeeping(config: &Edged) -> housekeeping::Settings {
         images_high: config.image_gc_high_threshold,
         images_low: config.image_gc_low_threshold,
         image_age: Duration::from_secs(config.image_minimum_gc_age),
+        ended_kept: config.maximum_dead_containers_per_container as usize,
     }
 }

@@ -52,13 +52,22 @@ pub struct Settings {
     pub images_low: u8,
     /// For how long an image stays that nobody uses.
     pub image_age: Duration,
+    /// Ended containers of each name of a pod that stay beside the current one; the planner removes the others.
+    pub ended_kept: usize,
 }
 
 impl Default for Settings {
-    /// Nothing is watched and nothing removed.
+    /// Nothing is watched, and of the machine nothing removed.
     fn default() -> Self {
         let thresholds = Thresholds::default();
-        Self { thresholds, transition: Duration::from_secs(300), images_high: 100, images_low: 40, image_age: Duration::from_secs(120) }
+        Self {
+            thresholds,
+            transition: Duration::from_secs(300),
+            images_high: 100,
+            images_low: 40,
+            image_age: Duration::from_secs(120),
+            ended_kept: 1,
+        }
     }
 }
 

@@ -41,7 +41,7 @@ struct Fixture {
 
 fn settings() -> Settings {
     let thresholds = Thresholds { memory: Some(Threshold::Amount(100)), imagefs: Some(Threshold::Share(1500)), ..Thresholds::default() };
-    Settings { thresholds, transition: Duration::from_secs(300), images_high: 80, images_low: 40, image_age: Duration::from_secs(120) }
+    Settings { thresholds, transition: Duration::from_secs(300), images_high: 80, images_low: 40, ..Settings::default() }
 }
 
 fn fixture_on(socket: &str, node: &str) -> Fixture {

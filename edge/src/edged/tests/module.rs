@@ -14,11 +14,11 @@ use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, RawJson, Upstream};
 
 use super::super::container::Surroundings;
 use super::super::env::Capacity;
-use super::super::node::Machine;
+use super::super::node::{self, Machine};
 use super::super::runtime::docker::DockerRuntime;
 use super::super::runtime::testing::{Engine, engine};
 use super::super::runtime::{ContainerRuntime, label};
-use super::super::{Config, Edged, EdgedMessage, Peers, Shared, read_only, watch};
+use super::super::{Config, Edged, EdgedMessage, Peers, Shared, housekeeping, read_only, watch};
 use crate::edge_hub::EdgeHubMessage;
 use crate::meta_manager::{self, MetaManager, MetaManagerMessage};
 use crate::store::Store;
@@ -51,6 +51,11 @@ pub(super) fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
 
 /// With another clock: what waits for a time waits for this one's.
 pub(super) fn start_at(engine: &Engine, dir: &Path, socket: &str, clock: Arc<dyn Clock>) -> Edge {
+    start_with(engine, dir, socket, clock, housekeeping::Settings::default())
+}
+
+/// With other settings, too.
+pub(super) fn start_with(engine: &Engine, dir: &Path, socket: &str, clock: Arc<dyn Clock>, settings: housekeeping::Settings) -> Edge {
     let node = NodeName::new(&engine.node).unwrap();
     let store = Store::open(dir.join("edge.db")).unwrap();
     let (meta, edged) = (mailbox("metaManager", 256), mailbox("edged", 256));
@@ -58,7 +63,8 @@ pub(super) fn start_at(engine: &Engine, dir: &Path, socket: &str, clock: Arc<dyn
     let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(socket).unwrap());
     let machine = Machine { cpus: 2, memory_mib: 1024, address: "10.1.2.3".into(), ..Machine::default() };
     let shared = Shared::with_clock(runtime.clone(), edged.clone(), &node, &machine.address, dir, clock).unwrap();
-    let shared = Arc::new(shared.on(Surroundings::default(), Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 }));
+    let shared = shared.on(Surroundings::default(), Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 });
+    let shared = Arc::new(shared.with(node::Settings::default(), settings));
     let meta_peers = meta_manager::Peers { edge_hub: cloud.handle(), edged: Some(edged.clone()), own: meta.clone() };
     let meta_config = meta_manager::Config::new(node.clone(), Namespace::new("default").unwrap(), Duration::from_secs(60));
     let edged_peers = Peers { meta_manager: meta.clone(), own: edged.clone() };
@@ -309,6 +315,33 @@ async fn a_restart_touches_no_running_container_and_removes_what_nobody_wants() 
     assert_ne!(running_ids(&engine, &keep).await, ids);
     leave(&again, &engine, &keep).await;
     again.stop().await;
+}
+
+#[actix_rt::test]
+async fn ended_containers_are_kept_as_configured_and_how_the_last_one_ended_is_told_in_any_case() {
+    let Some(engine) = engine().await else { return };
+    for ended_kept in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = housekeeping::Settings { ended_kept, ..housekeeping::Settings::default() };
+        let edge = start_with(&engine, dir.path(), SOCKET, Arc::new(SystemClock), settings);
+        let mut pod = busybox(&engine, "fell", "[ -e /d/x ] || { touch /d/x; exit 3; }; trap 'exit 0' TERM; while :; do sleep 0.1; done");
+        pod["spec"]["volumes"] = json!([{"name": "d", "emptyDir": {}}]);
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "d", "mountPath": "/d"}]);
+        edge.apply("pod", &pod).await;
+        let restarts = || edge.status("fell")["containerStatuses"][0]["restartCount"] == 1;
+        eventually!(SOON, edge.is_ready("fell") && restarts());
+        eventually!(SOON, engine.containers().await.len() == 1 + ended_kept);
+        // Whoever looks anew finds no more than that.
+        edge.running.restart("edged").await.unwrap();
+        edge.apply("pod", &sleeper(&engine, "beside")).await;
+        eventually!(SOON, edge.is_ready("beside"));
+        assert_eq!(engine.containers().await.len(), 2 + ended_kept);
+        let status = edge.status("fell");
+        assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 3, "{ended_kept}: {status}");
+        edge.delete("pod", &sleeper(&engine, "beside")).await;
+        leave(&edge, &engine, &pod).await;
+        edge.stop().await;
+    }
 }
 
 #[actix_rt::test]

@@ -12,7 +12,7 @@ fn wanted(pod: &Pod) -> Option<Desired<'_>> {
 }
 
 fn look(desired: Option<Desired<'_>>, seen: &Observed, now: i64) -> Plan {
-    plan(desired, &Situation { seen, troubles: &Troubles::new(), healths: &Healths::new(), now: at(now) })
+    plan(desired, &Situation { seen, troubles: &Troubles::new(), healths: &Healths::new(), ended_kept: 1, now: at(now) })
 }
 
 /// The plan for a pod whose sandbox runs.
@@ -93,7 +93,7 @@ fn a_sidecar_with_a_startup_probe_lets_the_next_one_in_when_it_has_succeeded() {
     let one = pod(json);
     let seen = within([running("s1")]);
     let healths = |started| Healths::from([("s1-0".to_owned(), Health { started: Some(started), ..Health::default() })]);
-    let now = |healths: &Healths| plan(wanted(&one), &Situation { seen: &seen, troubles: &Troubles::new(), healths, now: at(1) });
+    let now = |healths: &Healths| plan(wanted(&one), &Situation { seen: &seen, troubles: &Troubles::new(), healths, ended_kept: 1, now: at(1) });
     assert_eq!(now(&Healths::new()), Plan::default());
     assert_eq!(now(&healths(false)), Plan::default());
     assert_eq!(now(&healths(true)).actions, [start("a", 0, 0)]);
@@ -187,10 +187,34 @@ fn a_container_that_ran_for_ten_minutes_comes_back_at_once() {
 }
 
 #[test]
-fn of_the_ended_ones_only_the_last_is_kept() {
+fn of_the_ended_ones_only_the_newest_are_kept() {
     let one = pod(spec(&["a"], "Always"));
     let boxes = [exited("a", 1, 0, 1), exited("a", 1, 2, 3).attempt(1, 1), running("a").attempt(2, 2)];
     assert_eq!(planned(&one, boxes, 4).actions, [remove("a-0")]);
+}
+
+#[test]
+fn as_many_ended_ones_stay_beside_the_current_as_the_configuration_says() {
+    let one = pod(spec(&["a"], "Always"));
+    let now = |boxes: Vec<Box>, ended_kept| {
+        let seen = within(boxes);
+        plan(wanted(&one), &Situation { seen: &seen, troubles: &Troubles::new(), healths: &Healths::new(), ended_kept, now: at(8) }).actions
+    };
+    let ended = |attempt: u32| exited("a", 1, i64::from(attempt) * 2, i64::from(attempt) * 2 + 1).attempt(attempt, attempt);
+    let boxes = |last| vec![ended(0), ended(1), ended(2), last];
+    for (ended_kept, gone) in [(0, &["a-0", "a-1", "a-2"][..]), (1, &["a-0", "a-1"]), (2, &["a-0"]), (3, &[]), (usize::MAX, &[])] {
+        let removals: Vec<Action> = gone.iter().map(|id| remove(id)).collect();
+        // The current one stays whether it runs or waits for its restart: its state and the pause are read from it.
+        assert_eq!(now(boxes(running("a").attempt(3, 3)), ended_kept), removals, "{ended_kept}");
+        assert_eq!(now(boxes(ended(3)), ended_kept), removals, "{ended_kept}");
+    }
+    // What is left of a removal that failed goes, and counts for nothing.
+    let left = || running("a").attempt(2, 2).state(ContainerState::Dead);
+    assert_eq!(now(vec![ended(0), ended(1), left(), ended(3)], 2), [remove("a-2")]);
+    // One that was cut short before its start takes nobody's place: what it leaves behind says how long the pause is.
+    let made = || running("a").attempt(2, 2).state(ContainerState::Created);
+    assert_eq!(now(vec![ended(1), made()], 0), [remove("a-2")]);
+    assert_eq!(now(vec![ended(1)], 0), []);
 }
 
 #[test]
@@ -216,7 +240,7 @@ fn a_container_whose_probe_failed_is_replaced_with_the_probes_grace() {
     let failed = Health { failed: Some(("Container a failed liveness probe, will be restarted".into(), Some(3))), ..Health::default() };
     let healths = Healths::from([("a-0".to_owned(), failed)]);
     let seen = within([running("a")]);
-    let plan = plan(wanted(&one), &Situation { seen: &seen, troubles: &Troubles::new(), healths: &healths, now: at(1) });
+    let plan = plan(wanted(&one), &Situation { seen: &seen, troubles: &Troubles::new(), healths: &healths, ended_kept: 1, now: at(1) });
     assert_eq!(stopped(&plan), (pairs(&["a-0"]), vec![], 3));
 }
 
@@ -229,7 +253,8 @@ fn trouble_is_waited_out() {
     assert_eq!((second.waiting_reason(), second.retry_at), ("ImagePullBackOff", at(30)));
     for (name, boxes, want) in [("a", within([]), start("a", 0, 0)), ("POD", seen([]), Action::StartSandbox { attempt: 0 })] {
         let troubles = Troubles::from([(name.to_owned(), second.clone())]);
-        let now = |second| plan(wanted(&one), &Situation { seen: &boxes, troubles: &troubles, healths: &Healths::new(), now: at(second) });
+        let now =
+            |second| plan(wanted(&one), &Situation { seen: &boxes, troubles: &troubles, healths: &Healths::new(), ended_kept: 1, now: at(second) });
         assert_eq!(now(29), Plan { actions: Vec::new(), wake_at: Some(at(30)) });
         assert_eq!(now(30).actions, [want]);
     }
@@ -239,7 +264,7 @@ fn trouble_is_waited_out() {
 fn one_containers_trouble_does_not_keep_the_others_from_starting() {
     let two = pod(spec(&["a", "b"], "Always"));
     let troubles = Troubles::from([("a".to_owned(), Trouble::after(None, "ErrImagePull", "no".into(), at(0)))]);
-    let planned = plan(wanted(&two), &Situation { seen: &within([]), troubles: &troubles, healths: &Healths::new(), now: at(1) });
+    let planned = plan(wanted(&two), &Situation { seen: &within([]), troubles: &troubles, healths: &Healths::new(), ended_kept: 1, now: at(1) });
     assert_eq!(planned, Plan { actions: vec![start("b", 0, 0)], wake_at: Some(at(10)) });
 }
 
@@ -317,7 +342,7 @@ fn what_is_stopped_so_that_another_takes_its_place_is_followed_by_one_however_it
     for (policy, comes_back) in [("Always", true), ("OnFailure", true), ("Never", false)] {
         let one = pod(spec(&["a"], policy));
         let up = within([running("a")]);
-        let probed = plan(wanted(&one), &Situation { seen: &up, troubles: &Troubles::new(), healths: &healths, now: at(1) });
+        let probed = plan(wanted(&one), &Situation { seen: &up, troubles: &Troubles::new(), healths: &healths, ended_kept: 1, now: at(1) });
         let lost = look(wanted(&one), &seen([running("a")]), 1);
         for plan in [probed, lost] {
             let [Action::Stop(Stop { is_replacement, .. })] = &plan.actions[..] else { panic!("{plan:?}") };

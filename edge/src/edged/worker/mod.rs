@@ -280,7 +280,8 @@ impl Pass {
     fn plan(&self, seen: &Observed) -> plan::Plan {
         let (is_over, previous) = (self.is_over(), self.previous.as_ref());
         let desired = self.desired.as_ref().map(|one| plan::Desired { pod: &one.pod, is_over, previous, grace_secs: self.grace_secs });
-        plan(desired, &Situation { seen, troubles: &self.troubles, healths: &self.healths, now: self.shared.now() })
+        let ended_kept = self.shared.housekeeping.ended_kept;
+        plan(desired, &Situation { seen, troubles: &self.troubles, healths: &self.healths, ended_kept, now: self.shared.now() })
     }
 
     async fn look(&mut self) -> Result<Observed, RuntimeError> {
@@ -291,7 +292,10 @@ impl Pass {
         if let Some(ip) = seen.ip() {
             self.pod_ip = ip.to_owned();
         }
-        for one in seen.all_mut() {
+        // Of older ones nothing is reported, and reading a log takes its time.
+        let is_reported = |one: &Seen| seen.of(&one.name).take(2).any(|other| other.container.id == one.container.id);
+        let reported: Vec<bool> = seen.all().iter().map(is_reported).collect();
+        for (one, _) in seen.all_mut().iter_mut().zip(reported).filter(|(_, reported)| *reported) {
             one.words = self.words(one).await;
         }
         self.mark(&mut seen);
