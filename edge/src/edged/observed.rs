@@ -181,6 +181,11 @@ impl Trouble {
         Self { reason: reason.into(), message, failures, retry_at }
     }
 
+    /// Whether what failed now is this, met again before its time: then there is nothing new to tell.
+    pub fn is_known(&self, message: &str, now: Timestamp) -> bool {
+        self.message == message && self.retry_at > now
+    }
+
     /// The reason while waiting for the retry: after the second failure of a pull it is the back-off that one waits for.
     pub fn waiting_reason(&self) -> &str {
         match self.reason.as_str() {
@@ -190,7 +195,8 @@ impl Trouble {
     }
 }
 
-/// What went wrong lately, by container name ([`label::SANDBOX_NAME`]: what concerns the pod as a whole). Lost at a restart of the module, which only means one try more.
+/// What went wrong lately, by container name ([`label::SANDBOX_NAME`]: what concerns the pod as a whole; `volume` and a
+/// name: a volume). Lost at a restart of the module, which only means one try more.
 pub type Troubles = BTreeMap<String, Trouble>;
 
 /// What the probes of a running container said.

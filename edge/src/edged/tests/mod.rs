@@ -16,13 +16,17 @@ mod volume;
 mod volume_files;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::env::Facts;
+use super::objects::Objects;
 use super::observed::Observed;
 use super::pod::Pod;
 use super::runtime::{Container, ContainerState, Exit, label};
+use super::volume::{VolumeError, prepare as prepare_volumes};
 
 /// Second number `second` of the test's time.
 fn at(second: i64) -> Timestamp {
@@ -36,6 +40,11 @@ fn pod(spec: Value) -> Pod {
 
 fn pod_json(spec: Value) -> Value {
     json!({"metadata": {"name": "web", "namespace": "default", "uid": "u-1"}, "spec": spec})
+}
+
+/// Prepares its volumes; the first that fails is the error.
+fn prepare(pods: &Path, pod: &Pod, facts: &Facts, objects: &Objects) -> Result<(), VolumeError> {
+    prepare_volumes(pods, pod, facts, objects).into_iter().next().map_or(Ok(()), |failed| Err(failed.error))
 }
 
 /// A spec with containers of these names and image `i:1`.

@@ -150,6 +150,14 @@ impl Edge {
         of_pod.map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// What the Events about a pod with this reason said so far.
+    fn messages(&self, pod: &str, reason: &str) -> Vec<String> {
+        self.listen();
+        let told = self.told.borrow();
+        let of_pod = told.events.iter().filter(|event| event["involvedObject"]["name"] == pod && event["reason"] == reason);
+        of_pod.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
+    }
+
     pub(super) fn is_ready(&self, pod: &str) -> bool {
         let status = self.status(pod);
         let ready = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
@@ -243,6 +251,49 @@ async fn a_pod_runs_with_its_config_map_follows_a_change_and_goes_gracefully() {
     assert!(!engine.containers().await.is_empty(), "the containers stay until the object goes");
     leave(&edge, &engine, &pod).await;
     eventually!(SOON, !pods_dir(dir.path(), &pod).exists());
+    edge.stop().await;
+}
+
+/// One object gone, the other changed: each volume is on its own, and what was made once is enough to start with.
+#[actix_rt::test]
+async fn a_volume_whose_object_is_gone_keeps_its_files_and_holds_back_neither_the_others_nor_a_start() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let config = |name: &str, value: &str| json!({"metadata": {"name": name, "namespace": "default", "uid": name, "resourceVersion": value}, "data": {"k": value}});
+    let mut pod = busybox(&engine, "two", "trap 'exit 0' TERM; while :; do echo \"$(cat /a/k) and $(cat /b/k)\"; sleep 0.1; done");
+    let volume = |name: &str| json!({"name": name, "configMap": {"name": name, "items": [{"key": "k", "path": "k"}]}});
+    pod["spec"]["volumes"] = json!([volume("a"), volume("b")]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "a", "mountPath": "/a"}, {"name": "b", "mountPath": "/b"}]);
+    for name in ["a", "b"] {
+        edge.apply("configmap", &config(name, "first")).await;
+    }
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.is_ready("two"));
+    let ids = running_ids(&engine, &pod).await;
+    eventually!(SOON, engine.output(&ids[0]).await.contains("first and first"));
+
+    edge.delete("configmap", &config("a", "first")).await;
+    edge.apply("configmap", &config("b", "second")).await;
+    eventually!(SOON, engine.output(&ids[0]).await.contains("first and second"));
+    assert_eq!(running_ids(&engine, &pod).await, ids);
+    // The cloud is asked for it; what it answers here has no such key.
+    eventually!(SOON, edge.messages("two", "FailedMount").len() == 2);
+    engine.docker.containers().get(&ids[0]).kill(None).await.unwrap();
+    eventually!(SOON, edge.status("two")["containerStatuses"][0]["restartCount"] == 1 && edge.is_ready("two"));
+    let again = running_ids(&engine, &pod).await;
+    assert_ne!(again, ids);
+    eventually!(SOON, engine.output(&again[0]).await.contains("first and second"));
+    let said = ["configmap \"a\" not found", "references non-existent config key: k"];
+    let said = said.map(|why| format!("MountVolume.SetUp failed for volume \"a\" : {why}"));
+    // A slow machine may have tried it again meanwhile, after ten seconds and more.
+    let mut told = edge.messages("two", "FailedMount");
+    told.dedup();
+    assert_eq!(told, said);
+
+    edge.apply("configmap", &config("a", "third")).await;
+    eventually!(SOON, engine.output(&again[0]).await.contains("third and second"));
+    leave(&edge, &engine, &pod).await;
     edge.stop().await;
 }
 

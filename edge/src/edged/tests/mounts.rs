@@ -46,7 +46,7 @@ fn paths(mounted: &Mounted) -> Vec<PathBuf> {
 /// A prepared emptyDir.
 fn empty(pods: &Path, mounts: &[Value]) -> (Pod, PathBuf) {
     let pod = with(json!({"emptyDir": {}}), mounts);
-    volume::prepare(pods, &pod, &Facts::default(), &Objects::default()).unwrap();
+    super::prepare(pods, &pod, &Facts::default(), &Objects::default()).unwrap();
     let root = source(pods, &pod, &pod.spec.volumes[0]).unwrap();
     (pod, root)
 }
@@ -185,7 +185,7 @@ fn a_sub_path_of_files_goes_through_our_own_links_only() {
         with(json!({"configMap": {"name": "cfg", "items": [{"key": "a", "path": "d/a"}, {"key": "a", "path": "top"}]}}), &[json!({"subPath": path})])
     };
     let pod = config("d/a");
-    volume::prepare(dir.path(), &pod, &Facts::default(), &objects).unwrap();
+    super::prepare(dir.path(), &pod, &Facts::default(), &objects).unwrap();
     let root = source(dir.path(), &pod, &pod.spec.volumes[0]).unwrap();
     let current = root.join(fs::read_link(root.join("..data")).unwrap());
     for path in ["d/a", "d", "top"] {

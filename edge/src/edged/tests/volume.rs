@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::super::env::Facts;
 use super::super::objects::{KeyedObject, LookupError, OBJECT_BYTES_MAX, ObjectError, Objects};
+use super::super::observed::Trouble;
 use super::super::pod::{KeyToPath, KeyedVolume, Pod};
 use super::super::volume::{self, VolumeError, keyed_files as files, remove, source};
-use super::pod;
+use super::{at, pod};
 
 fn prepare(pods: &Path, pod: &Pod, objects: &Objects) -> Result<(), VolumeError> {
-    volume::prepare(pods, pod, &Facts::default(), objects)
+    super::prepare(pods, pod, &Facts::default(), objects)
 }
 
 fn objects(data: serde_json::Value) -> Objects {
@@ -107,6 +108,124 @@ fn a_missing_object_is_named_and_an_optional_one_is_an_empty_volume() {
         super::pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "secret": {"secretName": "s", "optional": true}}]}));
     prepare(dir.path(), &optional, &Objects::default()).unwrap();
     assert!(names(&path(dir.path(), &optional)).is_empty());
+}
+
+/// A pod with files from the key `k` of `a` and of `b`.
+fn with_two() -> Pod {
+    let volume = |name: &str| json!({"name": name, "configMap": {"name": name, "items": [{"key": "k", "path": "f"}]}});
+    pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": [volume("a"), volume("b")]}))
+}
+
+/// Config maps of these names with this JSON.
+fn config_maps(all: &[(&str, serde_json::Value)]) -> Objects {
+    let mut objects = Objects::default();
+    for (name, data) in all {
+        objects.insert(false, (*name).to_owned(), KeyedObject::parse(false, &json!({"data": data}).to_string()));
+    }
+    objects
+}
+
+/// What an event says of each volume that fails, and whether it has its old files.
+fn failed(pods: &Path, pod: &Pod, objects: &Objects) -> Vec<(String, bool)> {
+    let failed = volume::prepare(pods, pod, &Facts::default(), objects);
+    failed.iter().map(|one| (one.words(), one.has_old_files)).collect()
+}
+
+#[test]
+fn a_volume_that_fails_keeps_its_files_and_the_others_are_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = with_two();
+    let read = |number: usize| fs::read_to_string(source(dir.path(), &pod, &pod.spec.volumes[number]).unwrap().join("f")).unwrap();
+    let said = |why: &str, has_old_files| vec![(format!("MountVolume.SetUp failed for volume \"a\" : {why}"), has_old_files)];
+    // Not there from the beginning: the other one is made all the same.
+    assert_eq!(failed(dir.path(), &pod, &config_maps(&[("b", json!({"k": "0"}))])), said("configmap \"a\" not found", false));
+    assert_eq!(read(1), "0");
+    assert_eq!(failed(dir.path(), &pod, &config_maps(&[("a", json!({"k": "1"})), ("b", json!({"k": "1"}))])), []);
+    for (b, a, why) in [
+        ("2", None, "configmap \"a\" not found"),
+        ("3", Some(json!({"other": "x"})), "references non-existent config key: k"),
+        ("4", Some(json!(["no", "map"])), "configmap \"a\": the stored object cannot be read: line 1 column 8"),
+    ] {
+        let objects: Vec<_> = a.map(|a| ("a", a)).into_iter().chain([("b", json!({"k": b}))]).collect();
+        assert_eq!(failed(dir.path(), &pod, &config_maps(&objects)), said(why, true));
+        assert_eq!((read(0).as_str(), read(1).as_str()), ("1", b));
+    }
+    assert_eq!(failed(dir.path(), &pod, &config_maps(&[("a", json!({"k": "5"})), ("b", json!({"k": "5"}))])), []);
+    assert_eq!((read(0), read(1)), ("5".into(), "5".into()));
+}
+
+#[test]
+fn a_volume_that_fails_as_before_is_told_again_only_after_a_pause_that_doubles() {
+    let first = Trouble::after(None, "FailedMount", "no".into(), at(0));
+    assert!(first.is_known("no", at(0)) && first.is_known("no", at(9)));
+    assert!(!first.is_known("no", at(10)) && !first.is_known("something else", at(0)));
+    let second = Trouble::after(Some(&first), "FailedMount", "no".into(), at(10));
+    assert!(second.is_known("no", at(29)) && !second.is_known("no", at(30)));
+}
+
+#[test]
+fn files_are_old_files_only_when_all_of_them_were_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = with_two();
+    let (both, only_b) = (config_maps(&[("a", json!({"k": "1"})), ("b", json!({"k": "1"}))]), config_maps(&[("b", json!({"k": "1"}))]));
+    let volume = path(dir.path(), &pod);
+    let data = volume.join("..data");
+    let has_old_files = || failed(dir.path(), &pod, &only_b)[0].1;
+    let link_to = |target: &Path| {
+        let _ = fs::remove_file(&data);
+        std::os::unix::fs::symlink(target, &data).unwrap();
+    };
+    // Killed before the link was set.
+    fs::create_dir_all(volume.join("..0123")).unwrap();
+    fs::write(volume.join("..0123/f"), "half").unwrap();
+    assert!(!has_old_files());
+    let prepared = || {
+        prepare(dir.path(), &pod, &both).unwrap();
+        assert!(has_old_files());
+        volume.join(fs::read_link(&data).unwrap())
+    };
+    // Killed before the names were there, or one of them leads elsewhere.
+    prepared();
+    fs::remove_file(volume.join("f")).unwrap();
+    assert!(!has_old_files());
+    std::os::unix::fs::symlink("/etc/passwd", volume.join("f")).unwrap();
+    assert!(!has_old_files());
+    // The directory is gone, or is none, or is not one of ours.
+    let current = prepared();
+    fs::remove_dir_all(&current).unwrap();
+    assert!(!has_old_files());
+    fs::write(&current, "a file").unwrap();
+    assert!(!has_old_files());
+    fs::remove_file(&current).unwrap();
+    let current = prepared();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("f"), "x").unwrap();
+    for target in [outside.as_path(), Path::new(".."), Path::new("../b"), Path::new("f")] {
+        link_to(target);
+        assert!(!has_old_files(), "{}", target.display());
+    }
+    link_to(Path::new(current.file_name().unwrap()));
+    assert!(has_old_files());
+    fs::rename(&current, dir.path().join("moved")).unwrap();
+    std::os::unix::fs::symlink(&outside, &current).unwrap();
+    assert!(!has_old_files());
+    prepared();
+    assert_eq!(fs::read_to_string(outside.join("f")).unwrap(), "x");
+}
+
+#[test]
+fn a_path_of_the_machine_that_is_not_as_demanded_is_never_old_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pods, host) = (dir.path().join("pods"), dir.path().join("host"));
+    // A directory that looks like a volume of files.
+    fs::create_dir_all(host.join("..1")).unwrap();
+    std::os::unix::fs::symlink("..1", host.join("..data")).unwrap();
+    let volumes = json!([{"name": "h", "hostPath": {"path": host, "type": "File"}}, {"name": "cfg", "configMap": {"name": "cfg"}}]);
+    let pod = pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": volumes}));
+    let words = format!("MountVolume.SetUp failed for volume \"h\" : hostPath type check failed: {} is not a file", host.display());
+    assert_eq!(failed(&pods, &pod, &objects(json!({"a": "1"}))), [(words, false)]);
+    assert!(source(&pods, &pod, &pod.spec.volumes[1]).unwrap().join("a").exists());
 }
 
 #[test]

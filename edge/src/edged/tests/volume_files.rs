@@ -114,12 +114,12 @@ fn a_volume_that_cannot_be_written_leaves_nothing_behind_and_keeps_what_it_had()
     // So deep that a path which the checks let pass is one of more than 4096 bytes here.
     let deep = (0..6).fold(root.path().to_owned(), |path, _| path.join("p".repeat(200)));
     let path = source(&deep, &short, &short.spec.volumes[0]).unwrap();
-    volume::prepare(&deep, &short, &facts(), &objects()).unwrap();
+    super::prepare(&deep, &short, &facts(), &objects()).unwrap();
     let before = hidden(&path);
     fs::create_dir(path.join("..left-by-a-power-cut")).unwrap();
     let long = volume(&format!("c/{}x", "d/".repeat(1500)));
     for _ in 0..3 {
-        let failed = volume::prepare(&deep, &long, &facts(), &objects()).unwrap_err();
+        let failed = super::prepare(&deep, &long, &facts(), &objects()).unwrap_err();
         assert!(matches!(failed, VolumeError::Io { .. }), "{failed}");
         assert_eq!(hidden(&path), before);
     }
@@ -133,10 +133,10 @@ fn a_downward_volume_follows_its_pod_and_stands_apart_from_other_kinds() {
     let mut pod = pod(volume, None);
     let path = source(dir.path(), &pod, &pod.spec.volumes[0]).unwrap();
     assert!(path.ends_with("u-1/volumes/kubernetes.io~downward-api/v"));
-    volume::prepare(dir.path(), &pod, &facts(), &Objects::default()).unwrap();
+    super::prepare(dir.path(), &pod, &facts(), &Objects::default()).unwrap();
     assert_eq!(fs::read_to_string(path.join("app")).unwrap(), "x");
     pod.metadata.labels.insert("app".into(), "y".into());
-    volume::prepare(dir.path(), &pod, &facts(), &Objects::default()).unwrap();
+    super::prepare(dir.path(), &pod, &facts(), &Objects::default()).unwrap();
     assert_eq!(fs::read_to_string(path.join("app")).unwrap(), "y");
 }
 
@@ -145,7 +145,7 @@ fn a_name_that_was_put_over_by_something_else_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let pod = pod(json!({"name": "v", "configMap": {"name": "cfg"}}), None);
     let path = source(dir.path(), &pod, &pod.spec.volumes[0]).unwrap();
-    let prepare = || volume::prepare(dir.path(), &pod, &facts(), &objects()).unwrap();
+    let prepare = || super::prepare(dir.path(), &pod, &facts(), &objects()).unwrap();
     prepare();
     fs::remove_file(path.join("a")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", path.join("a")).unwrap();
@@ -171,7 +171,7 @@ fn a_group_of_the_pods_files_may_read_them_and_write_in_empty_directories() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let prepare = |pod: &Pod| volume::prepare(dir.path(), pod, &facts(), &objects()).unwrap();
+    let prepare = |pod: &Pod| super::prepare(dir.path(), pod, &facts(), &objects()).unwrap();
     let with = pod(json!({"name": "v", "secret": {"secretName": "tok", "defaultMode": 0o600, "items": [{"key": "a", "path": "d/a"}]}}), Some(1234));
     let path = source(dir.path(), &with, &with.spec.volumes[0]).unwrap();
     prepare(&with);
@@ -205,7 +205,7 @@ fn volumes_in_memory_are_named_with_their_limits_and_leave_the_disk_alone() {
     assert_eq!(volume::memory(&pod), [("a".to_owned(), memory(Some(64 << 20), None)), ("b".to_owned(), memory(None, None))]);
     let with_group = self::pod(json!({"name": "a", "emptyDir": {"medium": "Memory"}}), Some(7));
     assert_eq!(volume::memory(&with_group), [("a".to_owned(), memory(None, Some(7)))]);
-    volume::prepare(dir.path(), &pod, &Facts::default(), &Objects::default()).unwrap();
+    super::prepare(dir.path(), &pod, &Facts::default(), &Objects::default()).unwrap();
     let found: Vec<_> =
         fs::read_dir(dir.path().join("u-1/volumes/kubernetes.io~empty-dir")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(found, ["c"]);

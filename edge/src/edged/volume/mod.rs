@@ -10,6 +10,7 @@
 //! | `last_words` | termination messages |
 //!
 //! Invariant: [`prepare`] writes only what differs, so it can be called at each look at a pod.
+//! Invariant: a volume that fails changes nothing for the others of its pod, and keeps the files that it has.
 //! Invariant: nothing in an object, a pod or a container's own files makes it write outside of the pod's directory, but for
 //! the host paths that a pod names.
 
@@ -24,6 +25,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use actor::chain;
 
 use super::check::is_uid;
 use super::env::Facts;
@@ -159,25 +162,51 @@ fn group(pod: &Pod) -> Option<u32> {
     pod.spec.security_context.fs_group.and_then(|id| u32::try_from(id).ok())
 }
 
-/// Makes all volumes of a pod that are on the disk, or brings them up to date. Only what differs is written. Blocks on the
-/// disk.
+/// A volume that could not be made, or brought up to date.
+#[derive(Debug)]
+pub struct Failed {
+    /// Its name in the pod.
+    pub volume: String,
+    /// Why.
+    pub error: VolumeError,
+    /// It has the files of an earlier look: containers go on with them, and start with them.
+    pub has_old_files: bool,
+}
+
+impl Failed {
+    /// What an event says of it, in the kubelet's words.
+    pub fn words(&self) -> String {
+        let why = chain(&self.error);
+        let named = format!("volume \"{}\": ", self.volume);
+        format!("MountVolume.SetUp failed for volume \"{}\" : {}", self.volume, why.strip_prefix(&named).unwrap_or(&why))
+    }
+}
+
+/// Makes all volumes of a pod that are on the disk, or brings them up to date, each by itself. Only what differs is written.
+/// Gives those that failed. Blocks on the disk.
+///
+/// Only files of objects and fields can be old: an emptyDir that is there is never made again, and a path of the machine
+/// that is not what the pod demands is nothing to start with.
 ///
 /// `fsGroupChangePolicy` changes nothing here, as the kubelet has it: it is for storage that outlives a pod. A directory
 /// gets its group once, when it is made, and files have it whenever they are written.
-///
-/// # Errors
-/// The first volume that cannot be made; those before it are there.
-pub fn prepare(pods: &Path, pod: &Pod, facts: &Facts, objects: &Objects) -> Result<(), VolumeError> {
+pub fn prepare(pods: &Path, pod: &Pod, facts: &Facts, objects: &Objects) -> Vec<Failed> {
     let group = group(pod);
+    let mut failed = Vec::new();
     for volume in &pod.spec.volumes {
         let Some(path) = source(pods, pod, volume) else { continue };
-        match (&volume.host_path, files::of(pod, volume, facts, objects)?) {
-            (Some(host), _) => host_path::prepare(&path, &host.kind)?,
-            (None, Some(files)) => write::files(&path, &files, group)?,
-            (None, None) => empty_dir(&path, group)?,
+        let made = files::of(pod, volume, facts, objects).and_then(|files| match (&volume.host_path, files) {
+            (Some(host), _) => host_path::prepare(&path, &host.kind),
+            (None, Some(files)) => write::files(&path, &files, group),
+            (None, None) => empty_dir(&path, group),
+        });
+        if let Err(error) = made {
+            // What containers or the machine made of another directory is not to be taken for files of ours.
+            let has_old_files = mounts::has_files(volume) && write::is_whole(&path);
+            failed.push(Failed { volume: volume.name.clone(), error, has_old_files });
         }
     }
-    Ok(())
+    failed
 }
 
 /// Removes a pod's directory. A pod that has none is fine. Blocks on the disk.

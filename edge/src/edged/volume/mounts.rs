@@ -72,7 +72,8 @@ fn may_be_made(volume: &Volume) -> bool {
     volume.host_path.as_ref().is_some_and(|host| ["", "DirectoryOrCreate"].contains(&host.kind.as_str()))
 }
 
-fn has_files(volume: &Volume) -> bool {
+/// Whether its files are of objects and fields, written by this program alone.
+pub(super) fn has_files(volume: &Volume) -> bool {
     volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some()
 }
 

@@ -54,6 +54,20 @@ pub fn files(volume: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>)
     Ok(())
 }
 
+/// Whether an earlier look has made the volume: a directory is linked only when all is in it, and every name in it has its
+/// link.
+pub fn is_whole(volume: &Path) -> bool {
+    let Ok(current) = fs::read_link(volume.join("..data")) else { return false };
+    // Beside it, as ours all are: one that leads elsewhere is damage.
+    let name = current.as_os_str().as_bytes();
+    let dir = volume.join(&current);
+    if !name.starts_with(b"..") || name.len() < 3 || name.contains(&b'/') || !fs::symlink_metadata(&dir).is_ok_and(|found| found.is_dir()) {
+        return false;
+    }
+    let has_link = |name: &OsStr| fs::read_link(volume.join(name)).is_ok_and(|target| target == Path::new("..data").join(name));
+    fs::read_dir(&dir).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| has_link(&entry.file_name()))))
+}
+
 /// Removes what a daemon left that was killed while it wrote.
 fn remove_stale(volume: &Path, current: Option<&Path>) -> Result<(), VolumeError> {
     for entry in fs::read_dir(volume).map_err(io(volume))?.flatten() {

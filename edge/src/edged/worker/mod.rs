@@ -34,7 +34,7 @@ use super::pod::{Pod, Refusal};
 use super::runtime::{ContainerState, Image, LogQuery, Login, RuntimeError, label};
 use super::shared::Shared;
 use super::status::{Facts, PodStatus, pod_status};
-use super::volume::{self, VolumeError};
+use super::volume::{self, Failed, VolumeError};
 
 /// Looks of one pass; a pod that needs more gets another pass.
 const LOOKS_MAX: usize = 4 * super::pod::CONTAINERS_MAX;
@@ -50,6 +50,8 @@ const LOG_LIMIT: Duration = Duration::from_secs(5);
 const CONFIG_REASONS: [&str; 2] = [CREATING, "CreateContainerConfigError"];
 /// Waiting for a volume or an image.
 pub const CREATING: &str = "ContainerCreating";
+/// A volume that failed.
+const FAILED_MOUNT: &str = "FailedMount";
 
 /// A pod that shall exist.
 #[derive(Clone, Debug)]
@@ -157,6 +159,11 @@ fn is_lost(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::Unreachable { .. } | RuntimeError::TimedOut { .. })
 }
 
+/// Under which name its trouble is kept: no container has one with a space.
+fn volume_key(volume: &str) -> String {
+    format!("volume {volume}")
+}
+
 impl Pass {
     /// Does what is to be done and tells about it; the last message has an end.
     pub async fn run(mut self) {
@@ -191,10 +198,10 @@ impl Pass {
         if self.remember_ends(&seen) {
             self.tell(last.clone(), None).await;
         }
-        self.prepare_volumes(&seen, end).await;
+        let volumes_at = self.prepare_volumes(&seen, end).await;
         for _ in 0..LOOKS_MAX {
             let next = self.plan(&seen);
-            end.wake_at = next.wake_at;
+            end.wake_at = next.wake_at.into_iter().chain(volumes_at).min();
             if next.actions.is_empty() {
                 self.remove_empty_dirs(&seen).await;
                 return Ok(());
@@ -359,30 +366,58 @@ impl Pass {
         self.desired.as_ref().filter(|desired| !desired.pod.is_deleting() && !self.is_over())
     }
 
-    async fn prepare_volumes(&mut self, seen: &Observed, end: &mut End) {
-        let Some(Desired { pod, objects, .. }) = self.runnable().cloned() else { return };
+    /// Makes the pod's volumes, or brings them up to date. One that was never made keeps every container from its start; one
+    /// that has its old files keeps none. Gives when those that failed are to be tried again.
+    async fn prepare_volumes(&mut self, seen: &Observed, end: &mut End) -> Option<Timestamp> {
+        let Desired { pod, objects, .. } = self.runnable().cloned()?;
         // The machine's size among them: it stands for limits that a container has not set.
         let (pods, facts) = (self.shared.pods.clone(), self.facts(&pod, seen));
         let prepared = {
             let pod = pod.clone();
             tokio::task::spawn_blocking(move || volume::prepare(&pods, &pod, &facts, &objects)).await
         };
-        let message = match prepared {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => {
-                if let VolumeError::Object(LookupError::Missing { kind, name }) = &error {
-                    end.objects.insert((*kind == "secret", name.clone()));
-                }
-                chain(&error)
+        let failed = match prepared {
+            Ok(failed) => failed,
+            Err(error) => {
+                let message = format!("the volumes were not made: {error}");
+                self.note(true, FAILED_MOUNT, None, message.clone());
+                self.hold_back(&pod, seen, &message);
+                return None;
             }
-            Err(error) => format!("the volumes were not made: {error}"),
         };
-        log::warn!(pod = pod.full_name().as_str(), reason = message.as_str(); "volumes of a pod cannot be made");
-        self.note(true, "FailedMount", None, message.clone());
-        self.troubles.insert(label::SANDBOX_NAME.to_owned(), self.pause(CREATING, message.clone()));
+        self.troubles.retain(|of, trouble| trouble.reason != FAILED_MOUNT || failed.iter().any(|one| *of == volume_key(&one.volume)));
+        for one in &failed {
+            if let VolumeError::Object(LookupError::Missing { kind, name }) = &one.error {
+                end.objects.insert((*kind == "secret", name.clone()));
+            }
+            self.volume_failed(&pod, one);
+        }
+        if let Some(never_made) = failed.iter().find(|one| !one.has_old_files) {
+            self.hold_back(&pod, seen, &chain(&never_made.error));
+        }
+        failed.iter().filter_map(|one| self.troubles.get(&volume_key(&one.volume))).map(|trouble| trouble.retry_at).min()
+    }
+
+    /// Tells it when it is new, and each time when it was tried again after a pause that doubles: each look at the pod meets
+    /// it, and a pod may only say so much.
+    fn volume_failed(&mut self, pod: &Pod, failed: &Failed) {
+        let (key, message, now) = (volume_key(&failed.volume), failed.words(), self.shared.now());
+        let known = self.troubles.get(&key);
+        if known.is_some_and(|known| known.is_known(&message, now)) {
+            return;
+        }
+        log::warn!(pod = pod.full_name().as_str(), has_old_files = failed.has_old_files, reason = message.as_str(); "a volume of a pod cannot be made");
+        let trouble = Trouble::after(known, FAILED_MOUNT, message.clone(), now);
+        self.troubles.insert(key, trouble);
+        self.note(true, FAILED_MOUNT, None, message);
+    }
+
+    /// Keeps what does not run from its start, as a kubelet does until it has all volumes.
+    fn hold_back(&mut self, pod: &Pod, seen: &Observed, message: &str) {
+        self.troubles.insert(label::SANDBOX_NAME.to_owned(), self.pause(CREATING, message.to_owned()));
         for container in pod.all_containers() {
             if !seen.current(&container.name).is_some_and(Seen::is_running) {
-                self.troubles.insert(container.name.clone(), self.pause(CREATING, message.clone()));
+                self.troubles.insert(container.name.clone(), self.pause(CREATING, message.to_owned()));
             }
         }
     }
