@@ -197,7 +197,7 @@ pub struct Edged {
     pub register_node_namespace: String,
     /// Must be the node's name if set (KubeEdge has both keys).
     pub hostname_override: String,
-    /// Network interface whose address is the node's; found by the default route if empty.
+    /// Network interface whose address is the node's; found by the default route if empty. Looked up with each status.
     pub interface_name: String,
     /// Seconds between two reports of the node's status that did not change.
     pub node_status_update_frequency: u64,

@@ -80,12 +80,14 @@ impl Engine {
     pub fn open(config: &EdgeConfig, own: Handle<EdgedMessage>) -> Result<Self, EngineError> {
         let (node, keys) = (config.node(), &config.edged);
         let runtime = runtime(config)?;
-        let machine = Machine::probe(Some(keys.interface_name.as_str()).filter(|name| !name.is_empty()), &config.data_dir);
+        let interface = Some(keys.interface_name.clone()).filter(|name| !name.is_empty());
+        let machine = Machine::probe(interface.as_deref(), &config.data_dir);
         let node_settings = settings::node(keys);
-        let shared = Shared::open(runtime, own.clone(), &node, &machine.address, &config.data_dir)
+        let shared = Shared::open(runtime, own.clone(), &node, machine.address, &config.data_dir)
             .map_err(|source| EngineError::Directory { data_dir: config.data_dir.clone(), source })?
             .on(surroundings(&machine, keys.pod_pids_limit), node_settings.allocatable(&machine))
-            .with(node_settings, settings::housekeeping(keys));
+            .with(node_settings, settings::housekeeping(keys))
+            .found_by(move |known| known.find(interface.as_deref()));
         let version = if keys.version.is_empty() { concat!("v", env!("CARGO_PKG_VERSION")).to_owned() } else { keys.version.clone() };
         let status_interval = Duration::from_secs(keys.node_status_update_frequency.max(1));
         let static_pods = (!keys.static_pod_path.as_os_str().is_empty()).then(|| keys.static_pod_path.clone());

@@ -81,6 +81,8 @@ impl Edged {
             EdgedMessage::ObjectChanged { key } => self.object_changed(key, meta.parent),
             EdgedMessage::ObjectDeleted { key } => self.object_deleted(key, meta.parent),
             EdgedMessage::CloudConnected => {
+                // The network came back, maybe with another address: what is told first is true.
+                self.locate();
                 self.register();
                 self.post_node_status();
             }
@@ -94,6 +96,7 @@ impl Edged {
             EdgedMessage::ReconcileDue => self.list(),
             EdgedMessage::Listed(result) => self.listed(result, ctx),
             EdgedMessage::StatusDue => {
+                self.locate();
                 self.post_node_status();
                 self.report_again();
             }
@@ -316,6 +319,17 @@ impl Edged {
                 log::info!(key = key.to_string().as_str(), reason = error.to_string().as_str(); "an object that a pod needs did not come");
             }
         });
+    }
+
+    /// Looks where the machine is, as a kubelet does for each status of its node. If it has moved, its pods tell so; the node
+    /// does with the status that the caller posts.
+    pub(super) fn locate(&mut self) {
+        let Some(before) = self.shared.locate() else { return };
+        let address = *self.shared.address();
+        log::info!(before = before.to_string().as_str(), address = address.ip.to_string().as_str(); "this machine has another address");
+        self.node.machine.address = address;
+        let uids: Vec<String> = self.pods.keys().cloned().collect();
+        uids.iter().for_each(|uid| self.report_now(uid));
     }
 
     fn register(&self) {

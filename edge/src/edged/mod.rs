@@ -5,7 +5,7 @@
 //! | MetaManager | [`EdgedMessage::ObjectChanged`], [`EdgedMessage::ObjectDeleted`] | a pass over the pods that it concerns |
 //! | engine | [`EdgedMessage::Runtime`] | a pass over that pod; the node's condition |
 //! | own timers | [`EdgedMessage::ReconcileDue`], [`EdgedMessage::PodDue`] | comparison of everything; a pass |
-//! | own timers | [`EdgedMessage::StatusDue`], [`EdgedMessage::RegisterDue`] | status, registration of the node to MetaManager |
+//! | own timers | [`EdgedMessage::StatusDue`], [`EdgedMessage::RegisterDue`] | status, with a look where the machine is, and registration of the node to MetaManager |
 //! | own workers | [`EdgedMessage::Passed`], [`EdgedMessage::Pulled`], [`EdgedMessage::Listed`] | status to MetaManager, the next step |
 //! | own tasks | [`EdgedMessage::Housekept`], [`EdgedMessage::Tidied`] | the node's conditions and images; a pod is ended |
 //! | EdgeHub | [`EdgedMessage::CloudConnected`] | registration and status of the node to MetaManager |

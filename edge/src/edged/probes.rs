@@ -81,10 +81,8 @@ impl Edged {
         let is_asked = |id: &String| asked.iter().any(|(_, seen)| seen.container.id == *id);
         entry.probers.retain(|id, _| is_asked(id));
         entry.healths.retain(|id, _| is_asked(id));
-        let pod_ip = match &entry.desired {
-            Some(desired) if desired.pod.spec.host_network => Some(shared.host_ip.clone()),
-            _ => entry.seen.as_ref().and_then(|seen| seen.ip()).map(str::to_owned),
-        };
+        let is_at_home = entry.desired.as_ref().is_some_and(|desired| desired.pod.spec.host_network);
+        let pod_ip = entry.seen.as_ref().and_then(|seen| seen.ip()).unwrap_or_default().to_owned();
         for (container, seen) in asked {
             let id = seen.container.id.clone();
             if entry.probers.get(&id).is_some_and(|prober| prober.is_ending == is_ending) {
@@ -107,7 +105,8 @@ impl Edged {
             };
             entry.healths.insert(id.clone(), health);
             let job = Job {
-                target: Target { pod_ip: pod_ip.clone().unwrap_or_default(), container_id: id.clone(), runtime: shared.runtime.clone() },
+                target: Target { pod_ip: pod_ip.clone(), container_id: id.clone(), runtime: shared.runtime.clone() },
+                home: is_at_home.then(|| shared.clone()),
                 running_for: Duration::try_from(now.duration_since(started_at)).unwrap_or_default(),
                 daemon_for: shared.began.elapsed(),
                 has_started: has_started && container.startup_probe.is_some(),
@@ -181,7 +180,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
 
-    use super::super::node::Machine;
+    use super::super::node::{Address, Machine};
     use super::super::observed::Observed;
     use super::super::pod::Pod;
     use super::super::runtime::docker::DockerRuntime;
@@ -209,7 +208,7 @@ mod tests {
     async fn in_a_pod_that_is_being_deleted_only_readiness_is_asked_and_what_is_known_stays() {
         let (dir, own) = (tempfile::tempdir().unwrap(), Probe::new("edged", 8));
         let (node, runtime) = (NodeName::new("n1").unwrap(), Arc::new(DockerRuntime::new("unix:///nowhere.sock").unwrap()));
-        let shared = Arc::new(Shared::open(runtime, own.handle(), &node, "10.0.0.2", dir.path()).unwrap());
+        let shared = Arc::new(Shared::open(runtime, own.handle(), &node, Address::default(), dir.path()).unwrap());
         let config = Config { node, version: "v1".into(), status_interval: Duration::from_secs(10) };
         let peers = Peers { meta_manager: Probe::new("metaManager", 8).handle(), own: own.handle() };
         let mut edged = Edged::new(Store::open(dir.path().join("edge.db")).unwrap(), shared, Machine::default(), config, peers);

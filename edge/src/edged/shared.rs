@@ -1,9 +1,10 @@
 //! What stands beside the actor and is shared by everything that works for it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actor::Handle;
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use super::container::Surroundings;
 use super::env::Capacity;
 use super::housekeeping::{self, House};
 use super::message::EdgedMessage;
-use super::node;
+use super::node::{self, Address};
 use super::page::Snapshot;
 use super::runtime::{ContainerRuntime, RuntimeError};
 use super::static_pods::StaticPods;
@@ -34,8 +35,10 @@ pub struct Shared {
     pub edged: Handle<EdgedMessage>,
     /// Value of the node label.
     pub node: String,
-    /// Address of the machine.
-    pub host_ip: String,
+    /// Where the machine was when it was last looked for.
+    address: Mutex<Address>,
+    /// Looks where it is now, given where it was.
+    finds: Box<dyn Fn(Address) -> Address + Send + Sync>,
     /// Where the directories of the pods are.
     pub pods: PathBuf,
     /// What this machine adds to each container.
@@ -79,10 +82,10 @@ impl Shared {
         runtime: Arc<dyn ContainerRuntime>,
         edged: Handle<EdgedMessage>,
         node: &NodeName,
-        host_ip: &str,
+        address: Address,
         data_dir: &Path,
     ) -> std::io::Result<Self> {
-        Self::with_clock(runtime, edged, node, host_ip, data_dir, Arc::new(SystemClock))
+        Self::with_clock(runtime, edged, node, address, data_dir, Arc::new(SystemClock))
     }
 
     /// As [`Shared::open`], with a clock.
@@ -93,7 +96,7 @@ impl Shared {
         runtime: Arc<dyn ContainerRuntime>,
         edged: Handle<EdgedMessage>,
         node: &NodeName,
-        host_ip: &str,
+        address: Address,
         data_dir: &Path,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
@@ -105,7 +108,8 @@ impl Shared {
             runtime,
             edged,
             node: node.to_string(),
-            host_ip: host_ip.to_owned(),
+            address: Mutex::new(address),
+            finds: Box::new(|known| known),
             pods,
             surroundings: Surroundings::default(),
             capacity: Capacity::default(),
@@ -135,6 +139,31 @@ impl Shared {
     #[must_use]
     pub fn with(self, node_settings: node::Settings, housekeeping: housekeeping::Settings) -> Self {
         Self { node_settings, housekeeping, ..self }
+    }
+
+    /// On a machine that may move: this looks where it is, at once and without a wait.
+    #[must_use]
+    pub fn found_by(self, finds: impl Fn(Address) -> Address + Send + Sync + 'static) -> Self {
+        Self { finds: Box::new(finds), ..self }
+    }
+
+    /// Looks where the machine is now; where it was, if that is somewhere else.
+    pub(super) fn locate(&self) -> Option<Ipv4Addr> {
+        let mut address = self.address();
+        let before = *address;
+        *address = before.or((self.finds)(before));
+        (address.ip != before.ip).then_some(before.ip)
+    }
+
+    /// Where the machine is.
+    pub(super) fn address(&self) -> MutexGuard<'_, Address> {
+        // Under this lock one value is set at once.
+        self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Address of the machine, as its pods tell it.
+    pub fn host_ip(&self) -> String {
+        self.address().ip.to_string()
     }
 
     /// The present.

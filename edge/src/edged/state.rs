@@ -57,6 +57,8 @@ struct Loaded {
 impl Edged {
     /// A module over this store and engine.
     pub fn new(store: Store, shared: Arc<Shared>, machine: Machine, config: Config, peers: Peers) -> Self {
+        // The machine may have moved since the first incarnation.
+        let machine = Machine { address: *shared.address(), ..machine };
         let mut node = NodeReport::new(config.node.clone(), machine, config.version.clone(), shared.now()).with(shared.node_settings.clone());
         {
             let house = shared.house();
@@ -296,6 +298,7 @@ impl Edged {
             entry.fresh.retain(|container| !end.started.contains(container));
         }
         let (desired, seen, key) = (entry.desired.as_ref()?, entry.seen.as_ref()?, entry.key.clone()?);
+        let host_ip = self.shared.host_ip();
         let facts = Facts {
             pod: &desired.pod,
             seen,
@@ -303,7 +306,7 @@ impl Edged {
             healths: &entry.healths,
             refusal: desired.refusal.as_ref(),
             previous: entry.previous.as_ref(),
-            host_ip: &self.shared.host_ip,
+            host_ip: &host_ip,
             now: self.shared.now(),
         };
         let status = pod_status(&facts);

@@ -11,7 +11,7 @@ use model::{ManualClock, NodeName, Timestamp};
 use serde_json::{Value, json};
 
 use super::super::message::EdgedMessage;
-use super::super::node::{Machine, Readiness};
+use super::super::node::{Address, Machine, Readiness};
 use super::super::pod::{Pod, Refusal};
 use super::super::pressure::{Consumer, Shortage, Signal, Signals, Threshold, Thresholds};
 use super::super::runtime::docker::DockerRuntime;
@@ -55,7 +55,7 @@ fn fixture_with(socket: &str, node: &str, settings: Settings) -> Fixture {
     let node = NodeName::new(node).unwrap();
     let clock = ManualClock::at(Timestamp(START));
     let runtime = Arc::new(DockerRuntime::new(socket).unwrap());
-    let shared = Shared::with_clock(runtime, own.handle(), &node, "10.0.0.2", dir.path(), Arc::new(clock.clone())).unwrap();
+    let shared = Shared::with_clock(runtime, own.handle(), &node, Address::default(), dir.path(), Arc::new(clock.clone())).unwrap();
     let shared = Arc::new(shared.with(node::Settings::default(), settings));
     let config = Config { node, version: "v1".into(), status_interval: Duration::from_secs(10) };
     let peers = Peers { meta_manager: meta.handle(), own: own.handle() };

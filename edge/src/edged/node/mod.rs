@@ -18,7 +18,7 @@ use super::runtime::Image;
 use super::status::seconds;
 use crate::config::{Labels, Taint};
 
-pub use machine::Machine;
+pub use machine::{Address, Machine, Origin};
 
 /// Pods that a node takes (KubeEdge and kubelet: 110).
 pub const PODS_MAX: u32 = 110;
@@ -211,7 +211,7 @@ impl NodeReport {
             ),
             "phase": "Running",
             "conditions": self.conditions(now),
-            "addresses": [{"type": "InternalIP", "address": machine.address}, {"type": "Hostname", "address": machine.hostname}],
+            "addresses": [{"type": "InternalIP", "address": machine.address.ip}, {"type": "Hostname", "address": machine.hostname}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
             "nodeInfo": {
                 "machineID": machine.machine_id, "systemUUID": machine.system_uuid, "bootID": machine.boot_id,

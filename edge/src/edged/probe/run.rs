@@ -3,6 +3,7 @@
 //! It sleeps between two questions, and tells only what changes: a hundred pods with a probe every ten seconds are ten
 //! questions in a second.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ask::{Outcome, Target, ask};
 use super::machine::{Change, Kind, ProbeState, Terms};
+use crate::edged::Shared;
 use crate::edged::pod::{Container, Probe};
 
 /// Whom to ask.
@@ -19,6 +21,8 @@ pub struct Job {
     pub container: Container,
     /// Where it is.
     pub target: Target,
+    /// Who knows where that is, if it is on the machine's own network: a machine may move while the container runs.
+    pub home: Option<Arc<Shared>>,
     /// How long it has been running.
     pub running_for: Duration,
     /// How long the daemon has been running: shortly after its start the first questions are spread over a period.
@@ -41,9 +45,13 @@ pub struct ProbeResult {
 /// Asks until there is nothing to ask any more: the container has no probe (left), or is to be replaced. May be dropped at
 /// any point.
 pub async fn run(job: Job, tell: impl Fn(ProbeResult)) {
-    let Job { container, target, running_for, daemon_for, has_started, was_ready } = job;
+    let Job { container, target, home, running_for, daemon_for, has_started, was_ready } = job;
     let begun = Instant::now();
     let clock = || running_for + begun.elapsed();
+    let target = || match &home {
+        Some(home) => Target { pod_ip: home.host_ip(), ..target.clone() },
+        None => target.clone(),
+    };
     let (container, target, clock, tell) = (&container, &target, &clock, &tell);
     let follow = |kind, probe: &Option<Probe>, earlier| {
         let probe = probe.clone();
@@ -55,7 +63,7 @@ pub async fn run(job: Job, tell: impl Fn(ProbeResult)) {
                 state.delay_first(rand::random());
             }
             let mut late = None;
-            let ask = async |limit| ask(&probe.handler, container, target, limit, &mut late).await;
+            let ask = async |limit| ask(&probe.handler, container, &target(), limit, &mut late).await;
             follow(state, clock, ask, |change| tell(ProbeResult { kind, change })).await
         }
     };

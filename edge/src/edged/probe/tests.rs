@@ -353,6 +353,7 @@ async fn a_container_s_probes_run_behind_its_startup_probe_until_they_are_droppe
     let job = Job {
         container: serde_json::from_value(container).unwrap(),
         target: nowhere("127.0.0.1"),
+        home: None,
         running_for: Duration::ZERO,
         daemon_for: Duration::from_secs(3600),
         has_started: false,

@@ -14,7 +14,7 @@ use wire::hub::{Downstream, Frame, MsgId, ObjectOperation, RawJson, Upstream};
 
 use super::super::container::Surroundings;
 use super::super::env::Capacity;
-use super::super::node::{self, Machine};
+use super::super::node::{self, Address, Machine, Origin};
 use super::super::runtime::docker::DockerRuntime;
 use super::super::runtime::testing::{Engine, engine};
 use super::super::runtime::{ContainerRuntime, label};
@@ -34,6 +34,10 @@ pub(super) struct Edge {
     running: Running,
     watch: actix_rt::task::JoinHandle<()>,
     told: RefCell<Told>,
+}
+
+fn routed(ip: [u8; 4]) -> Address {
+    Address { ip: ip.into(), origin: Origin::Route }
 }
 
 #[derive(Default)]
@@ -61,8 +65,8 @@ pub(super) fn start_with(engine: &Engine, dir: &Path, socket: &str, clock: Arc<d
     let (meta, edged) = (mailbox("metaManager", 256), mailbox("edged", 256));
     let cloud = Probe::new("websocket", 256);
     let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(socket).unwrap());
-    let machine = Machine { cpus: 2, memory_mib: 1024, address: "10.1.2.3".into(), ..Machine::default() };
-    let shared = Shared::with_clock(runtime.clone(), edged.clone(), &node, &machine.address, dir, clock).unwrap();
+    let machine = Machine { cpus: 2, memory_mib: 1024, address: routed([10, 1, 2, 3]), ..Machine::default() };
+    let shared = Shared::with_clock(runtime.clone(), edged.clone(), &node, machine.address, dir, clock).unwrap();
     let shared = shared.on(Surroundings::default(), Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 });
     let shared = Arc::new(shared.with(node::Settings::default(), settings));
     let meta_peers = meta_manager::Peers { edge_hub: cloud.handle(), edged: Some(edged.clone()), own: meta.clone() };

@@ -8,7 +8,7 @@ use model::{NodeName, Timestamp};
 use serde_json::json;
 use wire::hub::{PodStatusReport, RawJson};
 
-use super::super::node::Machine;
+use super::super::node::{Address, Machine, Origin};
 use super::super::observed::{Observed, Trouble, Troubles};
 use super::super::runtime::docker::DockerRuntime;
 use super::super::worker::{End, Pull};
@@ -17,6 +17,15 @@ use super::{at, exited, pod_json, running, seen, spec};
 use crate::meta_manager::MetaManagerMessage;
 use crate::store::Store;
 use crate::store::meta::{self, StoredObject};
+
+/// A machine that has moved by one whenever it is looked for, and that has no network in the third place.
+fn next_door(known: Address) -> Address {
+    match known.ip.octets() {
+        [10, 0, 0, 3] => Address::default(),
+        [10, 0, 0, end] => Address { ip: [10, 0, 0, end + 1].into(), origin: Origin::Route },
+        _ => Address { ip: [10, 0, 0, 1].into(), origin: Origin::Route },
+    }
+}
 
 struct Fixture {
     edged: Edged,
@@ -31,7 +40,7 @@ fn fixture() -> Fixture {
     let (meta, own) = (Probe::new("metaManager", 8), actor::mailbox("edged", 8));
     let node = NodeName::new("n1").unwrap();
     let runtime = Arc::new(DockerRuntime::new("unix:///nowhere.sock").unwrap());
-    let shared = Arc::new(Shared::open(runtime, own.clone(), &node, "10.0.0.2", dir.path()).unwrap());
+    let shared = Arc::new(Shared::open(runtime, own.clone(), &node, Address::default(), dir.path()).unwrap().found_by(next_door));
     let config = Config { node, version: "v1".into(), status_interval: std::time::Duration::from_secs(10) };
     let peers = Peers { meta_manager: meta.handle(), own };
     let edged = Edged::new(store.clone(), shared, Machine::default(), config, peers);
@@ -234,4 +243,33 @@ fn what_was_stopped_for_another_is_remembered_until_that_comes() {
     let pass = fixture.edged.begin_pass("u-1").unwrap();
     assert_eq!(pass.replaced.iter().collect::<Vec<_>>(), ["a-0"]);
     assert!(!fixture.edged.pods["u-1"].previous.as_ref().unwrap().is_over());
+}
+
+#[test]
+fn a_machine_that_moves_tells_it_of_each_pod_and_one_without_a_network_keeps_its_address() {
+    let mut fixture = fixture();
+    for name in ["web", "db"] {
+        fixture.put(&format!("default/pod/{name}"), name, &pod_json(spec(&["a"], "Always")));
+        fixture.edged.begin_pass(name).unwrap();
+        fixture.edged.take_in(name, Some(seen([running("a")])), Troubles::new(), None).unwrap();
+    }
+    // One that nobody has looked at yet.
+    fixture.put("default/pod/late", "late", &pod_json(spec(&["a"], "Always")));
+    fixture.edged.begin_pass("late").unwrap();
+    let mut look = || {
+        fixture.edged.locate();
+        let told = fixture.meta.drain();
+        let address = |message: &MetaManagerMessage| match message {
+            MetaManagerMessage::PodStatus { report, .. } => report.status.to::<serde_json::Value>().unwrap()["hostIP"].as_str().unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        (told.iter().map(|message| address(message)).collect::<Vec<_>>(), fixture.edged.node.machine.address.ip.to_string())
+    };
+    for ip in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+        assert_eq!(look(), (vec![ip.to_owned(); 2], ip.to_owned()));
+    }
+    assert_eq!(look(), (Vec::new(), "10.0.0.3".to_owned()), "there is no network");
+    let edged = &fixture.edged;
+    let again = Edged::new(fixture.store.clone(), edged.shared.clone(), Machine::default(), edged.config.clone(), edged.peers.clone());
+    assert_eq!(again.node.machine.address.ip.to_string(), "10.0.0.3", "another incarnation begins with it");
 }

@@ -258,7 +258,7 @@ impl Pass {
     /// Takes in what has ended for good, so that the next look's plan knows it. Whether anything has since the last one.
     fn remember_ends(&mut self, seen: &Observed) -> bool {
         let Some(Desired { pod, refusal: None, .. }) = self.desired.as_ref().filter(|desired| !desired.pod.is_deleting()) else { return false };
-        let previous = self.previous.as_ref();
+        let (previous, host_ip) = (self.previous.as_ref(), self.shared.host_ip());
         let status = pod_status(&Facts {
             pod,
             seen,
@@ -266,7 +266,7 @@ impl Pass {
             healths: &self.healths,
             refusal: None,
             previous,
-            host_ip: &self.shared.host_ip,
+            host_ip: &host_ip,
             now: self.shared.now(),
         });
         let has_ended = |status: &PodStatus, name: &str| status.is_over() || status.has_ended(name, pod.spec.restart_policy);
@@ -440,7 +440,7 @@ impl Pass {
 
     /// What the pod's processes may ask for.
     fn facts(&self, pod: &Pod, seen: &Observed) -> env::Facts {
-        let host_ip = self.shared.host_ip.clone();
+        let host_ip = self.shared.host_ip();
         let pod_ip = if pod.spec.host_network { host_ip.clone() } else { seen.ip().unwrap_or(&self.pod_ip).to_owned() };
         env::Facts { host_ip, pod_ip, machine: self.shared.capacity }
     }
