@@ -166,6 +166,12 @@ impl Shared {
         self.address().ip.to_string()
     }
 
+    /// Where what runs on the machine's own network is asked from here.
+    pub fn home_ip(&self) -> String {
+        let address = *self.address();
+        address.at_home().to_string()
+    }
+
     /// The present.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_millisecond(self.clock.now().millis()).unwrap_or(Timestamp::UNIX_EPOCH)

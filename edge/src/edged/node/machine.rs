@@ -144,6 +144,13 @@ impl Address {
             _ => Self::default(),
         }
     }
+
+    /// Where this machine itself finds what runs on its network: at its address while it has it. One that lost it with its
+    /// network, or for another, still is at home.
+    pub fn at_home(self) -> Ipv4Addr {
+        // Only an address of this machine can be bound to.
+        if UdpSocket::bind((self.ip, 0)).is_ok() { self.ip } else { Ipv4Addr::LOCALHOST }
+    }
 }
 
 /// The local address within a network that is routed over the interface, from the kernel's two tables. Of several it is the
@@ -225,5 +232,12 @@ mod tests {
 
     fn at(end: u8, origin: Origin) -> Address {
         Address { ip: Ipv4Addr::new(10, 0, 0, end), origin }
+    }
+
+    #[test]
+    fn a_machine_that_has_its_address_no_more_finds_itself_at_home() {
+        let here = |ip| Address { ip, origin: Origin::Route }.at_home();
+        assert_eq!(here(Ipv4Addr::new(127, 0, 0, 2)), Ipv4Addr::new(127, 0, 0, 2));
+        assert_eq!(here(Ipv4Addr::new(192, 0, 2, 1)), Ipv4Addr::LOCALHOST, "an address of nobody (RFC 5737)");
     }
 }

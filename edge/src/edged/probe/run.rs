@@ -49,7 +49,7 @@ pub async fn run(job: Job, tell: impl Fn(ProbeResult)) {
     let begun = Instant::now();
     let clock = || running_for + begun.elapsed();
     let target = || match &home {
-        Some(home) => Target { pod_ip: home.host_ip(), ..target.clone() },
+        Some(home) => Target { pod_ip: home.home_ip(), ..target.clone() },
         None => target.clone(),
     };
     let (container, target, clock, tell) = (&container, &target, &clock, &tell);

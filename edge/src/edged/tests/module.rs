@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actor::testing::Probe;
@@ -34,6 +34,8 @@ pub(super) struct Edge {
     running: Running,
     watch: actix_rt::task::JoinHandle<()>,
     told: RefCell<Told>,
+    /// Where a look finds the machine.
+    found: Arc<Mutex<Address>>,
 }
 
 fn routed(ip: [u8; 4]) -> Address {
@@ -66,7 +68,10 @@ pub(super) fn start_with(engine: &Engine, dir: &Path, socket: &str, clock: Arc<d
     let cloud = Probe::new("websocket", 256);
     let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(socket).unwrap());
     let machine = Machine { cpus: 2, memory_mib: 1024, address: routed([10, 1, 2, 3]), ..Machine::default() };
+    let found = Arc::new(Mutex::new(machine.address));
+    let finds = found.clone();
     let shared = Shared::with_clock(runtime.clone(), edged.clone(), &node, machine.address, dir, clock).unwrap();
+    let shared = shared.found_by(move |_| *finds.lock().unwrap());
     let shared = shared.on(Surroundings::default(), Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 });
     let shared = Arc::new(shared.with(node::Settings::default(), settings));
     let meta_peers = meta_manager::Peers { edge_hub: cloud.handle(), edged: Some(edged.clone()), own: meta.clone() };
@@ -81,7 +86,7 @@ pub(super) fn start_with(engine: &Engine, dir: &Path, socket: &str, clock: Arc<d
         }))
         .start(|why| panic!("{why}"));
     let watch = actix_rt::spawn(watch(runtime, node, edged.clone()));
-    Edge { meta, edged, cloud, store, running, watch, told: RefCell::default() }
+    Edge { meta, edged, cloud, store, running, watch, told: RefCell::default(), found }
 }
 
 pub(super) const SOCKET: &str = "unix:///var/run/docker.sock";
@@ -176,6 +181,12 @@ impl Edge {
     fn node_condition(&self) -> Value {
         self.listen();
         self.told.borrow().nodes.last().map(|content| content["Status"]["conditions"][0].clone()).unwrap_or_default()
+    }
+
+    fn node_address(&self) -> String {
+        self.listen();
+        let address = self.told.borrow().nodes.last().map(|content| content["Status"]["addresses"][0]["address"].clone());
+        address.unwrap_or_default().as_str().unwrap_or_default().to_owned()
     }
 
     pub(super) async fn stop(self) {
@@ -552,6 +563,49 @@ async fn an_engine_that_is_away_makes_the_node_not_ready_until_it_is_back() {
     assert_eq!(running_ids(&engine, &pod).await, ids);
     std::os::unix::fs::symlink("/var/run/docker.sock", &socket).unwrap();
     eventually!(SOON, edge.node_condition()["status"] == "True");
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_machine_that_moves_tells_its_new_address_and_asks_the_pods_of_its_own_network_there() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    edge.edged.send(EdgedMessage::CloudConnected).await.unwrap();
+    // What listens here listens on the network of such a pod, too.
+    let before = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = before.local_addr().unwrap().port();
+    let mut pod = sleeper(&engine, "wide");
+    pod["spec"]["hostNetwork"] = json!(true);
+    let probe = json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 2});
+    (pod["spec"]["containers"][0]["livenessProbe"], pod["spec"]["containers"][0]["readinessProbe"]) = (probe.clone(), probe);
+    edge.apply("pod", &pod).await;
+    // The machine does not have the address: the pod is found at home.
+    eventually!(SOON, edge.is_ready("wide"));
+    assert_eq!((&edge.status("wide")["hostIP"], &edge.status("wide")["podIP"]), (&json!("10.1.2.3"), &json!("10.1.2.3")));
+    eventually!(SOON, edge.node_address() == "10.1.2.3");
+    let ids = running_ids(&engine, &pod).await;
+
+    let after = tokio::net::TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    *edge.found.lock().unwrap() = routed([127, 0, 0, 2]);
+    eventually!(SOON, edge.status("wide")["hostIP"] == "127.0.0.2" && edge.node_address() == "127.0.0.2");
+    assert_eq!(edge.status("wide")["podIP"], "127.0.0.2");
+    drop(before);
+    for _ in 0..6 {
+        tokio::time::timeout(SOON, after.accept()).await.unwrap().unwrap();
+    }
+    assert!(edge.is_ready("wide"));
+    assert_eq!(running_ids(&engine, &pod).await, ids, "nobody is replaced for it");
+
+    // Without a network the address stays.
+    *edge.found.lock().unwrap() = Address::default();
+    edge.edged.send(EdgedMessage::StatusDue).await.unwrap();
+    let late = sleeper(&engine, "late");
+    edge.apply("pod", &late).await;
+    eventually!(SOON, edge.is_ready("late"));
+    assert_eq!((&edge.status("late")["hostIP"], edge.node_address().as_str()), (&json!("127.0.0.2"), "127.0.0.2"));
+    edge.delete("pod", &late).await;
     leave(&edge, &engine, &pod).await;
     edge.stop().await;
 }

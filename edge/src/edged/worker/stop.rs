@@ -108,7 +108,7 @@ impl Pass {
     }
 
     async fn hook(&self, hook: &Handler, pod: &Pod, container: &Container, id: &str, limit: Duration) -> Result<(), String> {
-        let pod_ip = if pod.spec.host_network { self.shared.host_ip() } else { self.pod_ip.clone() };
+        let pod_ip = if pod.spec.host_network { self.shared.home_ip() } else { self.pod_ip.clone() };
         let target = Target { pod_ip, container_id: id.to_owned(), runtime: self.shared.runtime.clone() };
         run_hook(hook, container, &target, limit).await.map_err(|error| chain(&error))
     }
