@@ -60,10 +60,12 @@ impl Engine {
         std::fs::copy(BUSYBOX, context.path().join("busybox")).unwrap();
         // Another content for each name: of what two tests build together one would take away the other's.
         std::fs::write(context.path().join("stamp"), image).unwrap();
-        let file = format!("FROM scratch
+        let file = format!(
+            "FROM scratch
 COPY busybox stamp /bin/
 ENV PATH=/bin
-{lines}");
+{lines}"
+        );
         std::fs::write(context.path().join("Dockerfile"), file).unwrap();
         let images = self.docker.images();
         let opts = ImageBuildOpts::builder(context.path()).tag(image).build();

@@ -139,6 +139,36 @@ async fn a_hook_that_hangs_does_not_keep_a_pod_that_is_to_go() {
 }
 
 #[actix_rt::test]
+async fn sidecars_are_stopped_after_the_others_and_the_last_one_first() {
+    let Some(engine) = engine().await else { return };
+    let (dir, log) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let edge = start(&engine, dir.path(), SOCKET);
+    // Who should go sooner takes longer: stopped together they would be written the other way round.
+    let script = |name: &str, secs: u8| {
+        format!("trap 'sleep {secs}; echo {name} >> /log/order; exit 0' TERM; echo {name} >> /log/up; while :; do sleep 0.1; done")
+    };
+    let mut pod = busybox(&engine, "ordered", &script("main", 4));
+    let sidecar = |name: &str, secs: u8| json!({"name": name, "image": engine.image, "restartPolicy": "Always", "command": ["/bin/busybox", "sh", "-c", script(name, secs)]});
+    pod["spec"]["initContainers"] = json!([sidecar("first", 0), sidecar("second", 2)]);
+    pod["spec"]["volumes"] = json!([{"name": "log", "hostPath": {"path": log.path()}}]);
+    for list in ["initContainers", "containers"] {
+        for container in pod["spec"][list].as_array_mut().unwrap() {
+            container["volumeMounts"] = json!([{"name": "log", "mountPath": "/log"}]);
+        }
+    }
+    let names = |file: &str| std::fs::read_to_string(log.path().join(file)).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    edge.apply("pod", &pod).await;
+    // Each of them hears the signal by now.
+    eventually!(SOON, names("up").len() == 3);
+    eventually!(SOON, edge.is_ready("ordered"));
+    edge.apply("pod", &deleted(&pod, 300)).await;
+    eventually!(SOON, running_ids(&engine, &pod).await.is_empty());
+    assert_eq!(names("order"), ["main", "second", "first"]);
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
+}
+
+#[actix_rt::test]
 async fn a_port_that_a_pod_lets_go_is_the_next_ones_at_once() {
     let Some(engine) = engine().await else { return };
     let dir = tempfile::tempdir().unwrap();

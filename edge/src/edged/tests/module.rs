@@ -51,29 +51,47 @@ struct Told {
     events: Vec<Value>,
 }
 
+/// What an edge stands on.
+pub(super) struct Ground {
+    /// What waits for a time waits for this one's.
+    pub(super) clock: Arc<dyn Clock>,
+    /// The machine's; nobody answers there, but a test that needs it says another.
+    pub(super) address: [u8; 4],
+    /// See [`Surroundings::pids`].
+    pub(super) pids: Option<u64>,
+    /// What is kept and cleared.
+    pub(super) settings: housekeeping::Settings,
+}
+
+impl Default for Ground {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), address: [10, 1, 2, 3], pids: None, settings: housekeeping::Settings::default() }
+    }
+}
+
 pub(super) fn start(engine: &Engine, dir: &Path, socket: &str) -> Edge {
-    start_at(engine, dir, socket, Arc::new(SystemClock))
+    start_on(engine, dir, socket, Ground::default())
 }
 
-/// With another clock: what waits for a time waits for this one's.
+/// With another clock.
 pub(super) fn start_at(engine: &Engine, dir: &Path, socket: &str, clock: Arc<dyn Clock>) -> Edge {
-    start_with(engine, dir, socket, clock, housekeeping::Settings::default())
+    start_on(engine, dir, socket, Ground { clock, ..Ground::default() })
 }
 
-/// With other settings, too.
-pub(super) fn start_with(engine: &Engine, dir: &Path, socket: &str, clock: Arc<dyn Clock>, settings: housekeeping::Settings) -> Edge {
+pub(super) fn start_on(engine: &Engine, dir: &Path, socket: &str, ground: Ground) -> Edge {
     let node = NodeName::new(&engine.node).unwrap();
     let store = Store::open(dir.join("edge.db")).unwrap();
     let (meta, edged) = (mailbox("metaManager", 256), mailbox("edged", 256));
     let cloud = Probe::new("websocket", 256);
     let runtime: Arc<dyn ContainerRuntime> = Arc::new(DockerRuntime::new(socket).unwrap());
-    let machine = Machine { cpus: 2, memory_mib: 1024, address: routed([10, 1, 2, 3]), ..Machine::default() };
+    let machine = Machine { cpus: 2, memory_mib: 1024, address: routed(ground.address), ..Machine::default() };
     let found = Arc::new(Mutex::new(machine.address));
     let finds = found.clone();
-    let shared = Shared::with_clock(runtime.clone(), edged.clone(), &node, machine.address, dir, clock).unwrap();
+    let shared = Shared::with_clock(runtime.clone(), edged.clone(), &node, machine.address, dir, ground.clock).unwrap();
     let shared = shared.found_by(move |_| *finds.lock().unwrap());
-    let shared = shared.on(Surroundings::default(), Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 });
-    let shared = Arc::new(shared.with(node::Settings::default(), settings));
+    let surroundings = Surroundings { pids: ground.pids, ..Surroundings::default() };
+    let shared = shared.on(surroundings, Capacity { cpu_nano: 2_000_000_000, memory: 1 << 30 });
+    let shared = Arc::new(shared.with(node::Settings::default(), ground.settings));
     let meta_peers = meta_manager::Peers { edge_hub: cloud.handle(), edged: Some(edged.clone()), own: meta.clone() };
     let meta_config = meta_manager::Config::new(node.clone(), Namespace::new("default").unwrap(), Duration::from_secs(60));
     let edged_peers = Peers { meta_manager: meta.clone(), own: edged.clone() };
@@ -389,7 +407,7 @@ async fn ended_containers_are_kept_as_configured_and_how_the_last_one_ended_is_t
     for ended_kept in [0, 1] {
         let dir = tempfile::tempdir().unwrap();
         let settings = housekeeping::Settings { ended_kept, ..housekeeping::Settings::default() };
-        let edge = start_with(&engine, dir.path(), SOCKET, Arc::new(SystemClock), settings);
+        let edge = start_on(&engine, dir.path(), SOCKET, Ground { settings, ..Ground::default() });
         let mut pod = busybox(&engine, "fell", "[ -e /d/x ] || { touch /d/x; exit 3; }; trap 'exit 0' TERM; while :; do sleep 0.1; done");
         pod["spec"]["volumes"] = json!([{"name": "d", "emptyDir": {}}]);
         pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "d", "mountPath": "/d"}]);

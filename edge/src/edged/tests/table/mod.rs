@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod limits;
 mod network;
 mod order;
 mod probes;
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 use super::super::pod::{CONTAINERS_MAX, Pod};
 use super::super::runtime::testing::{Engine, engine};
 use super::super::runtime::{ContainerRuntime, label};
-use super::module::{SOCKET, start};
+use super::module::{Ground, SOCKET, start_on};
 
 /// What may be true after this long at the latest; rows share two cores.
 const SOON: Duration = Duration::from_secs(120);
@@ -163,10 +164,15 @@ fn put(object: &mut Value, pointer: &str, value: Value) {
 /// Runs rows side by side. `prepare` gets the data directory before the edge starts.
 async fn run(prepare: impl FnOnce(&Path), rows: impl FnOnce(&Path) -> Vec<Row>) {
     let Some(engine) = engine().await else { return };
+    run_on(&engine, Ground::default(), prepare, rows).await;
+}
+
+/// As [`run`], on an engine that was asked something before, and on this ground.
+async fn run_on(engine: &Engine, ground: Ground, prepare: impl FnOnce(&Path), rows: impl FnOnce(&Path) -> Vec<Row>) {
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path());
-    let rows: Vec<Row> = rows(dir.path()).into_iter().map(|row| of_test(row, &engine)).collect();
-    let edge = start(&engine, dir.path(), SOCKET);
+    let rows: Vec<Row> = rows(dir.path()).into_iter().map(|row| of_test(row, engine)).collect();
+    let edge = start_on(engine, dir.path(), SOCKET, ground);
     for row in &rows {
         for (kind, object) in &row.objects {
             edge.apply(kind, object).await;
@@ -181,13 +187,13 @@ async fn run(prepare: impl FnOnce(&Path), rows: impl FnOnce(&Path) -> Vec<Row>) 
         check_life(row, &edge.statuses(name));
         // What runs may be Ready before it has written anything.
         let (began, says_all) = (Instant::now(), |text: &str| row.output.iter().all(|part| text.contains(part.as_str())));
-        eventually!(SOON * 2, !row.stays() || says_all(&written(&engine, row).await) || began.elapsed() > SOON);
-        let written = written(&engine, row).await;
+        eventually!(SOON * 2, !row.stays() || says_all(&written(engine, row).await) || began.elapsed() > SOON);
+        let written = written(engine, row).await;
         for part in &row.output {
             assert!(written.contains(part.as_str()), "{name}: no {part:?} in {written:?}");
         }
         if !row.host.is_empty() {
-            let host = host_config(&engine, row).await;
+            let host = host_config(engine, row).await;
             for (pointer, want) in &row.host {
                 assert_eq!(host.pointer(pointer), Some(want), "{name}: {pointer} of {host}");
             }

@@ -1,6 +1,11 @@
+use std::net::UdpSocket;
+
+use actor::eventually;
 use serde_json::json;
 
-use super::{row, run, service};
+use super::super::super::runtime::testing::engine;
+use super::super::module::{SOCKET, busybox, leave, running_ids, start};
+use super::{SOON, row, run, service};
 
 #[actix_rt::test]
 async fn namespaces_names_and_ports() {
@@ -67,4 +72,28 @@ async fn namespaces_names_and_ports() {
     )
     .await;
     drop(taken);
+}
+
+/// The only thing in busybox that listens for datagrams is a DHCP server; what is no question to it, it complains of.
+#[actix_rt::test]
+async fn a_datagram_to_a_host_port_reaches_the_container() {
+    let Some(engine) = engine().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = start(&engine, dir.path(), SOCKET);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = "mkdir -p /var/run /var/lib/misc; echo interface eth0 > /conf; exec udhcpd -f /conf";
+    let mut pod = busybox(&engine, "udp", server);
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 67, "hostPort": port, "protocol": "UDP", "hostIP": "127.0.0.1"}]);
+    edge.apply("pod", &pod).await;
+    eventually!(SOON, edge.is_ready("udp"));
+    let ids = running_ids(&engine, &pod).await;
+    assert!(!engine.output(&ids[0]).await.contains("bad magic"), "nobody has sent anything");
+    // Again and again: it may not listen yet, and then a refusal comes back.
+    eventually!(SOON, {
+        let _ = socket.send_to(b"hello", ("127.0.0.1", port));
+        engine.output(&ids[0]).await.contains("bad magic")
+    });
+    leave(&edge, &engine, &pod).await;
+    edge.stop().await;
 }

@@ -36,6 +36,11 @@ async fn what_cannot_run_says_why_and_disturbs_nobody() {
                     "InvalidSpec",
                     "uses hostPort 9 twice",
                 ),
+                row("whose-processes", "id").spec("/hostPID", json!(true)).spec("/shareProcessNamespace", json!(true)).fails(
+                    "Failed",
+                    "InvalidSpec",
+                    "spec.shareProcessNamespace and hostPID cannot both be set",
+                ),
                 row("no-probe", "id").main("/livenessProbe", json!({})).fails("Failed", "InvalidSpec", "must have exactly one of"),
                 row("future", "id").spec("/somethingOfTheFuture", json!(1)).fails("Failed", "Unsupported", "somethingOfTheFuture"),
                 row("gpu", "id").main("/resources", json!({"limits": {"nvidia.com/gpu": 1}})).fails("Failed", "Unsupported", "nvidia.com/gpu"),
