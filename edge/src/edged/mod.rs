@@ -17,7 +17,7 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `pod`, `check`, `quantity`, `env`, `downward`, `objects`, `pull_secret` | reading what is wanted, and refusing what cannot be |
+//! | `pod`, `check`, `env`, `downward`, `objects`, `pull_secret` | reading what is wanted, and refusing what cannot be |
 //! | `admission` | whether the node has room for one pod more (pure) |
 //! | `container` | what the engine is told to make (pure) |
 //! | `observed`, `plan`, `status` | what is there → what to do, what to say (pure) |
@@ -60,7 +60,6 @@ pub mod probe;
 mod probes;
 pub mod pull_secret;
 mod pulls;
-pub mod quantity;
 pub mod read_only;
 mod relist;
 pub mod runtime;
@@ -86,6 +85,7 @@ pub(crate) use check::is_subdomain;
 pub use container::Surroundings;
 pub use engine::{Engine, EngineError};
 pub use message::EdgedMessage;
+pub use model::quantity;
 pub use page::Snapshot;
 pub use shared::Shared;
 pub use state::Edged;

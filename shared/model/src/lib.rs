@@ -9,15 +9,17 @@
 //! | [`twin`] | expected and actual values; [`merge`] decides what a message changes, and [`Twin::delta`] what differs |
 //! | [`device`], [`membership`] | devices, their state and attributes; which of them belong to a node |
 //! | [`resource`] | how objects of Kubernetes are named on the link and in the edge's store |
+//! | [`quantity`] | how much of a resource an object of Kubernetes asks for |
 //! | [`time`] | Unix milliseconds, and where "now" comes from |
 //!
 //! A module of the edge uses them so: load from the store, merge in memory, write the rows that the outcome calls
-//! dirty, commit, and then tell what the outcome says. Nothing here knows JSON or MQTT: that is the crate `wire`, which
+//! dirty, commit, and then tell what the outcome says. Nothing here knows a message or MQTT: that is the crate `wire`, which
 //! depends on this one and never the other way round.
 
 pub mod device;
 pub mod id;
 pub mod membership;
+pub mod quantity;
 pub mod resource;
 pub mod time;
 pub mod twin;
