@@ -6,6 +6,7 @@
 mod collector;
 mod lifecycle;
 mod placement;
+mod room;
 mod scheduler;
 
 use std::time::Duration;

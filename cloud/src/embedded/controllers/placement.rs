@@ -1,9 +1,11 @@
 //! Where a pod may run: pure decisions on what is known of the nodes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::room::{self, Amounts, Demand, Load};
 use crate::embedded::object::Object;
 use crate::embedded::selector::{Requirement, Test};
 
@@ -15,6 +17,7 @@ pub struct NodeFacts {
     cordoned: bool,
     /// Key, value and effect of the taints that keep pods away.
     taints: Vec<(String, String, String)>,
+    allocatable: Amounts,
 }
 
 impl NodeFacts {
@@ -29,12 +32,37 @@ impl NodeFacts {
             ready: node.list_at("/status/conditions").iter().any(|one| one["type"] == "Ready" && one["status"] == "True"),
             cordoned: node.value().pointer("/spec/unschedulable") == Some(&Value::Bool(true)) || node.is_deleting(),
             taints: taints.filter(|(_, _, effect)| effect != "PreferNoSchedule").collect(),
+            allocatable: room::allocatable(node),
+        }
+    }
+}
+
+/// What of a pod decides where it may run; kept while it waits.
+#[derive(Clone, Debug)]
+pub struct PodFacts {
+    selector: Value,
+    /// Of the required node affinity.
+    terms: Vec<Value>,
+    tolerations: Vec<Value>,
+    /// What it takes of its node.
+    pub demand: Demand,
+}
+
+impl PodFacts {
+    /// Reads them from a pod.
+    pub fn of(pod: &Object) -> Self {
+        let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+        Self {
+            selector: pod.value()["spec"]["nodeSelector"].clone(),
+            terms: pod.list_at(required).to_vec(),
+            tolerations: pod.list_at("/spec/tolerations").to_vec(),
+            demand: Demand::of(pod),
         }
     }
 }
 
 /// Why a node does not take a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
     /// Its Ready condition is not true.
     NotReady,
@@ -44,21 +72,38 @@ pub enum Obstacle {
     Affinity,
     /// It has a taint that the pod does not tolerate.
     Taint,
+    /// A host port of the pod is taken.
+    Ports,
+    /// It has as many pods as it takes.
+    TooManyPods,
+    /// What is left of this resource is less than the pod asks for.
+    Insufficient(String),
 }
 
 impl Obstacle {
-    fn words(self) -> &'static str {
-        match self {
+    fn words(&self) -> Cow<'static, str> {
+        let words = match self {
             Self::NotReady => "node(s) were not ready",
             Self::Unschedulable => "node(s) were unschedulable",
             Self::Affinity => "node(s) didn't match Pod's node affinity/selector",
             Self::Taint => "node(s) had untolerated taint(s)",
-        }
+            Self::Ports => "node(s) didn't have free ports for the requested pod ports",
+            Self::TooManyPods => "Too many pods",
+            Self::Insufficient(resource) => return format!("Insufficient {resource}").into(),
+        };
+        words.into()
     }
 }
 
-/// What keeps this pod off this node, if anything.
-pub fn obstacle(pod: &Object, name: &str, node: &NodeFacts) -> Option<Obstacle> {
+/// What keeps this pod off this node, which has this load: nothing, the first rule that is broken, or all that it lacks.
+pub fn obstacles(pod: &PodFacts, name: &str, node: &NodeFacts, load: &Load) -> Vec<Obstacle> {
+    match misfit(pod, name, node) {
+        Some(obstacle) => vec![obstacle],
+        None => load.lacks(&pod.demand, &node.allocatable),
+    }
+}
+
+fn misfit(pod: &PodFacts, name: &str, node: &NodeFacts) -> Option<Obstacle> {
     if node.cordoned {
         return Some(Obstacle::Unschedulable);
     }
@@ -68,17 +113,13 @@ pub fn obstacle(pod: &Object, name: &str, node: &NodeFacts) -> Option<Obstacle> 
     if !selected(pod, name, node) {
         return Some(Obstacle::Affinity);
     }
-    let tolerations = pod.list_at("/spec/tolerations");
-    let tolerated = |taint: &(String, String, String)| tolerations.iter().any(|one| tolerates(one, taint));
+    let tolerated = |taint: &(String, String, String)| pod.tolerations.iter().any(|one| tolerates(one, taint));
     (!node.taints.iter().all(tolerated)).then_some(Obstacle::Taint)
 }
 
-fn selected(pod: &Object, name: &str, node: &NodeFacts) -> bool {
-    let selector = pod.value().pointer("/spec/nodeSelector").and_then(Value::as_object);
-    let plain = selector.into_iter().flatten().all(|(key, value)| node.labels.get(key).map(String::as_str) == value.as_str());
-    let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
-    let terms = pod.list_at(required);
-    plain && (terms.is_empty() || terms.iter().any(|term| term_matches(term, name, node)))
+fn selected(pod: &PodFacts, name: &str, node: &NodeFacts) -> bool {
+    let plain = pod.selector.as_object().into_iter().flatten().all(|(key, value)| node.labels.get(key).map(String::as_str) == value.as_str());
+    plain && (pod.terms.is_empty() || pod.terms.iter().any(|term| term_matches(term, name, node)))
 }
 
 /// A term with no expression selects nothing, as in Kubernetes.
@@ -112,10 +153,11 @@ fn tolerates(toleration: &Value, (key, value, effect): &(String, String, String)
     (any_key || text("key") == key) && same_value && (text("effect").is_empty() || text("effect") == effect)
 }
 
-/// `0/3 nodes are available: 1 node(s) were not ready, 2 node(s) ...`
+/// `0/3 nodes are available: 1 node(s) were not ready, 2 Insufficient cpu.`
 pub fn summary(obstacles: &BTreeMap<Obstacle, usize>, nodes: usize) -> String {
-    let reasons: Vec<String> = obstacles.iter().map(|(obstacle, count)| format!("{count} {}", obstacle.words())).collect();
-    if reasons.is_empty() { format!("0/{nodes} nodes are available") } else { format!("0/{nodes} nodes are available: {}", reasons.join(", ")) }
+    let mut reasons: Vec<String> = obstacles.iter().map(|(obstacle, count)| format!("{count} {}", obstacle.words())).collect();
+    reasons.sort();
+    if reasons.is_empty() { format!("0/{nodes} nodes are available") } else { format!("0/{nodes} nodes are available: {}.", reasons.join(", ")) }
 }
 
 #[cfg(test)]
@@ -134,7 +176,7 @@ mod tests {
     }
 
     fn check(pod: Value, on: Value) -> Option<Obstacle> {
-        obstacle(&Object::new(json!({"spec": pod})).unwrap(), "edge-1", &node(on))
+        misfit(&PodFacts::of(&Object::new(json!({"spec": pod})).unwrap()), "edge-1", &node(on))
     }
 
     #[test]
@@ -170,6 +212,22 @@ mod tests {
     fn a_cordoned_or_silent_node_takes_nothing() {
         assert_eq!(check(json!({}), json!({"unschedulable": true})), Some(Obstacle::Unschedulable));
         let silent = NodeFacts::of(&Object::new(json!({})).unwrap());
-        assert_eq!(obstacle(&Object::new(json!({})).unwrap(), "n", &silent), Some(Obstacle::NotReady));
+        assert_eq!(misfit(&PodFacts::of(&Object::new(json!({})).unwrap()), "n", &silent), Some(Obstacle::NotReady));
+    }
+
+    #[test]
+    fn a_node_says_the_first_rule_that_is_broken_or_all_that_it_lacks() {
+        let mut node = node(json!({"taints": [{"key": "edge", "effect": "NoSchedule"}]}));
+        node.allocatable = Amounts::from([("cpu".to_owned(), 1), ("memory".to_owned(), 1)]);
+        let container = json!({"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}});
+        let found = |tolerations: Value| {
+            let pod = Object::new(json!({"spec": {"containers": [container], "tolerations": tolerations}})).unwrap();
+            obstacles(&PodFacts::of(&pod), "edge-1", &node, &Load::default())
+        };
+        assert_eq!(found(json!([])), [Obstacle::Taint]);
+        let short = ["cpu", "memory"].map(|resource| Obstacle::Insufficient(resource.to_owned()));
+        assert_eq!(found(json!([{"operator": "Exists"}])), short);
+        let counted = BTreeMap::from([(Obstacle::Taint, 2), (short[1].clone(), 1)]);
+        assert_eq!(summary(&counted, 3), "0/3 nodes are available: 1 Insufficient memory, 2 node(s) had untolerated taint(s).");
     }
 }

@@ -40,6 +40,98 @@ fn ready_is(status: &'static str) -> impl Condition<Node> {
     }
 }
 
+fn roomy_node(name: &str, allocatable: Value) -> Value {
+    let mut node = node(name, json!({}));
+    node["status"]["allocatable"] = allocatable;
+    node
+}
+
+fn asking(name: &str, memory: &str) -> Value {
+    pod(name, json!({"containers": [{"name": "a", "image": "x:1", "resources": {"requests": {"memory": memory}}}]}))
+}
+
+fn bound_to(node: &'static str) -> impl Condition<Pod> {
+    move |pod: Option<&Pod>| pod.and_then(|pod| pod.spec.as_ref()).is_some_and(|spec| spec.node_name.as_deref() == Some(node))
+}
+
+fn waits_with(message: &'static str) -> impl Condition<Pod> {
+    move |pod: Option<&Pod>| {
+        let conditions = pod.and_then(|pod| pod.status.as_ref()).and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| {
+            let scheduled = all.iter().find(|one| one.type_ == "PodScheduled" && one.status == "False");
+            scheduled.is_some_and(|one| one.reason.as_deref() == Some("Unschedulable") && one.message.as_deref() == Some(message))
+        })
+    }
+}
+
+#[test]
+fn a_pod_that_asks_for_more_than_there_is_waits_for_a_node_that_has_it() {
+    let fixture = fixture();
+    block_on(async {
+        let client = fixture.client().await;
+        let (nodes, pods): (Api<Node>, Api<Pod>) = (Api::all(client.clone()), Api::default_namespaced(client));
+        create(&nodes, roomy_node("small", json!({"cpu": "4", "memory": "2Gi", "pods": "110"}))).await;
+        create(&pods, asking("p", "64Gi")).await;
+        becomes(&pods, "p", waits_with("0/1 nodes are available: 1 Insufficient memory.")).await;
+        create(&nodes, roomy_node("large", json!({"memory": "128Gi"}))).await;
+        becomes(&pods, "p", bound_to("large")).await;
+    });
+}
+
+#[test]
+fn of_two_pods_for_which_there_is_room_for_one_the_other_waits_until_that_one_ends_or_is_deleted() {
+    let fixture = fixture();
+    block_on(async {
+        let client = fixture.client().await;
+        let (nodes, pods): (Api<Node>, Api<Pod>) = (Api::all(client.clone()), Api::default_namespaced(client));
+        for name in ["p1", "p2", "p3"] {
+            create(&pods, asking(name, "1.5Gi")).await;
+            becomes(&pods, name, waits_with("0/0 nodes are available")).await;
+        }
+        // All three are looked at in one round.
+        create(&nodes, roomy_node("edge-1", json!({"memory": "2Gi"}))).await;
+        let full = "0/1 nodes are available: 1 Insufficient memory.";
+        becomes(&pods, "p1", bound_to("edge-1")).await;
+        becomes(&pods, "p2", waits_with(full)).await;
+        becomes(&pods, "p3", waits_with(full)).await;
+        pods.patch_status("p1", &PatchParams::default(), &Patch::Merge(json!({"status": {"phase": "Succeeded"}}))).await.unwrap();
+        becomes(&pods, "p2", bound_to("edge-1")).await;
+        // What is on its way out is still there.
+        pods.delete("p2", &DeleteParams::default()).await.unwrap();
+        create(&pods, asking("p4", "1.5Gi")).await;
+        becomes(&pods, "p4", waits_with(full)).await;
+        assert!(pods.get("p3").await.unwrap().spec.unwrap().node_name.is_none());
+        pods.delete("p2", &DeleteParams::default().grace_period(0)).await.unwrap();
+        becomes(&pods, "p3", bound_to("edge-1")).await;
+    });
+}
+
+#[test]
+fn a_pod_waits_for_its_host_port_and_for_a_place() {
+    let fixture = fixture();
+    block_on(async {
+        let client = fixture.client().await;
+        let (nodes, pods): (Api<Node>, Api<Pod>) = (Api::all(client.clone()), Api::default_namespaced(client));
+        create(&nodes, roomy_node("edge-1", json!({"pods": "2"}))).await;
+        let on_port = |name: &str, number: u16, more: Value| {
+            let mut spec = json!({"containers": [{"name": "a", "image": "x:1", "ports": [{"containerPort": number}]}]});
+            json_patch::merge(&mut spec, &more);
+            pod(name, spec)
+        };
+        // Bound by whoever made it, and counted all the same.
+        create(&pods, on_port("p1", 80, json!({"nodeName": "edge-1", "hostNetwork": true}))).await;
+        create(&pods, on_port("p2", 80, json!({"hostNetwork": true}))).await;
+        becomes(&pods, "p2", waits_with("0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.")).await;
+        create(&pods, on_port("p3", 80, json!({}))).await;
+        becomes(&pods, "p3", bound_to("edge-1")).await;
+        create(&pods, on_port("p4", 80, json!({}))).await;
+        becomes(&pods, "p4", waits_with("0/1 nodes are available: 1 Too many pods.")).await;
+        pods.delete("p1", &DeleteParams::default().grace_period(0)).await.unwrap();
+        becomes(&pods, "p2", bound_to("edge-1")).await;
+        assert!(pods.get("p4").await.unwrap().spec.unwrap().node_name.is_none());
+    });
+}
+
 #[test]
 fn a_pod_goes_to_a_ready_node_that_its_selector_allows_once_there_is_one() {
     let fixture = fixture();
