@@ -166,18 +166,18 @@ impl Desired {
         self.difference(node, &held)
     }
 
-    /// What `node` should have and does not, ConfigMaps and Secrets first, then deletions of what it has and should not: pods
-    /// first, so that what they use goes after them.
+    /// Deletions of the pods that `node` has and should not, which make room for others; what it should have and does not,
+    /// ConfigMaps and Secrets first; and deletions of the other objects, after the pods that use them.
     fn difference(&self, node: &NodeName, held: &Held) -> Vec<Outgoing> {
         let lacks = |object: &&Arc<Observed>| !held.has(&object.key, &object.uid, &object.resource_version);
         let wanted = self.locations.of_node(node).filter_map(|key| self.objects.get(key)).filter(lacks);
-        let mut out: Vec<Outgoing> = wanted.map(|object| outgoing(node, first(object), object)).collect();
         let watched = |key: &ResourceKey| self.namespace.as_ref().is_none_or(|watched| key.namespace == *watched);
         let should_have: HashSet<&ResourceKey> = self.locations.of_node(node).filter(|key| self.objects.contains_key(*key)).collect();
         let surplus = held.objects().filter(|(key, _)| watched(key) && !should_have.contains(key));
         let (pods, data): (Vec<_>, Vec<_>) = surplus.partition(|(key, _)| key.kind == ResourceKind::Pod);
-        out.extend(pods.into_iter().chain(data).map(|(key, uid)| deletion(node, key, uid)));
-        out
+        let deleted = |list: Vec<(&ResourceKey, &str)>| list.into_iter().map(|(key, uid)| deletion(node, key, uid)).collect::<Vec<_>>();
+        let wanted = wanted.map(|object| outgoing(node, first(object), object));
+        deleted(pods).into_iter().chain(wanted).chain(deleted(data)).collect()
     }
 
     fn step(&mut self, kind: ResourceKind, change: &Change<Observed>) -> Vec<Outgoing> {
