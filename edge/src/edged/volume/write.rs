@@ -32,7 +32,11 @@ pub fn files(volume: &Path, files: &BTreeMap<PathBuf, File>, group: Option<u32>)
         if let Err(error) = write_all(&fresh, files, group).and_then(|()| point(&data, &fresh)) {
             // Each look at the pod tries it again: what each left would fill the disk.
             let _ = fs::remove_dir_all(&fresh);
-            return Err(error);
+            // By a name that is the same at the next look, which has nothing new to tell then.
+            return Err(match error {
+                VolumeError::Io { source, .. } => VolumeError::Io { path: volume.to_owned(), source },
+                other => other,
+            });
         }
     }
     let current = fs::read_link(&data).map_err(io(&data))?;
