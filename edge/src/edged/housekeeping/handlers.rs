@@ -19,6 +19,8 @@ const IMAGES_EVERY: Duration = Duration::from_secs(300);
 const CLEAR_EVERY: Duration = Duration::from_secs(60);
 /// Pause between two looks at what pods with limits take of the disk.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
+/// How long after the start the first pod to go waits until all were looked at; one of them may hang.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(30);
 /// How long the next pod waits for what the last one frees (the kubelet: 30 s).
 const FREES_WITHIN: Duration = Duration::from_secs(30);
 
@@ -64,8 +66,9 @@ impl Edged {
         let measures = is_due(house.measured_at, MEASURE_EVERY, now) && self.pods.values().any(has_limits);
         // An engine that is away would neither say who takes what nor stop anybody; and who is the first to go is known when all
         // were looked at, which they are not at the start.
-        let is_known = |entry: &Entry| entry.desired.is_none() || entry.seen.is_some() || entry.is_cut_short;
-        let evicts = self.node.is_ready() && !shortages.is_empty() && !self.is_freeing(&house, now) && self.pods.values().all(is_known);
+        let is_known = |entry: &Entry| entry.desired.is_none() || entry.seen.is_some();
+        let knows_all = self.shared.began.elapsed() > LOOKED_AT_WITHIN || self.pods.values().all(is_known);
+        let evicts = self.node.is_ready() && !shortages.is_empty() && !self.is_freeing(&house, now) && knows_all;
         if clears {
             house.cleared_at = Some(now);
         }
