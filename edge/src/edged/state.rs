@@ -208,11 +208,16 @@ impl Edged {
         let is_new = entry.previous.is_none() && entry.seen.is_none() && entry.failure.is_none();
         let wanted = entry.desired.as_ref().filter(|desired| is_new && desired.refusal.is_none() && !desired.pod.is_deleting());
         let Some(pod) = wanted.map(|desired| desired.pod.clone()) else { return };
+        // No scheduler sees the pods from files: whom it sent would be replaced by the next one, for ever. And one whose file is
+        // gone makes room.
+        let counts = |other: &str, of_other: &Pod| !of_other.is_static || pod.is_static && !self.statics.ending.contains_key(other);
         let active = self.pods.iter().filter(|(other, entry)| *other != uid && entry.is_active());
-        let others: Vec<&Pod> = active.filter_map(|(_, entry)| Some(&*entry.desired.as_ref()?.pod)).collect();
+        let active = active.filter_map(|(other, entry)| Some((other, &*entry.desired.as_ref()?.pod)));
+        let others: Vec<&Pod> = active.filter(|(other, of_other)| counts(other, of_other)).map(|(_, of_other)| of_other).collect();
         let room = Room { pods_max: self.shared.node_settings.pods_max, allocatable: self.shared.capacity };
         let admitted = pressure::admit(&pod, self.node.pressures()).and_then(|()| admission::admit(&pod, &others, room));
         if let (Err(refusal), Some(entry)) = (admitted, self.pods.get_mut(uid)) {
+            log::warn!(pod = pod.full_name().as_str(), reason = refusal.reason.as_str(), message = refusal.message.as_str(); "a pod is turned away");
             if let Some(desired) = &mut entry.desired {
                 desired.refusal = Some(refusal.clone());
             }

@@ -33,7 +33,7 @@ pub fn news(pod: &Pod, previous: Option<&PodStatus>, status: &PodStatus) -> Vec<
         };
         found.push(News { container: Some(one.name.clone()), reason: "BackOff", message });
     }
-    let is_refused = ["Unsupported", "InvalidSpec", "OutOfpods"].contains(&status.reason.as_str());
+    let is_refused = ["Unsupported", "InvalidSpec", "OutOfpods", "OutOfcpu", "OutOfmemory", "NodePorts"].contains(&status.reason.as_str());
     if is_refused && previous.is_none_or(|before| before.reason != status.reason) {
         found.push(News { container: None, reason: "FailedAdmission", message: format!("{}: {}", status.reason, status.message) });
     }
