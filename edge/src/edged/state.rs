@@ -115,6 +115,10 @@ impl Edged {
             self.statics.present().filter(|(uid, _)| is_changed(uid)).map(|(uid, pod)| (uid.clone(), pod.key.clone())).collect();
         for (uid, key) in changed {
             self.know(&uid, &key);
+            // One whose file is back begins anew, whatever its end has come to.
+            if let Some(entry) = self.pods.get_mut(&uid).filter(|_| self.statics.pods.contains_key(&uid)) {
+                (entry.previous, entry.failure, entry.grace_secs, entry.is_admitted) = (None, None, None, false);
+            }
             self.hurry(&uid);
             self.pass(&uid);
         }
