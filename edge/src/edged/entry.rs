@@ -31,6 +31,8 @@ pub struct Entry {
     pub is_dirty: bool,
     /// With how many seconds of grace the pass under way ends the pod; `None` if it does not.
     pub pass_ends: Option<u64>,
+    /// The pass under way began while the pod should run: it may start containers yet.
+    pub pass_runs: bool,
     /// Ends the pass's waiting.
     pub interrupt: Arc<Notify>,
     pub seen: Option<Observed>,

@@ -248,7 +248,8 @@ impl Edged {
                 entry.timer = Some(timer);
             }
         }
-        if self.statics.ending.contains_key(uid) && end.failure.is_none() && !self.pods.get(uid).is_some_and(Entry::is_here) {
+        let is_at_rest = |entry: &Entry| !entry.is_busy && !entry.is_here();
+        if self.statics.ending.contains_key(uid) && end.failure.is_none() && self.pods.get(uid).is_none_or(is_at_rest) {
             self.static_pod_ended(uid);
         }
         pulls.iter().for_each(|pull| self.pull(pull));

@@ -249,6 +249,7 @@ impl Edged {
         (entry.is_busy, entry.is_dirty) = (true, false);
         // A new one: what the last pass was told is not for this one.
         (entry.pass_ends, entry.interrupt) = (entry.ends_with(), Arc::default());
+        entry.pass_runs = entry.pass_ends.is_none();
         let stopped = entry.seen.iter().flat_map(|seen| seen.all()).filter(|one| one.is_replaced);
         let replaced = stopped.map(|one| one.container.id.clone()).collect();
         Some(Pass {
@@ -319,6 +320,10 @@ impl Edged {
             now: self.shared.now(),
         };
         let status = pod_status(&facts);
+        // A pass that does not know of the end may start something before it is over.
+        if entry.is_busy && entry.pass_runs && status.is_over() && entry.ends_with().is_some() {
+            return None;
+        }
         if entry.previous.as_ref() == Some(&status) && !entry.is_unreported {
             return None;
         }

@@ -179,6 +179,68 @@ fn a_node_takes_as_many_pods_as_it_has_places() {
     }
 }
 
+#[test]
+fn pods_from_files_keep_out_none_that_a_scheduler_sends_and_one_that_ends_keeps_out_none() {
+    let mut fixture = fixture();
+    let host = json!({"hostNetwork": true, "containers": [{"name": "a", "image": "i:1", "ports": [{"containerPort": 8080}]}]});
+    let from_file = |name: &str| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": host});
+        static_pods::parse(&pod.to_string(), &format!("{name}.json"), "n1").unwrap()
+    };
+    let refusal = |fixture: &mut Fixture, uid: &str| {
+        fixture.edged.begin_pass(uid).unwrap().desired.unwrap().refusal.map(|refusal| refusal.reason).unwrap_or_default()
+    };
+    let (first, second, third) = (from_file("first"), from_file("second"), from_file("third"));
+    fixture.edged.statics.pods.insert(first.0.clone(), first.1.clone());
+    assert_eq!(refusal(&mut fixture, &first.0), "");
+    fixture.put("default/pod/web", "u-1", &pod_json(host.clone()));
+    assert_eq!(refusal(&mut fixture, "u-1"), "", "nobody who sent it knew");
+    fixture.edged.statics.pods.insert(second.0.clone(), second.1);
+    assert_eq!(refusal(&mut fixture, &second.0), "NodePorts");
+    // The first and the one of the scheduler go.
+    fixture.edged.pods.remove("u-1");
+    fixture.edged.statics.pods.remove(&first.0);
+    fixture.edged.statics.ending.insert(first.0, first.1);
+    fixture.edged.statics.pods.insert(third.0.clone(), third.1);
+    assert_eq!(refusal(&mut fixture, &third.0), "");
+}
+
+#[test]
+fn a_pod_that_is_deleted_during_a_pass_is_not_over_before_that_pass_is() {
+    let mut fixture = fixture();
+    let mut json = pod_json(spec(&["a"], "Always"));
+    fixture.put("default/pod/web", "u-1", &json);
+    fixture.edged.begin_pass("u-1").unwrap();
+    json["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    fixture.put("default/pod/web", "u-1", &json);
+    fixture.edged.hurry("u-1");
+    assert!(fixture.edged.take_in("u-1", Some(seen([])), Troubles::new(), None).is_none(), "it may start something yet");
+    let (_, report) = fixture.edged.take_in("u-1", Some(seen([])), Troubles::new(), Some(&End::default())).unwrap();
+    assert_eq!(report.status.to::<serde_json::Value>().unwrap()["phase"], "Succeeded");
+}
+
+#[test]
+fn a_pod_whose_file_is_back_before_its_end_is_over_begins_anew() {
+    let mut fixture = fixture();
+    let file = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"own"},"spec":{"containers":[{"name":"a","image":"i:1"}]}}"#;
+    let (uid, pod) = static_pods::parse(file, "own.json", "n1").unwrap();
+    let found = static_pods::StaticPods { pods: [(uid.clone(), pod)].into(), ..Default::default() };
+    fixture.edged.statics = found.clone();
+    fixture.edged.begin_pass(&uid).unwrap();
+    fixture.edged.take_in(&uid, Some(seen([])), Troubles::new(), Some(&End::default()));
+    fixture.edged.statics = static_pods::StaticPods::default().ending_those_of(&found, "2026-01-01T00:00:00Z");
+    fixture.edged.begin_pass(&uid).unwrap();
+    fixture.edged.take_in(&uid, Some(seen([])), Troubles::new(), Some(&End::default()));
+    assert!(fixture.edged.pods[&uid].previous.as_ref().unwrap().is_over());
+    fixture.edged.pods.get_mut(&uid).unwrap().is_busy = true;
+    fixture.edged.take_static_pods(&found);
+    let entry = fixture.edged.pods.get_mut(&uid).unwrap();
+    assert!(entry.previous.is_none() && entry.is_dirty, "and is looked at again");
+    entry.is_busy = false;
+    let pass = fixture.edged.begin_pass(&uid).unwrap();
+    assert!(!pass.desired.unwrap().pod.is_deleting());
+}
+
 /// Whether the pass that is under way is told to hurry.
 fn is_hurried(pass: &super::super::worker::Pass) -> bool {
     use std::future::Future as _;

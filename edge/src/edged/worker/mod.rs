@@ -236,8 +236,9 @@ impl Pass {
                         return Ok(());
                     }
                 }
-                // The next pass knows why.
+                // The next pass knows why, and what was begun before is there.
                 if self.is_interrupted {
+                    *last = Some(self.look().await?);
                     return Ok(());
                 }
             }
