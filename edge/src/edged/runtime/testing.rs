@@ -113,6 +113,16 @@ ENV PATH=/bin
     }
 }
 
+/// Below those that the kernel gives to connections.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
+/// A port of the loopback that is free now, TCP and UDP, and that no connection of another test gets meanwhile.
+pub fn free_port() -> u16 {
+    let of = |number: u16| PORTS.start + number % (PORTS.end - PORTS.start);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok() && std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(rand::random).map(of).find(is_free).unwrap()
+}
+
 /// A step of a build, which must have gone well.
 pub fn built(step: docker_api::Result<ImageBuildChunk>) {
     if let ImageBuildChunk::Error { error, .. } = step.unwrap() {

@@ -9,7 +9,7 @@ use model::{ManualClock, Timestamp};
 use serde_json::{Value, json};
 
 use super::super::EdgedMessage;
-use super::super::runtime::testing::{Engine, engine};
+use super::super::runtime::testing::{Engine, engine, free_port};
 use super::super::static_pods::{self, StaticPods};
 use super::module::{Edge, SOCKET, busybox, leave, running_ids, sleeper, start, start_at};
 
@@ -174,7 +174,7 @@ async fn a_port_that_a_pod_lets_go_is_the_next_ones_at_once() {
     let dir = tempfile::tempdir().unwrap();
     // Time stands still: no pause ever ends.
     let edge = start_at(&engine, dir.path(), SOCKET, Arc::new(ManualClock::at(Timestamp(1_700_000_000_000))));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let (first, second) = (with_port(&engine, "first", port), with_port(&engine, "second", port));
     edge.apply("pod", &first).await;
     eventually!(SOON, edge.is_ready("first"));

@@ -16,7 +16,7 @@ use super::super::container::Surroundings;
 use super::super::env::Capacity;
 use super::super::node::{self, Address, Machine, Origin};
 use super::super::runtime::docker::DockerRuntime;
-use super::super::runtime::testing::{Engine, engine};
+use super::super::runtime::testing::{Engine, engine, free_port};
 use super::super::runtime::{ContainerRuntime, label};
 use super::super::{Config, Edged, EdgedMessage, Peers, Shared, housekeeping, read_only, watch};
 use crate::edge_hub::EdgeHubMessage;
@@ -335,7 +335,7 @@ async fn containers_of_a_pod_share_a_network_and_a_host_port_reaches_it() {
     let Some(engine) = engine().await else { return };
     let dir = tempfile::tempdir().unwrap();
     let edge = start(&engine, dir.path(), SOCKET);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut pod = sleeper(&engine, "two");
     let server = "trap 'exit 0' TERM; while :; do nc -l -p 8080 -e /bin/busybox echo pong; done";
     pod["spec"]["containers"].as_array_mut().unwrap().push(json!({

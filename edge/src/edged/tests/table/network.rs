@@ -3,15 +3,14 @@ use std::net::UdpSocket;
 use actor::eventually;
 use serde_json::json;
 
-use super::super::super::runtime::testing::engine;
+use super::super::super::runtime::testing::{engine, free_port};
 use super::super::module::{SOCKET, busybox, leave, running_ids, start};
 use super::{SOON, row, run, service};
 
 #[actix_rt::test]
 async fn namespaces_names_and_ports() {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (tcp, udp, busy) = (free(), free(), taken.local_addr().unwrap().port());
+    let (tcp, udp, busy) = (free_port(), free_port(), taken.local_addr().unwrap().port());
     run(
         |_| {},
         |_| {
@@ -81,7 +80,7 @@ async fn a_datagram_to_a_host_port_reaches_the_container() {
     let dir = tempfile::tempdir().unwrap();
     let edge = start(&engine, dir.path(), SOCKET);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let server = "mkdir -p /var/run /var/lib/misc; echo interface eth0 > /conf; exec udhcpd -f /conf";
     let mut pod = busybox(&engine, "udp", server);
     pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 67, "hostPort": port, "protocol": "UDP", "hostIP": "127.0.0.1"}]);
