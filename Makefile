@@ -37,8 +37,11 @@ DIST_BYTES_MAX := 15728640
 # 0.8 MB less: relocations in the packed form, which glibc 2.36 (Debian 12, Ubuntu 24.04) and newer read, and one copy of
 # functions that are the same (lld, the linker that Rust brings for x86-64). Elsewhere the programs are larger than the limit.
 DIST_LINK = $(if $(shell [ "$$(uname -m)" = x86_64 ] && printf '2.36\n%s\n' "$$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)" | sort -CV && echo yes),-C link-arg=-Wl$(comma)-z$(comma)pack-relative-relocs -C link-arg=-Wl$(comma)--icf=all)
-DIST_EDGE = cargo rustc --profile dist --locked -p skep-edge --bin skep-edge -- $(DIST_LINK)
-DIST_CLOUD = cargo rustc --profile dist --locked -p skep-cloud --bin skep-cloud -- $(DIST_LINK)
+# The libraries' places are in the programs 1,300 times, for panics: without the builder's home, which nobody needs, and whose
+# length would count.
+DIST_PATHS = RUSTFLAGS="$(RUSTFLAGS) --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/="
+DIST_EDGE = $(DIST_PATHS) cargo rustc --profile dist --locked -p skep-edge --bin skep-edge -- $(DIST_LINK)
+DIST_CLOUD = $(DIST_PATHS) cargo rustc --profile dist --locked -p skep-cloud --bin skep-cloud -- $(DIST_LINK)
 comma := ,
 
 # The shell has a variable of this name, too.
