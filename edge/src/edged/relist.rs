@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use actix::{AsyncContext, Context};
+
 use super::events::Severity;
 use super::message::EdgedMessage;
 use super::node::Readiness;
 use super::runtime::{RuntimeError, RuntimeEvent, Summary, label};
 use super::state::Edged;
 use super::{RELIST_FIRST, RELIST_MAX, check, volume};
-use actix::{AsyncContext, Context};
 
 impl Edged {
     pub(super) fn runtime(&mut self, event: &RuntimeEvent, ctx: &mut Context<Self>) {

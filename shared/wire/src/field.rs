@@ -2,6 +2,9 @@
 //!
 //! A crate that follows the decoder doubles the code of every decoded type; the text and the place where it stopped say as much.
 
+/// Most bytes of a field's path, and of the words about it.
+const TEXT_BYTES_MAX: usize = 512;
+
 /// A list or map that is open.
 enum Open {
     Map(String),
@@ -15,9 +18,15 @@ pub fn explain(json: &str, error: &serde_json::Error) -> (String, String) {
     let words = error.to_string();
     let field = if error.is_data() { field_at(json, error.line(), error.column()) } else { String::new() };
     match words.rfind(" at line ").filter(|_| !field.is_empty()) {
-        Some(end) => (field, words[..end].to_owned()),
-        None => (String::new(), words),
+        Some(end) => (short(&field), short(&words[..end])),
+        None => (String::new(), short(&words)),
     }
+}
+
+/// A key and a value may be as long as the whole text, and both are told on.
+fn short(text: &str) -> String {
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+    if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
 }
 
 /// The field that ends or is under way at a place of a text that is JSON up to there. Lines count from 1, columns are bytes.
@@ -134,6 +143,17 @@ mod tests {
         let explained = |text: &str| explain(text, &serde_json::from_str::<Node>(text).unwrap_err()).1;
         assert_eq!(explained(r#"{"n": "x"}"#), r#"invalid type: string "x", expected u16"#);
         assert!(explained(r#"{"n": "#).contains(" at line 1 column "));
+    }
+
+    #[test]
+    fn a_key_and_a_value_as_long_as_the_text_are_cut() {
+        let long = "é".repeat(1 << 20);
+        let text = format!(r#"{{"map": {{"{long}": "{long}"}}}}"#);
+        let (field, words) = explain(&text, &serde_json::from_str::<Node>(&text).unwrap_err());
+        assert!(field.starts_with("map.é") && field.ends_with('…') && field.len() <= TEXT_BYTES_MAX + 3, "{}", field.len());
+        assert!(words.starts_with("invalid type: string") && words.len() <= TEXT_BYTES_MAX + 3, "{}", words.len());
+        let text = format!(r#"{{"{long}": 1"#);
+        assert!(explain(&text, &serde_json::from_str::<Node>(&text).unwrap_err()).1.len() <= TEXT_BYTES_MAX + 3);
     }
 
     #[test]
